@@ -1,0 +1,237 @@
+"""Definitions for what the contract package leaves open, in the same JSON schema dialect.
+
+The package of 2026.9.1 describes the params of most methods, but not every result and event. These definitions
+follow the protocol's documentation: what it names without a question mark is required. They are open (further keys
+pass), because the documentation lists what a client may rely on and not all that is sent.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+STRING = {"type": "string"}
+NONEMPTY = {"type": "string", "minLength": 1}
+COUNT = {"type": "integer", "minimum": 0}
+NUMBER = {"type": "number", "minimum": 0}
+BOOLEAN = {"type": "boolean"}
+TRUE = {"const": True}
+ANYTHING: dict[str, Any] = {}
+OBJECT = {"type": "object"}
+
+
+def ref(name: str) -> dict[str, Any]:
+    """A reference to another definition."""
+    return {"$ref": f"#/definitions/{name}"}
+
+
+def array(items: dict[str, Any]) -> dict[str, Any]:
+    """A list of one kind."""
+    return {"type": "array", "items": items}
+
+
+def nullable(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema, or null."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def one_of_words(*words: str) -> dict[str, Any]:
+    """One of these strings."""
+    return {"enum": list(words)}
+
+
+def shape(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
+    """An open object."""
+    return {"type": "object", "required": sorted(required), "properties": {**required, **(optional or {})}}
+
+
+CONTENT_PART = {
+    "type": "object",
+    "required": ["type"],
+    "properties": {"type": NONEMPTY},
+    "if": {"properties": {"type": {"const": "text"}}},
+    "then": {"required": ["text"], "properties": {"text": STRING}},
+}
+
+SUPPLEMENT: dict[str, dict[str, Any]] = {
+    "PresenceListResult": array(ref("PresenceEntry")),
+    "OkResult": shape({"ok": TRUE}),
+    "StatusResult": OBJECT,
+    "Message": shape(
+        {"role": NONEMPTY, "content": {"anyOf": [STRING, array(CONTENT_PART)]}},
+        {"timestamp": NUMBER, "__openclaw": shape({}, {"id": NONEMPTY, "seq": COUNT})},
+    ),
+    "ChatSendResult": {
+        "anyOf": [
+            shape(
+                {"runId": NONEMPTY, "status": one_of_words("started", "in_flight", "ok", "error", "timeout")},
+                {"messageSeq": COUNT, "interruptedActiveRun": BOOLEAN},
+            ),
+            # What a stop word answers.
+            shape({"ok": TRUE, "aborted": BOOLEAN, "runIds": array(NONEMPTY)}),
+        ]
+    },
+    "ChatHistoryPageResult": shape(
+        {"sessionKey": NONEMPTY, "messages": array(ref("Message"))},
+        {
+            "sessionId": NONEMPTY,
+            "deltaCursor": STRING,
+            "offset": COUNT,
+            "nextOffset": COUNT,
+            "hasMore": BOOLEAN,
+            "totalMessages": COUNT,
+            "defaults": OBJECT,
+            "sessionInfo": ANYTHING,
+            "thinkingLevel": STRING,
+            "verboseLevel": STRING,
+            "inFlightRun": ANYTHING,
+        },
+    ),
+    "ChatHistoryResult": {"anyOf": [ref("ChatHistoryCursorResult"), ref("ChatHistoryPageResult")]},
+    "ChatAbortResult": shape({"ok": TRUE, "aborted": BOOLEAN, "runIds": array(NONEMPTY)}),
+    "ChatInjectResult": shape({"ok": TRUE, "messageId": NONEMPTY}),
+    "SessionsListResult": shape(
+        {
+            "ts": COUNT,
+            "path": STRING,
+            "count": COUNT,
+            "defaults": shape(
+                {
+                    "modelProvider": nullable(STRING),
+                    "model": nullable(STRING),
+                    "contextTokens": nullable(COUNT),
+                }
+            ),
+            "sessions": array(ref("SessionRow")),
+        },
+        {
+            "totalCount": COUNT,
+            "limitApplied": nullable(COUNT),
+            "nextOffset": nullable(COUNT),
+            "hasMore": BOOLEAN,
+            "owners": ANYTHING,
+        },
+    ),
+    "SessionsGetResult": shape({}, {"messages": array(ref("Message"))}),
+    "SessionsPreviewResult": shape(
+        {
+            "ts": COUNT,
+            "previews": array(
+                shape(
+                    {
+                        "key": NONEMPTY,
+                        "status": one_of_words("ok", "empty", "missing", "cold", "error"),
+                        "items": array(shape({"role": NONEMPTY, "text": STRING})),
+                    }
+                )
+            ),
+        }
+    ),
+    "SessionsPatchResult": shape(
+        {"ok": TRUE, "path": STRING, "key": NONEMPTY, "entry": OBJECT, "resolved": OBJECT},
+    ),
+    "SessionsResetResult": shape({"ok": TRUE, "key": NONEMPTY, "entry": OBJECT}, {"resolved": OBJECT}),
+    "SessionsSubscribeResult": shape({"subscribed": TRUE}, {"list": ref("SessionsListResult")}),
+    "SessionsUnsubscribeResult": shape({"subscribed": {"const": False}}),
+    "SessionsMessagesSubscribeResult": shape({"subscribed": TRUE, "key": NONEMPTY}),
+    "SessionsMessagesUnsubscribeResult": shape({"subscribed": {"const": False}, "key": NONEMPTY}),
+    "AgentAcceptedResult": shape(
+        {"runId": NONEMPTY, "status": {"const": "accepted"}, "acceptedAt": COUNT},
+        {"sessionKey": NONEMPTY, "agentId": NONEMPTY},
+    ),
+    "AgentFinalResult": shape(
+        {"runId": NONEMPTY, "status": one_of_words("ok", "error", "timeout"), "summary": STRING},
+        {"result": ANYTHING},
+    ),
+    "AgentResult": {
+        "anyOf": [
+            ref("AgentAcceptedResult"),
+            ref("AgentFinalResult"),
+            shape({"runId": NONEMPTY, "status": {"const": "in_flight"}}),
+        ]
+    },
+    "AgentWaitResult": shape(
+        {"runId": NONEMPTY, "status": one_of_words("ok", "error", "timeout", "pending")},
+        {"startedAt": COUNT, "endedAt": COUNT, "error": STRING, "stopReason": STRING},
+    ),
+    "ChannelsStartResult": shape({"channel": NONEMPTY, "accountId": NONEMPTY, "started": BOOLEAN}),
+    "ChannelsStopResult": shape({"channel": NONEMPTY, "accountId": NONEMPTY, "stopped": BOOLEAN}),
+    "ConfigGetResult": shape(
+        {
+            "path": NONEMPTY,
+            "exists": BOOLEAN,
+            "raw": nullable(STRING),
+            "parsed": ANYTHING,
+            "valid": BOOLEAN,
+            "config": OBJECT,
+            "hash": nullable(NONEMPTY),
+            "issues": array(OBJECT),
+            "warnings": array(OBJECT),
+            "legacyIssues": array(OBJECT),
+        },
+        {
+            "resolved": OBJECT,
+            "sourceConfig": OBJECT,
+            "runtimeConfig": OBJECT,
+            "configRevisionHash": nullable(NONEMPTY),
+            "appliedConfigHash": nullable(NONEMPTY),
+        },
+    ),
+    "SendResult": shape(
+        {"runId": NONEMPTY, "messageId": NONEMPTY, "channel": NONEMPTY},
+        {"chatId": STRING, "channelId": STRING, "toJid": STRING, "conversationId": STRING},
+    ),
+    "UsageStatusResult": shape({"updatedAt": COUNT, "providers": array(OBJECT)}),
+    "UsageCostResult": shape(
+        {"updatedAt": COUNT, "days": COUNT, "daily": array(shape({"date": NONEMPTY})), "totals": OBJECT}
+    ),
+    "ConnectChallengeEvent": shape(
+        {"nonce": NONEMPTY, "ts": COUNT}, {"capabilities": array(NONEMPTY)}
+    ),
+    "PresenceEvent": shape({"presence": array(ref("PresenceEntry"))}),
+    "HeartbeatEvent": shape(
+        {"ts": COUNT, "status": one_of_words("sent", "ok-empty", "ok-token", "skipped", "failed")}
+    ),
+    "SessionMessageEvent": shape(
+        {"sessionKey": NONEMPTY, "message": ref("Message"), "messageId": NONEMPTY, "messageSeq": COUNT},
+        {"agentId": NONEMPTY, "session": ref("SessionRow"), "runId": NONEMPTY},
+    ),
+    "SessionToolEvent": shape({"sessionKey": NONEMPTY, "runId": NONEMPTY, "data": OBJECT}),
+    "SessionsChangedEvent": {
+        **shape(
+            {"ts": COUNT},
+            {
+                "sessionKey": NONEMPTY,
+                "agentId": NONEMPTY,
+                "reason": NONEMPTY,
+                "phase": NONEMPTY,
+                "session": ref("SessionRow"),
+            },
+        ),
+        "anyOf": [{"required": ["reason"]}, {"required": ["phase"]}],
+    },
+    "ConfigChangedEvent": shape({"path": NONEMPTY, "hash": NONEMPTY, "ts": COUNT}),
+}
+
+# The definition of a result where it is not the method's name in PascalCase followed by `Result`.
+RESULT_DEFINITIONS = {
+    "agent.identity.get": "AgentIdentityResult",
+    "config.schema": "ConfigSchemaResponse",
+    "system-event": "OkResult",
+    "system-presence": "PresenceListResult",
+}
+
+EVENT_DEFINITIONS = {
+    "agent": "AgentEvent",
+    "chat": "ChatEvent",
+    "config.changed": "ConfigChangedEvent",
+    "connect.challenge": "ConnectChallengeEvent",
+    "health": "HealthResult",
+    "heartbeat": "HeartbeatEvent",
+    "presence": "PresenceEvent",
+    "session.message": "SessionMessageEvent",
+    "session.operation": "SessionOperationEvent",
+    "session.tool": "SessionToolEvent",
+    "sessions.changed": "SessionsChangedEvent",
+    "shutdown": "ShutdownEvent",
+    "tick": "TickEvent",
+}
