@@ -1,0 +1,1 @@
+"""Typed configuration: models, loading, secret references, the commented default file."""

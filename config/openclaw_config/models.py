@@ -1,0 +1,242 @@
+"""The shape of `openclaw.yaml`, for everything that is not a plugin's own section.
+
+Keys carry the names of the reference gateway where it has one. Every model refuses unknown keys. A plugin's section
+(`channels.<id>`, `models.providers.<id>`, `plugins.entries.<id>.config`) stays a plain mapping here: the plugin's own
+settings model validates it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from openclaw_config.secrets import Secret
+
+AGENT_ID_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+
+AgentId = Annotated[str, Field(pattern=AGENT_ID_PATTERN)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Section = dict[str, Any]
+
+
+class Model(BaseModel):
+    """Base of all config models: camelCase keys, unknown keys refused, immutable after validation."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        alias_generator=to_camel,
+        validate_by_alias=True,
+        validate_by_name=False,
+        use_attribute_docstrings=True,
+    )
+
+
+class GatewayAuth(Model):
+    mode: Literal["token", "password", "none"] = "token"
+    """How a client proves itself: a shared token, a shared password, or nothing."""
+    token: Secret | None = None
+    """The shared token; a reference such as `${file:gateway.token}` or `${env:OPENCLAW_GATEWAY_TOKEN}` keeps it out of this file."""
+    password: Secret | None = None
+    """The shared password, used in mode `password`."""
+
+
+class GatewayReload(Model):
+    mode: Literal["hybrid", "hot", "restart", "off"] = "hybrid"
+    """What a saved edit does: apply what can be applied live and restart for the rest (hybrid), only live (hot), always restart, or nothing."""
+    debounce_ms: Annotated[int, Field(ge=0, le=60_000)] = 300
+    """Milliseconds without a further write before an edit is taken."""
+
+
+class ControlUi(Model):
+    enabled: bool = True
+    """Serve the chat page at `/`."""
+    allowed_origins: list[str] = []
+    """Further exact browser origins that may open the WebSocket, e.g. `https://chat.example.org`."""
+    base_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = ""
+    """Path prefix under which a reverse proxy publishes the gateway, without a trailing slash."""
+
+
+class Gateway(Model):
+    mode: Literal["local", "remote"] = "local"
+    """`local` runs a gateway here; the reference's `remote` is accepted for the command line only."""
+    port: Port = 18789
+    """TCP port of the one listener for HTTP and WebSocket; 0 lets the system choose."""
+    bind: Literal["loopback", "lan"] = "loopback"
+    """`loopback` listens on 127.0.0.1, `lan` on every address."""
+    auth: GatewayAuth = GatewayAuth()
+    """Who may connect."""
+    reload: GatewayReload = GatewayReload()
+    """How edits of this file are applied."""
+    control_ui: ControlUi = ControlUi()
+    """The browser page."""
+
+
+class ModelChoice(Model):
+    primary: str
+    """Model reference `provider/model`."""
+    fallbacks: list[str] = []
+    """Model references tried in order when the primary cannot answer."""
+
+
+class Identity(Model):
+    name: str | None = None
+    """Display name of the agent."""
+    emoji: str | None = None
+    """One emoji shown beside the name."""
+    avatar: str | None = None
+    """Path or URL of a picture."""
+
+
+class AgentTools(Model):
+    allow: list[str] | None = None
+    """Tool names the agent may use; unset means all that are enabled by default."""
+    deny: list[str] = []
+    """Tool names the agent may never use; wins over `allow`."""
+
+
+class AgentDefaults(Model):
+    model: str | ModelChoice | None = None
+    """Model reference `provider/model`; unset means the first model of the first provider that is ready."""
+    workspace: str | None = None
+    """Folder of the agent's files; unset means `workspace/<agent>` in the state folder."""
+    timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = 600
+    """Longest a turn may take, in seconds."""
+    context_tokens: Annotated[int, Field(ge=512)] | None = None
+    """Ceiling of tokens sent to the model; unset means what the model states."""
+    max_tool_rounds: Annotated[int, Field(ge=0, le=100)] = 16
+    """How many times in one turn the model may call tools."""
+    max_output_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Ceiling of tokens of one answer; unset means the provider's default."""
+    thinking: Literal["off", "minimal", "low", "medium", "high"] | None = None
+    """Reasoning effort for models that have one."""
+    tools: AgentTools = AgentTools()
+    """Which tools agents may use."""
+
+
+class AgentEntry(Model):
+    name: str | None = None
+    """Display name."""
+    default: bool = False
+    """Messages without a binding go to this agent."""
+    identity: Identity = Identity()
+    """How the agent presents itself."""
+    model: str | ModelChoice | None = None
+    """Overrides `agents.defaults.model`."""
+    workspace: str | None = None
+    """Overrides `agents.defaults.workspace`."""
+    timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] | None = None
+    """Overrides `agents.defaults.timeoutSeconds`."""
+    context_tokens: Annotated[int, Field(ge=512)] | None = None
+    """Overrides `agents.defaults.contextTokens`."""
+    max_tool_rounds: Annotated[int, Field(ge=0, le=100)] | None = None
+    """Overrides `agents.defaults.maxToolRounds`."""
+    max_output_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Overrides `agents.defaults.maxOutputTokens`."""
+    thinking: Literal["off", "minimal", "low", "medium", "high"] | None = None
+    """Overrides `agents.defaults.thinking`."""
+    tools: AgentTools | None = None
+    """Overrides `agents.defaults.tools`."""
+
+
+class Agents(Model):
+    defaults: AgentDefaults = AgentDefaults()
+    """Values for every agent that does not set its own."""
+    entries: dict[AgentId, AgentEntry] = {}
+    """The agents by id; none means one agent `main`."""
+
+
+class BindingPeer(Model):
+    kind: Literal["direct", "group", "channel"]
+    """What the peer is."""
+    id: str
+    """The platform's id of the peer, or `*` for any."""
+
+
+class BindingMatch(Model):
+    channel: str
+    """Channel id, e.g. `telegram`."""
+    account_id: str | None = None
+    """Account of the channel; unset means its default account only, `*` any."""
+    peer: BindingPeer | None = None
+    """A person, group or channel."""
+    guild_id: str | None = None
+    """Discord guild."""
+    team_id: str | None = None
+    """Slack or Teams team."""
+    roles: list[str] = []
+    """Guild roles of the sender, any of which matches."""
+
+
+class BindingSession(Model):
+    dm_scope: Literal["main", "per-peer", "per-channel-peer", "per-account-channel-peer"] | None = None
+    """Overrides `session.dmScope` for what this binding matches."""
+
+
+class Binding(Model):
+    agent_id: AgentId
+    """The agent that answers."""
+    match: BindingMatch
+    """All present fields must match."""
+    session: BindingSession | None = None
+    """Session overrides."""
+
+
+class Session(Model):
+    main_key: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] = "main"
+    """Last part of the key of an agent's main session."""
+    dm_scope: Literal["main", "per-peer", "per-channel-peer", "per-account-channel-peer"] = "main"
+    """Which direct messages share a session: all of them (main), or one per person, channel or account."""
+    identity_links: dict[str, list[str]] = {}
+    """One person's ids on several channels: `{alice: ["telegram:123", "irc:alice"]}`; not used under dmScope main."""
+    queue_limit: Annotated[int, Field(ge=1, le=10_000)] = 200
+    """How many messages may wait in one session; a further one is refused with a visible answer."""
+
+
+class Providers(Model):
+    providers: dict[str, Section] = {}
+    """Model providers by id; `api` names the provider plugin where the id does not."""
+
+
+class PluginEntry(Model):
+    enabled: bool = True
+    """A disabled plugin is never imported."""
+    config: Section = {}
+    """The plugin's own settings."""
+
+
+class Plugins(Model):
+    enabled: bool = True
+    """False leaves only the bundled plugins."""
+    entries: dict[str, PluginEntry] = {}
+    """Settings by plugin id."""
+    call_timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0
+    """Longest a plugin's import, constructor, hook, start or stop may take."""
+
+
+class Logging(Model):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe record that is written."""
+
+
+class Config(Model):
+    """One resolved configuration; immutable."""
+
+    gateway: Gateway = Gateway()
+    """The listener: port, address, credentials, reload."""
+    agents: Agents = Agents()
+    """The agents and their defaults."""
+    bindings: list[Binding] = []
+    """Which agent answers where; the most specific match wins."""
+    channels: dict[str, Section] = {}
+    """Settings of chat channels by id, e.g. `telegram`."""
+    models: Providers = Providers()
+    """Model providers."""
+    session: Session = Session()
+    """Which messages share a conversation."""
+    plugins: Plugins = Plugins()
+    """Which plugins run, and their settings."""
+    logging: Logging = Logging()
+    """The log."""

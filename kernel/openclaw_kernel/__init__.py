@@ -1,0 +1,3 @@
+"""The kernel: plugin host, WebSocket protocol, lock, store and config engine."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,326 @@
+"""What plugins ask each other and the kernel for, by Protocol type: `context.service(Ingress)`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+from openclaw_kernel.api.channel import AccountStatus, ChannelCapabilities
+from openclaw_kernel.api.command import Command
+from openclaw_kernel.api.messages import Attachment, InboundMessage, OutboundMessage, Progress, Receipt, Target
+from openclaw_kernel.api.methods import Method
+from openclaw_kernel.api.policy import Admission, Route
+from openclaw_kernel.api.provider import ModelEvent, ModelInfo, ModelRequest, ThinkingLevel, Usage
+from openclaw_kernel.api.tool import Tool, ToolContext, ToolResult
+from openclaw_kernel.api.transcript import Message
+
+# --- offered by the kernel ------------------------------------------------------------------------------------------
+
+
+class PluginState(StrEnum):
+    """The life of a plugin."""
+
+    DISCOVERED = "discovered"
+    DISABLED = "disabled"
+    UNAVAILABLE = "unavailable"
+    LOADED = "loaded"
+    STARTED = "started"
+    DEGRADED = "degraded"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginStatus:
+    """State of one plugin. `since_ms` is Unix milliseconds; `reason` is one line with the cure."""
+
+    id: str
+    kind: Literal["channel", "provider", "plugin"]
+    version: str
+    distribution: str
+    state: PluginState
+    reason: str | None
+    since_ms: int
+    bundled: bool
+
+
+class Events(Protocol):
+    """Events to WebSocket clients; the protocol's table decides which scope an event needs."""
+
+    def broadcast(
+        self,
+        event: str,
+        payload: Mapping[str, Any],
+        *,
+        topics: Collection[str] | None = None,
+        scoped_topic: str | None = None,
+        connections: Collection[str] | None = None,
+        exclude: Collection[str] = (),
+        droppable: bool = False,
+    ) -> None:
+        """Send to every client whose role and scopes allow the event; encoded once, with each connection's own `seq`.
+
+        `topics`: only to subscribers of any of them. `scoped_topic`: clients with the cap `session-scoped-events` get it only as its
+        subscribers, all others always. `connections`: only these, `exclude`: never these (connection ids).
+        """
+        ...
+
+
+class Channels(Protocol):
+    """The registered channels, each call guarded: deadline, culprit named."""
+
+    def ids(self) -> Sequence[str]: ...
+    def label(self, channel: str) -> str: ...
+    def capabilities(self, channel: str) -> ChannelCapabilities | None:
+        """Return None for a channel that is not running here."""
+        ...
+
+    def status(self, channel: str) -> Sequence[AccountStatus]: ...
+    async def send(self, message: OutboundMessage) -> Receipt:
+        """Raise `SendFailed`, also for an unknown channel (permanent) and a late one (unknown)."""
+        ...
+
+    def show_progress(self, progress: Progress) -> None:
+        """Pass it on without waiting; a channel that is behind skips to the newest."""
+        ...
+
+    async def start(self, channel: str) -> bool:
+        """Start a stopped or failed channel; return False where it was running. Raise `InvalidRequest` for an unknown one."""
+        ...
+
+    async def stop(self, channel: str) -> bool:
+        """Stop a channel until it is started again; return False where it was stopped."""
+        ...
+
+
+class Providers(Protocol):
+    """The registered model providers."""
+
+    def ids(self) -> Sequence[str]: ...
+    def models(self) -> Sequence[ModelInfo]:
+        """Return all known models; the first is the gateway's default choice."""
+        ...
+
+    def find(self, ref: str) -> ModelInfo | None:
+        """Resolve `provider/model`, or a bare provider id to its first model."""
+        ...
+
+    def problem(self, provider: str) -> str | None: ...
+    def stream(self, provider: str, request: ModelRequest) -> AsyncIterator[ModelEvent]:
+        """Call a model; every failure leaves as `ProviderError`."""
+        ...
+
+
+class Tools(Protocol):
+    """The registered tools."""
+
+    def all(self) -> Sequence[Tool[Any]]: ...
+    def source(self, name: str) -> str:
+        """Return the id of the plugin that registered the tool."""
+        ...
+
+    async def run(self, name: str, context: ToolContext, arguments: Mapping[str, Any]) -> ToolResult:
+        """Validate the arguments, run with the tool's deadline; every failure is an error result for the model."""
+        ...
+
+
+class Commands(Protocol):
+    """The registered chat commands."""
+
+    def all(self) -> Sequence[Command]: ...
+    def find(self, text: str) -> tuple[Command, str] | None:
+        """Return the command a message is, with its arguments; `/name@bot` and aliases included."""
+        ...
+
+
+class Policies(Protocol):
+    """The decisions of routing and admission plugins."""
+
+    def route(self, message: InboundMessage) -> Route:
+        """Decide agent and session; the same message and config give the same route."""
+        ...
+
+    def admit(self, message: InboundMessage, route: Route) -> Admission: ...
+
+
+class Gateway(Protocol):
+    """Facts about the running gateway."""
+
+    @property
+    def version(self) -> str: ...
+    @property
+    def boot_id(self) -> str: ...
+    @property
+    def started_at_ms(self) -> int: ...
+    @property
+    def ready(self) -> bool: ...
+    def reasons(self) -> Sequence[str]:
+        """Return why it is not ready, or what is degraded, a line each."""
+        ...
+
+    def plugins(self) -> Sequence[PluginStatus]: ...
+    def methods(self) -> Sequence[Method]: ...
+    def presence(self) -> Sequence[Mapping[str, Any]]: ...
+    def presence_json(self) -> bytes:
+        """Return the presence list as JSON, encoded once per change."""
+        ...
+
+    def record_presence(self, entry: Mapping[str, Any]) -> None:
+        """Add or refresh an entry (from `system-event`) and tell the clients."""
+        ...
+
+    def health(self) -> Mapping[str, Any]: ...
+    def config_snapshot(self) -> Mapping[str, Any]:
+        """Return the redacted `config.get` result."""
+        ...
+
+    def config_schema(self) -> Mapping[str, Any]:
+        """Return the JSON Schema of the config with every loaded plugin's section."""
+        ...
+
+    def tail_log(self, *, cursor: int | None, limit: int, max_bytes: int) -> Mapping[str, Any]: ...
+
+
+# --- offered by bundled plugins, replaceable by others --------------------------------------------------------------
+
+
+class Ingress(Protocol):
+    """The one door for messages from channels (plugin `conversation`)."""
+
+    async def accept(self, message: InboundMessage) -> bool:
+        """Append durably; only then may the channel acknowledge. Return False for a repeat. Routing follows by itself."""
+        ...
+
+
+class Delivery(Protocol):
+    """The outbox (plugin `conversation`)."""
+
+    async def enqueue(self, target: Target, *, text: str, attachments: Sequence[Attachment] = (), run_id: str | None = None, reply_to_id: str | None = None) -> str:
+        """Store a message durably and send it in order; return its outbox id."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One turn to run. `history` ends before the new user message; `message` is the new one."""
+
+    run_id: str
+    agent_id: str
+    session_key: str
+    session_id: str
+    message: Message
+    history: tuple[Message, ...]
+    model: str | None = None
+    """Model reference chosen for the session or the call; None means the agent's."""
+    thinking: ThinkingLevel | None = None
+    timeout_seconds: float | None = None
+    extra_system_prompt: str | None = None
+    channel: str | None = None
+
+
+class TurnSink(Protocol):
+    """Where a running turn reports. The first three never wait."""
+
+    def text(self, delta: str) -> None: ...
+    def thinking(self, delta: str) -> None: ...
+    def tool(self, phase: Literal["start", "result"], *, call_id: str, name: str, arguments: Mapping[str, Any], result: str = "", is_error: bool = False) -> None: ...
+    async def record(self, message: Message) -> None:
+        """Append a finished message to the transcript, durably."""
+        ...
+
+    async def record_step(self, step: Step) -> None:
+        """Append a model call or tool call to the ledger of steps."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One model or tool call of a turn, as the usage reports need it. Times are Unix milliseconds."""
+
+    kind: Literal["model", "tool"]
+    name: str
+    """`provider/model` or the tool's name."""
+    started_ms: int
+    ended_ms: int
+    usage: Usage = Usage()
+    cost_usd: float | None = None
+    error: str | None = None
+    retry_class: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnResult:
+    """How a turn ended. `error` is one line for the person who asked; `error_kind` is the protocol's."""
+
+    status: Literal["ok", "error", "timeout"]
+    text: str
+    stop_reason: str | None = None
+    error: str | None = None
+    error_kind: Literal["refusal", "timeout", "rate_limit", "context_length", "unknown"] | None = None
+    model: str | None = None
+    usage: Usage = Usage()
+    cost_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentInfo:
+    """One configured agent."""
+
+    id: str
+    name: str
+    is_default: bool
+    emoji: str | None
+    avatar: str | None
+    workspace: str
+    model: str | None
+    """Model reference in force, None where no provider has a model."""
+    fallbacks: tuple[str, ...]
+    context_tokens: int | None
+    thinking: ThinkingLevel | None
+    timeout_seconds: float
+
+
+class AgentRuntime(Protocol):
+    """Runs turns (plugin `agents`). Cancelling `run` aborts the model call and every tool within a second."""
+
+    async def run(self, turn: Turn, sink: TurnSink) -> TurnResult: ...
+    def agents(self) -> Sequence[AgentInfo]: ...
+    def agent(self, agent_id: str) -> AgentInfo | None: ...
+    def default_agent_id(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsSummary:
+    """What health shows of the sessions."""
+
+    path: str
+    count: int
+    recent: tuple[Mapping[str, Any], ...]
+    """Up to 10 of `{key, updatedAt, age}`."""
+
+
+class Sessions(Protocol):
+    """The conversations (plugin `conversation`)."""
+
+    def summary(self, agent_id: str | None = None) -> SessionsSummary:
+        """Return a cached summary without I/O."""
+        ...
+
+    async def new_session(self, session_key: str) -> str:
+        """Reset: abort what runs, start an empty transcript; return the new session id."""
+        ...
+
+    async def stop(self, session_key: str) -> Sequence[str]:
+        """Abort the running turn and drop the queued ones; return the run ids."""
+        ...
+
+    async def describe(self, session_key: str) -> Mapping[str, Any]:
+        """Return the session's row as `sessions.list` shows it."""
+        ...
+
+    async def set_model(self, session_key: str, model: str | None) -> None: ...
+    async def usage_rows(self, since_ms: int, until_ms: int) -> Sequence[Mapping[str, Any]]:
+        """Return model steps: `{startedMs, sessionKey, agentId, provider, model, input, output, cacheRead, cacheWrite, costUsd}`."""
+        ...

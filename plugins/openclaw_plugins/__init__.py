@@ -1,0 +1,1 @@
+"""Built-in plugins that are neither channel nor provider, one folder each."""
