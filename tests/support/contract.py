@@ -30,9 +30,7 @@ from jsonschema.exceptions import ValidationError, best_match
 from tests.support.contract_supplement import EVENT_DEFINITIONS, RESULT_DEFINITIONS, SUPPLEMENT
 
 PACKAGE = "@openclaw/gateway-protocol"
-SCHEMA_PATH = (
-    Path(__file__).resolve().parents[1] / "conformance" / "node_modules" / PACKAGE / "protocol.schema.json"
-)
+SCHEMA_PATH = Path(__file__).resolve().parents[1] / "conformance" / "node_modules" / PACKAGE / "protocol.schema.json"
 
 # The 9.1 definitions are closed; the gateway they describe sends these keys all the same, and clients need them.
 EXTRA_PROPERTIES: dict[str, dict[str, Any]] = {

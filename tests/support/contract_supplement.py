@@ -184,13 +184,9 @@ SUPPLEMENT: dict[str, dict[str, Any]] = {
     "UsageCostResult": shape(
         {"updatedAt": COUNT, "days": COUNT, "daily": array(shape({"date": NONEMPTY})), "totals": OBJECT}
     ),
-    "ConnectChallengeEvent": shape(
-        {"nonce": NONEMPTY, "ts": COUNT}, {"capabilities": array(NONEMPTY)}
-    ),
+    "ConnectChallengeEvent": shape({"nonce": NONEMPTY, "ts": COUNT}, {"capabilities": array(NONEMPTY)}),
     "PresenceEvent": shape({"presence": array(ref("PresenceEntry"))}),
-    "HeartbeatEvent": shape(
-        {"ts": COUNT, "status": one_of_words("sent", "ok-empty", "ok-token", "skipped", "failed")}
-    ),
+    "HeartbeatEvent": shape({"ts": COUNT, "status": one_of_words("sent", "ok-empty", "ok-token", "skipped", "failed")}),
     "SessionMessageEvent": shape(
         {"sessionKey": NONEMPTY, "message": ref("Message"), "messageId": NONEMPTY, "messageSeq": COUNT},
         {"agentId": NONEMPTY, "session": ref("SessionRow"), "runId": NONEMPTY},
