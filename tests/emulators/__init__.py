@@ -1,0 +1,1 @@
+"""Stand-ins for outside services, each a process of its own: `python -m tests.emulators.NAME --port 0`."""
