@@ -187,8 +187,8 @@ async def get_updates(request: web.Request, bot: Bot, record: Json) -> web.Respo
 async def long_poll(bot: Bot, parameters: Json, number: int) -> list[Json]:
     """Updates from `offset` on, as soon as there are some; 409 when another poll comes in the meantime."""
     if bot.webhook is not None:
-        text = "Conflict: can't use getUpdates method while webhook is active; use deleteWebhook to delete the webhook first"
-        raise ApiError(409, text)
+        text = "Conflict: can't use getUpdates method while webhook is active"
+        raise ApiError(409, f"{text}; use deleteWebhook to delete the webhook first")
     offset = int(parameters.get("offset") or 0)
     limit = min(max(int(parameters.get("limit") or 100), 1), 100)
     if isinstance(parameters.get("allowed_updates"), list):

@@ -308,7 +308,7 @@ def answer_callback_query(bot: Bot, parameters: Json, files: Uploads) -> bool:
 
 def get_chat(bot: Bot, parameters: Json, files: Uploads) -> Json:
     defaults = {"accent_color_id": 0, "max_reaction_count": 11}
-    accepted = {key: False for key in ("unlimited_gifts", "limited_gifts", "unique_gifts", "premium_subscription")}
+    accepted = dict.fromkeys(("unlimited_gifts", "limited_gifts", "unique_gifts", "premium_subscription"), False)
     return {**chat_of(bot, parameters).body, **defaults, "accepted_gift_types": accepted}
 
 

@@ -201,38 +201,35 @@ def _underline_open(stack: list[OpenMarkdown]) -> bool:
     return any(entry.kind == "underline" for entry in stack)
 
 
+# What opens an entity, longest first, with the mark that closes it.
+MARKDOWN_OPENERS = (
+    ("__", "underline", "__"),
+    ("||", "spoiler", "||"),
+    ("![", "custom_emoji", "]"),
+    ("_", "italic", "_"),
+    ("*", "bold", "*"),
+    ("~", "strikethrough", "~"),
+    ("[", "text_link", "]"),
+    ("`", "code", "`"),
+)
+FENCE = re.compile(r"```(?:([^\s`]*)\n)?")
+
+
 def _open_markdown(builder: Builder, stack: list[OpenMarkdown], *, source: str, position: int) -> int:
     offset = byte_offset(source, position)
     character = source[position]
-
-    def push(kind: str, mark: str, *, length: int, language: str = "") -> int:
-        stack.append(OpenMarkdown(kind, builder.length, offset, mark, language))
-        return position + length
-
-    if character == "_":
-        return push("underline", "__", length=2) if source.startswith("__", position) else push("italic", "_", length=1)
-    if character == "*":
-        return push("bold", "*", length=1)
-    if character == "~":
-        return push("strikethrough", "~", length=1)
-    if source.startswith("||", position):
-        return push("spoiler", "||", length=2)
-    if character == "[":
-        return push("text_link", "]", length=1)
-    if source.startswith("![", position):
-        return push("custom_emoji", "]", length=2)
-    if source.startswith("```", position):
-        head = re.compile(r"```([^\s`]*)(\n?)").match(source, position)
-        assert head is not None
-        if head.group(2):
-            return push("pre", "```", length=len(head.group()), language=head.group(1))
-        return push("pre", "```", length=3)
-    if character == "`":
-        return push("code", "`", length=1)
+    fence = FENCE.match(source, position)
+    if fence is not None:
+        stack.append(OpenMarkdown("pre", builder.length, offset, "```", fence.group(1) or ""))
+        return fence.end()
+    for opener, kind, mark in MARKDOWN_OPENERS:
+        if source.startswith(opener, position):
+            stack.append(OpenMarkdown(kind, builder.length, offset, mark))
+            return position + len(opener)
     if character == ">" and (position == 0 or source[position - 1] == "\n"):
-        if stack and stack[-1].kind == "blockquote":
-            return position + 1
-        return push("blockquote", "\n", length=1)
+        if not stack or stack[-1].kind != "blockquote":
+            stack.append(OpenMarkdown("blockquote", builder.length, offset, "\n"))
+        return position + 1
     raise EntityError(f"Character '{character}' is reserved and must be escaped with the preceding '\\'")
 
 

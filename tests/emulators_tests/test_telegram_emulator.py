@@ -34,6 +34,12 @@ CHAT = 42
 EchoApplication = Application[Any, Any, Any, Any, Any, Any]
 
 
+@pytest.fixture(autouse=True)
+def _periods_are_timedeltas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library warns of a coming change wherever a number of seconds is read."""
+    monkeypatch.setenv("PTB_TIMEDELTA", "true")
+
+
 @pytest_asyncio.fixture
 async def emulator() -> AsyncIterator[TelegramEmulator]:
     async with TelegramEmulator() as running:
@@ -342,10 +348,9 @@ async def test_faults_hang_drop_refuse_and_lose_the_answer_after_accepting(
 
 
 async def test_tokens_methods_and_bots_are_told_apart(emulator: TelegramEmulator, bot: Bot) -> None:
-    wrong = Bot("999:WRONG", base_url=emulator.base_url)
     with pytest.raises(InvalidToken, match="rejected by the server"):
-        await wrong.initialize()
-    await wrong.shutdown()
+        async with Bot("999:WRONG", base_url=emulator.base_url):
+            pass
     with pytest.raises(Exception, match="not found"):
         await bot.do_api_request("noSuchMethod")
     await emulator.add_bot("2002:OTHER", username="other_bot")
@@ -356,7 +361,8 @@ async def test_tokens_methods_and_bots_are_told_apart(emulator: TelegramEmulator
         assert await bot.get_updates() == ()
     await emulator.remove_bot("2002:OTHER")
     with pytest.raises(InvalidToken):
-        await Bot("2002:OTHER", base_url=emulator.base_url).get_me()
+        async with Bot("2002:OTHER", base_url=emulator.base_url):
+            pass
 
 
 async def test_commands_actions_and_callback_queries(emulator: TelegramEmulator, bot: Bot) -> None:
