@@ -83,7 +83,7 @@ def find_node() -> Path:
     if pinned.exists():
         return pinned
     found = find_program("node", cure=TOOLS_CURE)
-    version = subprocess.run(  # noqa: S603 - the program was found by us, the arguments are constant
+    version = subprocess.run(
         [found, "--version"], capture_output=True, text=True, check=True, timeout=PROBE_SECONDS
     ).stdout.strip()
     if int(version.removeprefix("v").split(".")[0]) < OLDEST_NODE_MAJOR:
@@ -155,9 +155,7 @@ def find_package_index() -> Path:
     """
     command = [sys.executable, "-m", "pip", "index", "versions", "hatchling", "--disable-pip-version-check"]
     try:
-        outcome = subprocess.run(  # noqa: S603 - constant arguments
-            command, capture_output=True, text=True, check=False, timeout=PROBE_SECONDS
-        )
+        outcome = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PROBE_SECONDS)
     except subprocess.TimeoutExpired:
         message = f"the package index did not answer within {PROBE_SECONDS} s: check the network"
         raise MissingRequirementError(message) from None
