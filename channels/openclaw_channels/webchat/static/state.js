@@ -16,7 +16,7 @@ const TERMINAL = new Set(['final', 'aborted', 'error']);
 export function reduce(state, action) {
   switch (action.type) {
     case 'open': return { ...initialState, sessionKey: action.sessionKey };
-    case 'history': return foldHistory(state, action.payload);
+    case 'history': return foldHistory(state, action.payload, action.fresh);
     case 'older': return foldOlder(state, action.payload);
     case 'compose': return compose(state, action);
     case 'sending': return patchItem(state, `user:${action.key}`, { status: action.status });
@@ -125,21 +125,24 @@ function expandAll(messages, prefix) {
 
 // ---- history -------------------------------------------------------------------------------------------------------
 
-function foldHistory(state, payload) {
+/** Takes over the stored transcript. `fresh`: the session began anew, what failed before has no place in it. */
+function foldHistory(state, payload, fresh = false) {
   const stored = expandAll(payload.messages ?? [], 'h');
-  const runs = {};
-  const inFlight = payload.inFlightRun?.runId;
-  if (inFlight) runs[inFlight] = { status: 'running', segment: 1000, frozen: wordsSinceUser(stored), text: '', seq: -1 };
-  const live = inFlight ? stored : stored.map((item) => (item.status === 'running' ? { ...item, status: 'stopped' } : item));
-  const own = state.items.filter((item) => ['queued', 'sending', 'failed'].includes(item.status) && !isStored(item, live));
-  const lastError = state.items.at(-1)?.kind === 'error' && live.at(-1)?.kind !== 'error' && live.at(-1)?.role === 'user' ? [state.items.at(-1)] : [];
+  const runs = Object.fromEntries(Object.entries(state.runs).filter(([, run]) => TERMINAL.has(run.status)).slice(-50));
+  const { runId: inFlight, text } = payload.inFlightRun ?? {};
+  const live = Boolean(inFlight) && !runs[inFlight];
+  if (live) runs[inFlight] = { ...newRun(), segment: 1000, frozen: wordsSinceUser(stored) };
+  const items = live ? stored : stored.map((item) => (item.status === 'running' ? { ...item, status: 'stopped' } : item));
+  const own = state.items.filter((item) => ['queued', 'sending', ...(fresh ? [] : ['failed'])].includes(item.status) && !isStored(item, items));
+  const last = state.items.at(-1);
+  const fault = !fresh && last?.kind === 'error' && items.at(-1)?.role === 'user' ? [last] : [];
   const info = payload.sessionInfo ?? {};
   const next = {
-    ...state, loaded: true, runs, items: [...keepIdentity(state.items, live), ...lastError, ...own],
+    ...state, loaded: true, runs, items: [...keepIdentity(state.items, items), ...fault, ...own],
     nextOffset: payload.hasMore ? payload.nextOffset ?? null : null,
-    title: info.displayName ?? info.label ?? info.derivedTitle ?? state.title, model: info.model ?? state.model,
+    title: info.displayName ?? info.label ?? info.derivedTitle ?? '', model: info.model ?? state.model,
   };
-  return payload.inFlightRun?.text ? setLive(next, inFlight, payload.inFlightRun.text, 'streaming') : next;
+  return live && text ? setLive(next, inFlight, text, 'streaming') : next;
 }
 
 function foldOlder(state, payload) {
