@@ -1,0 +1,1 @@
+"""Durable state: SQLite with one writing connection, group commit and numbered migrations."""

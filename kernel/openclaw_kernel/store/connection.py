@@ -1,0 +1,157 @@
+"""Connections to one SQLite file: a writer whose transactions only the store ends, and readers that cannot write."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal
+from urllib.parse import quote
+
+BUSY_TIMEOUT_SECONDS: Final = 5.0
+FILE_MODE: Final = 0o600
+
+_SAVEPOINT: Final = "SAVEPOINT kernel_work"
+_RELEASE: Final = "RELEASE kernel_work"
+_UNDO: Final = "ROLLBACK TO kernel_work"
+# A statement is looked up by its text, so that a work's own "COMMIT" never meets the authorised one of the store.
+_BEGIN: Final = "BEGIN IMMEDIATE -- store"
+_COMMIT: Final = "COMMIT -- store"
+_ROLLBACK: Final = "ROLLBACK -- store"
+
+
+class WriterConnection(sqlite3.Connection):
+    """The writing connection: works run inside the store's transaction and cannot end it.
+
+    `commit` and `with connection:` do nothing, `rollback` undoes the work so far; the statements BEGIN, COMMIT, ROLLBACK,
+    ATTACH and DETACH are refused.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._controlling = False
+
+    def guard_transactions(self) -> None:
+        """Refuse transaction statements from now on, except by the methods of this class."""
+        self.set_authorizer(self._authorise)
+
+    def begin(self) -> None:
+        """Open the group's transaction and take the write lock."""
+        self._control(_BEGIN)
+
+    def end(self) -> None:
+        """Commit the group's transaction to disk."""
+        self._control(_COMMIT)
+
+    def abandon(self) -> None:
+        """Undo the group's transaction, where SQLite has not done so itself."""
+        if self.in_transaction:
+            self._control(_ROLLBACK)
+
+    def mark(self) -> None:
+        """Set the point to which `undo` returns."""
+        self.execute(_SAVEPOINT)
+
+    def keep(self) -> None:
+        """Keep what was done since `mark`."""
+        self.execute(_RELEASE)
+
+    def undo(self) -> None:
+        """Undo what was done since `mark`; the transaction stays open."""
+        self.execute(_UNDO)
+        self.execute(_RELEASE)
+
+    def commit(self) -> None:
+        """Do nothing: the store commits the group."""
+
+    def rollback(self) -> None:
+        """Undo what this work did so far."""
+        if self.in_transaction:
+            self.execute(_UNDO)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> Literal[False]:
+        if kind is not None:
+            self.rollback()
+        return False
+
+    def executescript(self, script: str, /) -> sqlite3.Cursor:
+        """Run several statements inside the transaction; sqlite3's own method would commit first."""
+        cursor = self.cursor()
+        for statement in split_statements(script):
+            cursor.execute(statement)
+        return cursor
+
+    def _control(self, statement: str) -> None:
+        self._controlling = True
+        try:
+            self.execute(statement)
+        finally:
+            self._controlling = False
+
+    def _authorise(self, action: int, *_what: str | None) -> int:
+        forbidden = action in {sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH}
+        return sqlite3.SQLITE_DENY if forbidden and not self._controlling else sqlite3.SQLITE_OK
+
+
+def split_statements(script: str) -> Iterable[str]:
+    """Yield the statements of a script one by one; a trigger's body stays whole."""
+    statement = ""
+    for part in script.split(";"):
+        statement += part + ";"
+        if sqlite3.complete_statement(statement):
+            if statement.strip("; \t\r\n"):
+                yield statement
+            statement = ""
+    if statement.strip("; \t\r\n"):
+        yield statement
+
+
+def open_writer(path: Path) -> WriterConnection:
+    """Open or create the database, readable by its owner alone; raise `sqlite3.Error` or `OSError`."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # SQLite gives its -wal and -shm files the mode of the database, so it must be right before they exist.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    try:
+        os.fchmod(descriptor, FILE_MODE)
+    finally:
+        os.close(descriptor)
+    connection = sqlite3.connect(
+        path,
+        timeout=BUSY_TIMEOUT_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=512,
+        factory=WriterConnection,
+    )
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+        connection.guard_transactions()
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """Open a connection that cannot write; the database must exist."""
+    connection = sqlite3.connect(
+        f"file:{quote(str(path))}?mode=ro",
+        uri=True,
+        timeout=BUSY_TIMEOUT_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=256,
+    )
+    try:
+        connection.execute("PRAGMA query_only = ON")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection

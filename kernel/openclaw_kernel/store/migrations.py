@@ -1,0 +1,117 @@
+"""Numbered migrations, forward only, each in its own transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from openclaw_kernel.api.store import Migration
+from openclaw_kernel.store.connection import WriterConnection
+from openclaw_kernel.store.errors import DatabaseNewer, MigrationRefused
+from openclaw_kernel.store.lane import capture
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+KERNEL: Final = "kernel"
+
+
+def _create_key_value(database: Database) -> None:
+    database.execute(
+        "CREATE TABLE kernel_key_value (owner TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL,"
+        " PRIMARY KEY (owner, key)) WITHOUT ROWID"
+    )
+
+
+KERNEL_MIGRATIONS: Final = (Migration(number=1, name="create kernel_key_value", apply=_create_key_value),)
+
+_LEDGER: Final = (
+    "CREATE TABLE IF NOT EXISTS kernel_migrations (owner TEXT NOT NULL, number INTEGER NOT NULL, name TEXT NOT NULL,"
+    " applied_ms INTEGER NOT NULL, PRIMARY KEY (owner, number)) WITHOUT ROWID"
+)
+
+
+def migrate(connection: WriterConnection, migrations: Mapping[str, Sequence[Migration]]) -> dict[str, MigrationRefused]:
+    """Apply what is pending, owner by owner; return the owners whose migrations were refused, with the reason.
+
+    One owner's fault stops that owner alone.
+    """
+    connection.execute(_LEDGER)
+    applied: dict[str, dict[int, str]] = {}
+    for owner, number, name in connection.execute("SELECT owner, number, name FROM kernel_migrations"):
+        applied.setdefault(owner, {})[number] = name
+    refused: dict[str, MigrationRefused] = {}
+    for owner, steps in migrations.items():
+        try:
+            for migration in _pending(owner, steps, applied.get(owner, {})):
+                _apply(connection, owner, migration)
+        except MigrationRefused as error:
+            refused[owner] = error
+    return refused
+
+
+def table_prefix(owner: str) -> str:
+    """Return what the names of an owner's tables begin with."""
+    return owner.replace("-", "_") + "_"
+
+
+def _pending(owner: str, steps: Sequence[Migration], applied: Mapping[int, str]) -> list[Migration]:
+    numbers = [step.number for step in steps]
+    if numbers != list(range(1, len(steps) + 1)):
+        raise MigrationRefused(
+            f"{owner}: its migrations are numbered {numbers}; number them from 1 without holes, in order"
+        )
+    newest = max(applied, default=0)
+    if newest > len(steps):
+        raise DatabaseNewer(
+            f"{owner}: the database has migration {newest} ({applied[newest]!r}), this version knows only {len(steps)};"
+            f" install the version of {owner} that wrote it, or a newer one"
+        )
+    for step in steps[:newest]:
+        if applied.get(step.number) != step.name:
+            raise MigrationRefused(
+                f"{owner}: migration {step.number} is {step.name!r} in the code and"
+                f" {applied.get(step.number)!r} in the database; a released migration never changes, add a new one"
+            )
+    return list(steps[newest:])
+
+
+def _apply(connection: WriterConnection, owner: str, migration: Migration) -> None:
+    # Costs more to import than all else here, and almost no start needs it.
+    from sqlite_utils import Database
+
+    before = _names(connection)
+    database = Database(connection, recursive_triggers=False, execute_plugins=False)
+    connection.begin()
+    connection.mark()
+    error = capture(lambda: migration.apply(database))
+    if error is None:
+        error = _foreign_table(owner, _names(connection) - before)
+    if error is None:
+        error = capture(lambda: _record(connection, owner, migration))
+    if error is not None:
+        connection.abandon()
+        raise MigrationRefused(
+            f"{owner}: migration {migration.number} ({migration.name}) failed: {error}; nothing of it was kept"
+        ) from error
+
+
+def _record(connection: WriterConnection, owner: str, migration: Migration) -> None:
+    row = (owner, migration.number, migration.name, time.time_ns() // 1_000_000)
+    connection.execute("INSERT INTO kernel_migrations VALUES (?, ?, ?, ?)", row)
+    connection.keep()
+    connection.end()
+
+
+def _names(connection: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")}
+
+
+def _foreign_table(owner: str, created: set[str]) -> MigrationRefused | None:
+    prefix = table_prefix(owner)
+    wrong = sorted(name for name in created if not name.startswith((prefix, "sqlite_")))
+    if not wrong:
+        return None
+    return MigrationRefused(f"it creates {', '.join(wrong)}; name its tables {prefix}*")
