@@ -1,0 +1,1 @@
+"""Who may start a turn: the access policy of each channel's config section."""

@@ -1,0 +1,1 @@
+"""Which agent and session a message belongs to, by the bindings of the config."""
