@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.emulators.anthropic_checks import faults, refusal
+from tests.emulators.anthropic_checks import faults, refusal, without_controls
 from tests.emulators.model_common import (
     ErrorTurn,
     Frame,
@@ -60,7 +60,8 @@ class AnthropicEmulator(ModelEmulator):
             return denied
         if not isinstance(body, dict):
             return refusal("The request body is not valid JSON")
-        return next(self._faults(body, request), None)
+        checked = without_controls(body, request.headers.get("anthropic-beta", ""))
+        return next(self._faults(checked, request), None)
 
     def _denied(self, request: web.Request) -> Refusal | None:
         if self.settings.api_keys is not None:
@@ -101,7 +102,8 @@ class AnthropicEmulator(ModelEmulator):
         return Refusal(built.status, built.body, headers)
 
     def last_text(self, body: dict[str, Any]) -> str:
-        return _text_of(body["messages"][-1]["content"])
+        spoken = [message for message in body["messages"] if message["role"] != "system"]
+        return _text_of(spoken[-1]["content"])
 
     def frames(self, turn: Turn, body: dict[str, Any]) -> Sequence[Frame]:
         return list(self._events(turn, body))

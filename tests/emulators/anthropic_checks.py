@@ -29,6 +29,14 @@ def refusal(message: str, *, status: int = 400, kind: str = "invalid_request_err
     return Refusal(status, body)
 
 
+def without_controls(body: Any, betas: str) -> Any:
+    """The body without the empty system messages that carry settings for one turn, where that beta is asked for."""
+    if "per-turn-control" not in betas or not isinstance(body, dict) or not isinstance(body.get("messages"), list):
+        return body
+    kept = [item for item in body["messages"] if not (isinstance(item, dict) and item.get("role") == "system")]
+    return {**body, "messages": kept}
+
+
 def faults(body: dict[str, Any], *, version: str, counting: bool) -> Iterator[Refusal]:
     """Everything wrong with a request, in the order the server looks.
 
@@ -97,14 +105,17 @@ def _message_faults(message: Any, index: int, *, version: str, is_last: bool) ->
     for name in message:
         if name not in ("role", "content"):
             yield refusal(f"{where}.{name}: Extra inputs are not permitted")
-    content = message.get("content")
+    yield from _content_faults(message.get("content"), where, role, may_be_empty=role != "user" and is_last)
+
+
+def _content_faults(content: Any, where: str, role: str, *, may_be_empty: bool) -> Iterator[Refusal]:
     if content is None:
         yield refusal(f"{where}.content: Field required")
     elif not isinstance(content, str | list):
         yield refusal(f"{where}.content: Input should be a valid string or list")
     elif not content and role == "user":
         yield refusal(f"{where}: user messages must have non-empty content")
-    elif not content and not is_last:
+    elif not content and not may_be_empty:
         yield refusal(
             f"{where}: all messages must have non-empty content except for the optional final assistant message"
         )

@@ -145,9 +145,7 @@ class OpenAIEmulator(ModelEmulator):
             }
         elif error.retry_after is not None:
             headers = {"retry-after": f"{error.retry_after:g}", **headers}
-        built = refusal(
-            error.status, error.message or message, kind=error.type or kind, code=error.code if error.code else code
-        )
+        built = refusal(error.status, error.message or message, kind=error.type or kind, code=error.code or code)
         return Refusal(built.status, built.body, headers)
 
     def last_text(self, body: dict[str, Any]) -> str:
@@ -365,7 +363,8 @@ def _call_faults(calls: Any, param: str) -> Iterator[Refusal]:
 
 
 def _bad_name(param: str) -> Refusal:
-    text = f"Invalid '{param}': string does not match pattern. Expected a string that matches the pattern '^[a-zA-Z0-9_-]+$'."
+    pattern = "^[a-zA-Z0-9_-]+$"
+    text = f"Invalid '{param}': string does not match pattern. Expected a string that matches the pattern '{pattern}'."
     return refusal(400, text, param=param, code="invalid_value")
 
 
