@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from openclaw_config.secrets import Secret
@@ -18,7 +18,7 @@ AGENT_ID_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 
 AgentId = Annotated[str, Field(pattern=AGENT_ID_PATTERN)]
 Port = Annotated[int, Field(ge=0, le=65535)]
-Section = dict[str, Any]
+Section = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)]
 
 
 class Model(BaseModel):
@@ -32,6 +32,12 @@ class Model(BaseModel):
         validate_by_name=False,
         use_attribute_docstrings=True,
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: Any) -> Any:
+        # `channels:` with every line beneath commented out is YAML's null.
+        return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
 
 
 class GatewayAuth(Model):

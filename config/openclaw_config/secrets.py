@@ -66,6 +66,8 @@ class Secret:
         )
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, _schema: core_schema.CoreSchema, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(
+        cls, _schema: core_schema.CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
         """Describe a secret as a string for JSON Schema."""
         return {"type": "string", "minLength": 1, "format": "password"}

@@ -107,7 +107,13 @@ class ProviderError(Exception):
     """A model call failed. `retry_after` is in seconds, where the provider told it."""
 
     def __init__(
-        self, kind: ProviderErrorKind, message: str, *, provider: str, model: str | None = None, retry_after: float | None = None
+        self,
+        kind: ProviderErrorKind,
+        message: str,
+        *,
+        provider: str,
+        model: str | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.kind = kind

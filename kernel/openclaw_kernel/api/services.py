@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from openclaw_kernel.api.channel import AccountStatus, ChannelCapabilities
 from openclaw_kernel.api.command import Command
@@ -15,6 +15,9 @@ from openclaw_kernel.api.policy import Admission, Route
 from openclaw_kernel.api.provider import ModelEvent, ModelInfo, ModelRequest, ThinkingLevel, Usage
 from openclaw_kernel.api.tool import Tool, ToolContext, ToolResult
 from openclaw_kernel.api.transcript import Message
+
+if TYPE_CHECKING:
+    from aiohttp import web
 
 # --- offered by the kernel ------------------------------------------------------------------------------------------
 
@@ -161,6 +164,11 @@ class Gateway(Protocol):
         ...
 
     def plugins(self) -> Sequence[PluginStatus]: ...
+    @property
+    def url(self) -> str:
+        """Return `http://host:port/base` as a browser on this machine reaches it."""
+        ...
+
     def methods(self) -> Sequence[Method]: ...
     def presence(self) -> Sequence[Mapping[str, Any]]: ...
     def presence_json(self) -> bytes:
@@ -183,6 +191,30 @@ class Gateway(Protocol):
     def tail_log(self, *, cursor: int | None, limit: int, max_bytes: int) -> Mapping[str, Any]: ...
 
 
+class PageAccess(Protocol):
+    """How a browser page gets in: a one-time code from a link, exchanged once for a session in a cookie."""
+
+    def mint_code(self) -> tuple[str, int]:
+        """Return a new code and when it expires (Unix milliseconds)."""
+        ...
+
+    async def exchange(self, request: web.Request, code: str) -> str | None:
+        """Consume a code; return the value for the cookie, None where the code is unknown, used or expired.
+
+        Raise `InvalidRequest` where the page's Origin is foreign or its address is locked out.
+        """
+        ...
+
+    def authenticated(self, request: web.Request) -> bool:
+        """Tell whether the request carries the cookie of a live session, from the gateway's own origin."""
+        ...
+
+    @property
+    def cookie_name(self) -> str: ...
+    @property
+    def session_seconds(self) -> int: ...
+
+
 # --- offered by bundled plugins, replaceable by others --------------------------------------------------------------
 
 
@@ -197,7 +229,15 @@ class Ingress(Protocol):
 class Delivery(Protocol):
     """The outbox (plugin `conversation`)."""
 
-    async def enqueue(self, target: Target, *, text: str, attachments: Sequence[Attachment] = (), run_id: str | None = None, reply_to_id: str | None = None) -> str:
+    async def enqueue(
+        self,
+        target: Target,
+        *,
+        text: str,
+        attachments: Sequence[Attachment] = (),
+        run_id: str | None = None,
+        reply_to_id: str | None = None,
+    ) -> str:
         """Store a message durably and send it in order; return its outbox id."""
         ...
 
@@ -225,7 +265,16 @@ class TurnSink(Protocol):
 
     def text(self, delta: str) -> None: ...
     def thinking(self, delta: str) -> None: ...
-    def tool(self, phase: Literal["start", "result"], *, call_id: str, name: str, arguments: Mapping[str, Any], result: str = "", is_error: bool = False) -> None: ...
+    def tool(
+        self,
+        phase: Literal["start", "result"],
+        *,
+        call_id: str,
+        name: str,
+        arguments: Mapping[str, Any],
+        result: str = "",
+        is_error: bool = False,
+    ) -> None: ...
     async def record(self, message: Message) -> None:
         """Append a finished message to the transcript, durably."""
         ...

@@ -28,7 +28,11 @@ class Thinking:
 
     def to_json(self) -> dict[str, Any]:
         """Return the wire form."""
-        return {"type": "thinking", "thinking": self.text, **({"thinkingSignature": self.signature} if self.signature else {})}
+        return {
+            "type": "thinking",
+            "thinking": self.text,
+            **({"thinkingSignature": self.signature} if self.signature else {}),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,12 @@ class File:
 
     def to_json(self) -> dict[str, Any]:
         """Return the wire form."""
-        return {"type": "file", "mimeType": self.mime_type, "fileName": self.file_name, **({"text": self.text} if self.text is not None else {})}
+        return {
+            "type": "file",
+            "mimeType": self.mime_type,
+            "fileName": self.file_name,
+            **({"text": self.text} if self.text is not None else {}),
+        }
 
 
 UserPart: TypeAlias = Text | Image | File
@@ -82,7 +91,12 @@ class UserMessage:
 
     def to_json(self) -> dict[str, Any]:
         """Return the wire form."""
-        return {**self.extra, "role": self.role, "content": [part.to_json() for part in self.content], "timestamp": self.timestamp_ms}
+        return {
+            **self.extra,
+            "role": self.role,
+            "content": [part.to_json() for part in self.content],
+            "timestamp": self.timestamp_ms,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +166,9 @@ def message_from_json(wire: dict[str, Any]) -> Message:
     role = wire["role"]
     timestamp = int(wire.get("timestamp", 0))
     if role == "user":
-        return UserMessage(content=tuple(p for p in parts if isinstance(p, Text | Image | File)), timestamp_ms=timestamp, extra=extra)
+        return UserMessage(
+            content=tuple(p for p in parts if isinstance(p, Text | Image | File)), timestamp_ms=timestamp, extra=extra
+        )
     if role == "assistant":
         return AssistantMessage(
             content=tuple(p for p in parts if isinstance(p, Text | Thinking | ToolCall)),
@@ -166,13 +182,20 @@ def message_from_json(wire: dict[str, Any]) -> Message:
     if role == "toolResult":
         text = "".join(p.text for p in parts if isinstance(p, Text))
         return ToolResultMessage(
-            call_id=wire["toolCallId"], name=wire["toolName"], text=text, is_error=bool(wire.get("isError")), timestamp_ms=timestamp, extra=extra
+            call_id=wire["toolCallId"],
+            name=wire["toolName"],
+            text=text,
+            is_error=bool(wire.get("isError")),
+            timestamp_ms=timestamp,
+            extra=extra,
         )
     message = f"transcript message has the unknown role {role!r}"
     raise ValueError(message)
 
 
-_KNOWN = frozenset({"role", "content", "timestamp", "provider", "model", "stopReason", "usage", "toolCallId", "toolName", "isError"})
+_KNOWN = frozenset(
+    {"role", "content", "timestamp", "provider", "model", "stopReason", "usage", "toolCallId", "toolName", "isError"}
+)
 
 
 def _part_from_json(wire: dict[str, Any]) -> UserPart | AssistantPart:

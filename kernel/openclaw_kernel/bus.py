@@ -1,0 +1,91 @@
+"""Events to connected clients: encoded once, filtered by role, scope and subscription, bounded per subscriber."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, Protocol
+
+from openclaw_kernel.protocol.frames import EventFrame, dumps
+from openclaw_kernel.protocol.scopes import event_scope
+
+SESSION_SCOPED_CAP = "session-scoped-events"
+
+
+class Subscriber(Protocol):
+    """A connection as the bus needs it."""
+
+    @property
+    def connection_id(self) -> str: ...
+    @property
+    def role(self) -> str: ...
+    @property
+    def effective_scopes(self) -> frozenset[str]: ...
+    @property
+    def caps(self) -> frozenset[str]: ...
+    @property
+    def topics(self) -> Collection[str]: ...
+    def offer(self, frame: EventFrame) -> None:
+        """Queue the frame under the connection's next `seq`, skip it or close the connection where the queue is full."""
+
+
+class EventBus:
+    """Implements the service `Events`."""
+
+    def __init__(self) -> None:
+        self._subscribers: dict[str, Subscriber] = {}
+
+    def attach(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Begin to deliver to a connection; call the result to end it."""
+        self._subscribers[subscriber.connection_id] = subscriber
+        return lambda: self._detach(subscriber)
+
+    def _detach(self, subscriber: Subscriber) -> None:
+        self._subscribers.pop(subscriber.connection_id, None)
+
+    def broadcast(
+        self,
+        event: str,
+        payload: Mapping[str, Any],
+        *,
+        topics: Collection[str] | None = None,
+        scoped_topic: str | None = None,
+        connections: Collection[str] | None = None,
+        exclude: Collection[str] = (),
+        droppable: bool = False,
+    ) -> None:
+        """See `openclaw_kernel.api.Events.broadcast`."""
+        scope = event_scope(event)
+        receivers = [
+            subscriber
+            for subscriber in self._candidates(connections)
+            if _in_scope(subscriber, scope)
+            and _subscribed(subscriber, topics, scoped_topic)
+            and (not exclude or subscriber.connection_id not in exclude)
+        ]
+        if not receivers:
+            return
+        frame = EventFrame(event, dumps(payload), droppable=droppable)
+        for subscriber in receivers:
+            subscriber.offer(frame)
+
+    def publish(self, frame: EventFrame) -> None:
+        """Send a frame that the kernel made itself (presence, health, tick) to everyone in scope."""
+        scope = event_scope(frame.name)
+        for subscriber in list(self._subscribers.values()):
+            if _in_scope(subscriber, scope):
+                subscriber.offer(frame)
+
+    def _candidates(self, connections: Collection[str] | None) -> Iterable[Subscriber]:
+        if connections is None:
+            return list(self._subscribers.values())
+        return [found for name in connections if (found := self._subscribers.get(name)) is not None]
+
+
+def _in_scope(subscriber: Subscriber, scope: str | None) -> bool:
+    return scope is None or (subscriber.role == "operator" and scope in subscriber.effective_scopes)
+
+
+def _subscribed(subscriber: Subscriber, topics: Collection[str] | None, scoped_topic: str | None) -> bool:
+    if topics is not None and not any(topic in subscriber.topics for topic in topics):
+        return False
+    return scoped_topic is None or SESSION_SCOPED_CAP not in subscriber.caps or scoped_topic in subscriber.topics

@@ -1,0 +1,151 @@
+"""Who may connect: the one verifier, wrapped by the one limiter.
+
+Only `Verifier` makes a `Verified`; the handshake cannot go on without one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final, final
+
+from openclaw_config.models import GatewayAuth
+from openclaw_config.secrets import Secret
+from openclaw_kernel.api.errors import InvalidRequest
+from openclaw_kernel.protocol.connect import Credentials
+from openclaw_kernel.protocol.limiter import Caller, FailureLimiter
+
+_MINT: Final = object()
+_NEXT_STEPS: Final = {
+    "token_missing": "update_auth_configuration",
+    "password_missing": "update_auth_configuration",
+    "token_missing_config": "update_auth_configuration",
+    "password_missing_config": "update_auth_configuration",
+    "token_mismatch": "update_auth_credentials",
+    "password_mismatch": "update_auth_credentials",
+    "device_token_mismatch": "update_auth_credentials",
+    "rate_limited": "wait_then_retry",
+}
+_CODES: Final = {
+    "token_missing": "AUTH_TOKEN_MISSING",
+    "password_missing": "AUTH_PASSWORD_MISSING",
+    "token_missing_config": "AUTH_TOKEN_NOT_CONFIGURED",
+    "password_missing_config": "AUTH_PASSWORD_NOT_CONFIGURED",
+    "token_mismatch": "AUTH_TOKEN_MISMATCH",
+    "password_mismatch": "AUTH_PASSWORD_MISMATCH",
+    "device_token_mismatch": "AUTH_DEVICE_TOKEN_MISMATCH",
+    "bootstrap_token_invalid": "AUTH_BOOTSTRAP_TOKEN_INVALID",
+    "rate_limited": "AUTH_RATE_LIMITED",
+}
+_MESSAGES: Final = {
+    "token_missing": "gateway token missing; send auth.token, the value of gateway.auth.token",
+    "password_missing": "gateway password missing; send auth.password, the value of gateway.auth.password",
+    "token_missing_config": "gateway.auth.token is not set; set it in openclaw.yaml",
+    "password_missing_config": "gateway.auth.password is not set; set it in openclaw.yaml",
+    "token_mismatch": "gateway token mismatch; use the value of gateway.auth.token",
+    "password_mismatch": "gateway password mismatch; use the value of gateway.auth.password",
+    "device_token_mismatch": "device token mismatch; this gateway has issued no such token",
+    "bootstrap_token_invalid": "bootstrap token invalid or expired; ask for a new setup code",
+    "rate_limited": "too many failed attempts; wait, then retry",
+}
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """Proof that a credential was checked. `method` is token, password, none or page; `principal` keys what it does."""
+
+    method: str
+    principal: str
+    mint: object = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if self.mint is not _MINT:
+            message = "only the verifier makes a Verified"
+            raise TypeError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A failed proof: the reason of the protocol, and for how long the answer is held back or the caller locked out."""
+
+    reason: str
+    delay_ms: int = 0
+    retry_after_ms: int | None = None
+
+    def to_error(self, *, can_retry_with_device_token: bool = False) -> InvalidRequest:
+        """The error that the protocol has for it."""
+        step = (
+            "retry_with_device_token"
+            if can_retry_with_device_token
+            else _NEXT_STEPS.get(self.reason, "review_auth_configuration")
+        )
+        details: dict[str, Any] = {
+            "code": _CODES.get(self.reason, "AUTH_UNAUTHORIZED"),
+            "authReason": self.reason,
+            "canRetryWithDeviceToken": can_retry_with_device_token,
+            "recommendedNextStep": step,
+        }
+        text = _MESSAGES.get(self.reason, "unauthorized")
+        return InvalidRequest(f"unauthorized: {text}", details=details, retry_after_ms=self.retry_after_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class PageGrant:
+    """What a browser that exchanged a one-time code carries in its cookie: an id, checked against the live sessions."""
+
+    session_id: str
+
+
+class Verifier:
+    """Checks credentials against `gateway.auth`; every try goes through the limiter."""
+
+    def __init__(self, auth: GatewayAuth, limiter: FailureLimiter) -> None:
+        self._auth = auth
+        self._limiter = limiter
+
+    @property
+    def mode(self) -> str:
+        """`token`, `password` or `none`."""
+        return self._auth.mode
+
+    def verify_page(self, grant: PageGrant) -> Verified:
+        """Accept a browser whose cookie the page sessions recognised."""
+        return Verified("page", f"page:{grant.session_id}", _MINT)
+
+    def verify(self, offered: Credentials, caller: Caller, now_ms: int, *, has_device: bool) -> Verified | Refused:
+        """Check the shared secret first, then what a device may bring; neither presence nor locality proves anything."""
+        kind = "bootstrap-token" if has_device and offered.bootstrap_token else "shared-secret"
+        locked = self._limiter.locked_for_ms(kind, caller, now_ms)
+        if locked:
+            return Refused("rate_limited", retry_after_ms=locked)
+        reason = self._check(offered, has_device=has_device)
+        if reason is None:
+            self._limiter.succeeded(kind, caller)
+            return Verified(self.mode, self.mode, _MINT)
+        if reason.endswith(("_missing", "_config")):
+            # Nothing was guessed, so nothing is counted.
+            return Refused(reason)
+        return Refused(reason, delay_ms=self._limiter.failed(kind, caller, now_ms))
+
+    def verify_secret(self, candidate: str, caller: Caller, now_ms: int) -> Verified | Refused:
+        """Check a bearer credential of an HTTP request."""
+        return self.verify(
+            Credentials.model_construct(token=candidate, password=candidate), caller, now_ms, has_device=False
+        )
+
+    def _check(self, offered: Credentials, *, has_device: bool) -> str | None:
+        if has_device and offered.bootstrap_token:
+            return "bootstrap_token_invalid"
+        if self.mode == "none":
+            return None
+        is_token = self.mode == "token"
+        name = "token" if is_token else "password"
+        expected: Secret | None = self._auth.token if is_token else self._auth.password
+        if expected is None:
+            return f"{name}_missing_config"
+        candidates = [text for text in (offered.token, offered.password) if text]
+        if any([expected.matches(text) for text in candidates]):  # noqa: C419 - all are compared, so that time tells nothing
+            return None
+        if has_device and offered.device_token:
+            return "device_token_mismatch"
+        return f"{name}_mismatch" if candidates else f"{name}_missing"

@@ -1,0 +1,186 @@
+"""One WebSocket after the upgrade: a bounded outgoing queue with one writer, and what the client may hear."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import WSMsgType
+from aiohttp.client_exceptions import ClientConnectionResetError
+
+from openclaw_kernel.api.errors import InvalidRequest
+from openclaw_kernel.api.methods import Scope
+from openclaw_kernel.protocol.frames import EventFrame, cut_reason
+from openclaw_kernel.protocol.handshake import Accept, Close
+from openclaw_kernel.protocol.limits import Limits
+from openclaw_kernel.protocol.scopes import effective
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+logger = logging.getLogger("openclaw.protocol")
+
+
+class Outbound:
+    """The writing half of a WebSocket: everything goes through its queue, one writer empties it."""
+
+    def __init__(self, ws: web.WebSocketResponse, transport: asyncio.Transport | None, limits: Limits) -> None:
+        self._ws = ws
+        self._transport = transport
+        self._limits = limits
+        self._queue: deque[tuple[WSMsgType, bytes]] = deque()
+        self._bytes = 0
+        self._wake = asyncio.Event()
+        self._closing: Close | None = None
+        self._abort_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def closing(self) -> Close | None:
+        """Why the connection is being closed, None while it is open."""
+        return self._closing
+
+    def buffered(self) -> int:
+        """Bytes that the peer has not taken yet."""
+        waiting = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        return self._bytes + waiting
+
+    def put(self, frame: bytes, kind: WSMsgType = WSMsgType.TEXT) -> None:
+        """Queue a frame; after `close` nothing is queued any more."""
+        if self._closing is not None:
+            return
+        self._queue.append((kind, frame))
+        self._bytes += len(frame)
+        self._wake.set()
+        if self._bytes > self._limits.max_buffered:
+            self.close(Close(1008, "slow consumer"))
+
+    def close(self, close: Close) -> None:
+        """Send what is queued, then the close frame; after a second the socket is cut whatever happened."""
+        if self._closing is not None:
+            return
+        self._closing = close
+        self._wake.set()
+        self._abort_timer = asyncio.get_running_loop().call_later(self._limits.close_seconds, self.abort)
+
+    def abort(self) -> None:
+        """Cut the socket."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def finish(self) -> None:
+        """Release the timer once the socket is gone."""
+        if self._abort_timer is not None:
+            self._abort_timer.cancel()
+        self._queue.clear()
+        self._bytes = 0
+
+    async def write_until_closed(self) -> None:
+        """Write frames in order until the connection is closed or lost."""
+        try:
+            while True:
+                while self._queue:
+                    kind, frame = self._queue.popleft()
+                    self._bytes -= len(frame)
+                    await self._ws.send_frame(frame, kind)
+                if self._closing is not None:
+                    reason = cut_reason(self._closing.reason, self._limits.close_reason_bytes)
+                    await self._ws.close(code=self._closing.code, message=reason)
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+        except (ConnectionError, ClientConnectionResetError) as error:
+            logger.debug("connection lost while writing: %s", error)
+
+
+class Connection:
+    """An accepted client; implements `Client`, the dispatcher's caller and the bus's subscriber."""
+
+    def __init__(
+        self, *, connection_id: str, accepted: Accept, address: str, outbound: Outbound, limits: Limits
+    ) -> None:
+        info = accepted.params.client
+        self.connection_id = connection_id
+        self.address = address
+        self.client_id: str = info.id
+        self.mode: str = info.mode
+        self.role = accepted.role
+        self.scopes = frozenset(accepted.scopes)
+        self.effective_scopes = effective(accepted.scopes)
+        self.caps = frozenset(accepted.params.caps)
+        self.principal = accepted.verified.principal
+        self.display_name = info.display_name
+        self.instance_id = info.instance_id
+        self.topics: set[str] = set()
+        self.outbound = outbound
+        self.client = self
+        self._limits = limits
+        self._info = info
+        self._seq = 0
+        self._pinged_at: float | None = None
+        self._ping_due = 0.0
+
+    def has(self, scope: Scope) -> bool:
+        """Tell whether the connection holds the scope."""
+        return scope.value in self.effective_scopes
+
+    def subscribe(self, topic: str) -> None:
+        """Receive events that are broadcast to the topic."""
+        if topic not in self.topics and len(self.topics) >= self._limits.topics_per_client:
+            message = f"this connection is subscribed to {len(self.topics)} topics already; unsubscribe from one"
+            raise InvalidRequest(message)
+        self.topics.add(topic)
+
+    def unsubscribe(self, topic: str) -> None:
+        """Receive them no longer."""
+        self.topics.discard(topic)
+
+    def send(self, frame: bytes) -> None:
+        """Send outside the broadcast sequence."""
+        self.outbound.put(frame)
+
+    def offer(self, frame: EventFrame) -> None:
+        """Send in the broadcast sequence; a droppable frame that does not fit leaves a gap in `seq`."""
+        self._seq += 1
+        if frame.droppable and self.outbound.buffered() > self._limits.max_buffered:
+            return
+        self.outbound.put(frame.numbered(self._seq))
+
+    def tick(self, now: float) -> None:
+        """Ping when it is time; cut a connection whose pong is overdue. `now` is the loop's clock."""
+        if self._pinged_at is not None:
+            if now - self._pinged_at >= self._limits.pong_seconds:
+                self.outbound.abort()
+            return
+        if not self._ping_due:
+            self._ping_due = now + self._limits.ping_seconds
+        elif now >= self._ping_due:
+            self._pinged_at = now
+            self.outbound.put(b"", WSMsgType.PING)
+
+    def ponged(self, now: float) -> None:
+        """The peer answered a ping."""
+        self._pinged_at = None
+        self._ping_due = now + self._limits.ping_seconds
+
+    def presence(self) -> dict[str, Any] | None:
+        """The entry this client shows in the presence list, None for those that show none."""
+        if self.mode in {"cli", "backend", "probe"}:
+            return None
+        info = self._info
+        return {
+            "host": info.display_name or info.id,
+            "ip": self.address,
+            "version": info.version,
+            "platform": info.platform,
+            "deviceFamily": info.device_family,
+            "modelIdentifier": info.model_identifier,
+            "timeZone": info.time_zone,
+            "mode": info.mode,
+            "reason": "connect",
+            "roles": [self.role],
+            "scopes": sorted(self.scopes),
+            "instanceId": info.instance_id,
+            "text": f"{info.display_name or info.id} {info.version}",
+        }

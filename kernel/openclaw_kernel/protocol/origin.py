@@ -1,0 +1,77 @@
+"""Which browser pages may talk to the gateway, and who counts as a direct local peer."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection, Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+FORWARDING_HEADERS: Final = (
+    "Forwarded",
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+    "X-Real-IP",
+    "Via",
+)
+_LOCAL_NAMES: Final = frozenset({"localhost"})
+_PRIVATE_SUFFIXES: Final = (".local", ".ts.net")
+
+
+def is_loopback(address: str) -> bool:
+    """Tell whether an IP address is loopback, IPv4-mapped ones included."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    mapped = getattr(ip, "ipv4_mapped", None)
+    return bool((mapped or ip).is_loopback)
+
+
+def is_direct_local(address: str, headers: Mapping[str, str]) -> bool:
+    """Tell whether the peer is loopback itself, with nobody forwarding for somebody else."""
+    return is_loopback(address) and not any(name in headers for name in FORWARDING_HEADERS)
+
+
+def _is_private_host(host: str) -> bool:
+    if host in _LOCAL_NAMES or host.endswith(_PRIVATE_SUFFIXES):
+        return True
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return ip.is_loopback or ip.is_private or ip.is_link_local
+
+
+def origin_allowed(origin: str, host_header: str | None, allowed: Collection[str], *, local_peer: bool) -> bool:
+    """Decide on a browser's Origin.
+
+    Allowed are the exact origins of `gateway.controlUi.allowedOrigins` (`*` for any), the page's own host where that host is local or
+    private (a public name that resolves here is a rebinding attack), and a loopback page of this machine.
+    """
+    if "*" in allowed or origin.rstrip("/") in {entry.rstrip("/") for entry in allowed}:
+        return True
+    try:
+        parts = urlsplit(origin)
+        host = parts.hostname
+        port = parts.port
+    except ValueError:
+        return False
+    if parts.scheme not in {"http", "https"} or not host or parts.path or parts.query or parts.username is not None:
+        return False
+    netloc = f"[{host}]" if ":" in host else host
+    written = netloc if port is None else f"{netloc}:{port}"
+    if host_header is not None and written == host_header.lower() and _is_private_host(host):
+        return True
+    return (
+        local_peer
+        and (host in _LOCAL_NAMES or is_loopback(host))
+        and host_header is not None
+        and _host_is_loopback(host_header)
+    )
+
+
+def _host_is_loopback(host_header: str) -> bool:
+    host = urlsplit(f"//{host_header}").hostname or ""
+    return host in _LOCAL_NAMES or is_loopback(host)

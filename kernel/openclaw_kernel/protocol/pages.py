@@ -1,0 +1,102 @@
+"""Browser sessions: a one-time code from the printed link becomes a cookie, whose hash is all that is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from openclaw_kernel.api.errors import InvalidRequest
+from openclaw_kernel.protocol.auth import PageGrant
+from openclaw_kernel.protocol.limiter import Caller, FailureLimiter
+from openclaw_kernel.protocol.origin import is_direct_local
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+COOKIE: Final = "openclaw_session"
+CODE_MS: Final = 600_000
+SESSION_SECONDS: Final = 30 * 24 * 3600
+_CODES: Final = 32
+_SESSIONS: Final = 100
+_KIND: Final = "bootstrap-token"
+
+
+class PageSessions:
+    """Implements the service `PageAccess`. `save` stores all live sessions durably as one text."""
+
+    cookie_name = COOKIE
+    session_seconds = SESSION_SECONDS
+
+    def __init__(
+        self, *, limiter: FailureLimiter, now_ms: Callable[[], int], save: Callable[[str], Awaitable[None]]
+    ) -> None:
+        self._limiter = limiter
+        self._now_ms = now_ms
+        self._save = save
+        self._codes: dict[str, int] = {}
+        self._sessions: dict[str, int] = {}
+
+    def load(self, text: str | None) -> None:
+        """Take back what `save` stored."""
+        if text:
+            self._sessions = {digest: int(expires) for digest, expires in json.loads(text).items()}
+
+    def mint_code(self) -> tuple[str, int]:
+        """Return a new code and when it expires; the oldest unused ones give way."""
+        code = secrets.token_urlsafe(24)
+        expires = self._now_ms() + CODE_MS
+        self._codes[_digest(code)] = expires
+        while len(self._codes) > _CODES:
+            del self._codes[next(iter(self._codes))]
+        return code, expires
+
+    async def exchange(self, request: web.Request, code: str) -> str | None:
+        """Consume a code and open a session."""
+        now = self._now_ms()
+        origin = request.headers.get("Origin")
+        if origin is None or not same_origin(origin, request.host):
+            message = f"origin {origin or 'missing'} is not this gateway's page; open the printed link itself"
+            raise InvalidRequest(message, details={"code": "CONTROL_UI_ORIGIN_NOT_ALLOWED"})
+        address = request.remote or "unknown"
+        caller = Caller(address, is_direct_local(address, request.headers), origin)
+        locked = self._limiter.locked_for_ms(_KIND, caller, now)
+        if locked:
+            message = "too many wrong codes; wait, then open a new link"
+            raise InvalidRequest(message, details={"code": "AUTH_RATE_LIMITED"}, retry_after_ms=locked)
+        expires = self._codes.pop(_digest(code), 0)
+        if expires <= now:
+            self._limiter.failed(_KIND, caller, now)
+            return None
+        cookie = secrets.token_urlsafe(32)
+        self._sessions = {digest: end for digest, end in self._sessions.items() if end > now}
+        self._sessions[_digest(cookie)] = now + SESSION_SECONDS * 1000
+        while len(self._sessions) > _SESSIONS:
+            del self._sessions[next(iter(self._sessions))]
+        await self._save(json.dumps(self._sessions))
+        return cookie
+
+    def authenticated(self, request: web.Request) -> bool:
+        """Tell whether the request comes from a page with a live session."""
+        return self.grant(request.cookies, request.headers.get("Origin"), request.host) is not None
+
+    def grant(self, cookies: Mapping[str, str], origin: str | None, host: str) -> PageGrant | None:
+        """Recognise a session; a cookie rides along from other ports of the same host, so the Origin must be exactly ours."""
+        cookie = cookies.get(COOKIE)
+        if not cookie or (origin is not None and not same_origin(origin, host)):
+            return None
+        digest = _digest(cookie)
+        return PageGrant(digest[:16]) if self._sessions.get(digest, 0) > self._now_ms() else None
+
+
+def same_origin(origin: str, host: str) -> bool:
+    """Tell whether an Origin names exactly this Host header."""
+    parts = urlsplit(origin)
+    return parts.scheme in {"http", "https"} and parts.netloc.lower() == host.lower()
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,118 @@
+"""All RPC methods of this gateway, each declared once; a method without a scope is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from openclaw_kernel.api.errors import Forbidden, GatewayError, InvalidRequest
+from openclaw_kernel.api.methods import Access, Method, Scope
+from openclaw_kernel.protocol.handshake import describe_validation
+
+
+class RegistryError(Exception):
+    """A method cannot be registered; the gateway does not start with it."""
+
+
+class MethodRegistry:
+    """Immutable after construction; iteration is by name."""
+
+    def __init__(self, methods: Iterable[tuple[str, Method]]) -> None:
+        self._methods: dict[str, Method] = {}
+        self._owners: dict[str, str] = {}
+        for owner, method in methods:
+            self._add(owner, method)
+        self.advertised = tuple(sorted(method.name for method in self._methods.values() if method.advertised))
+
+    def _add(self, owner: str, method: Method) -> None:
+        if method.name in self._methods:
+            message = (
+                f"method {method.name!r} is declared by {self._owners[method.name]!r} and by {owner!r}; rename one"
+            )
+            raise RegistryError(message)
+        if not method.scopes and method.access is None:
+            message = f"method {method.name!r} of plugin {owner!r} has no scope; declare one with rpc(..., scope=...)"
+            raise RegistryError(message)
+        if not method.doc:
+            message = f"method {method.name!r} of plugin {owner!r} has no docstring; write one"
+            raise RegistryError(message)
+        self._methods[method.name] = method
+        self._owners[method.name] = owner
+
+    def get(self, name: str) -> Method | None:
+        """Return the method of that name."""
+        return self._methods.get(name)
+
+    def owner(self, name: str) -> str:
+        """Return the plugin that declared a method."""
+        return self._owners[name]
+
+    def all(self) -> tuple[Method, ...]:
+        """Return every method, by name."""
+        return tuple(self._methods[name] for name in sorted(self._methods))
+
+
+def authorize(method: Method | None, name: str, role: str, scopes: frozenset[str]) -> GatewayError | None:
+    """Decide whether a connection may call a method; an unknown method looks like one for admins only."""
+    if method is None:
+        missing = None if Scope.ADMIN.value in scopes else missing_scope([Scope.ADMIN])
+        return missing or InvalidRequest(f"unknown method: {name}")
+    if method.access is Access.ANYONE:
+        return None
+    wanted_role = "node" if method.access is Access.NODE else "operator"
+    if role != wanted_role:
+        return InvalidRequest(f"unauthorized role: {role}")
+    if method.access is Access.NODE or any(scope.value in scopes for scope in method.scopes):
+        return None
+    return missing_scope(sorted(method.scopes))
+
+
+def missing_scope(required: Iterable[Scope]) -> Forbidden:
+    """The error for a call that needs more."""
+    names = [scope.value for scope in required]
+    return Forbidden(
+        f"missing scope: {names[0]}",
+        details={"code": "MISSING_SCOPE", "missingScope": names[0], "requiredScopes": names},
+    )
+
+
+def read_params(method: Method, raw: Any) -> Any:
+    """Validate params with the method's model; raise `InvalidRequest` naming each wrong key."""
+    if method.params is None:
+        if raw is None or raw == {}:
+            return None
+        if type(raw) is dict:
+            keys = ", ".join(sorted(map(str, raw))[:5])
+            message = f"invalid {method.name} params: takes none, found {keys[:200]}"
+        else:
+            message = f"invalid {method.name} params: must be an object"
+        raise InvalidRequest(message)
+    try:
+        return method.params.model_validate({} if raw is None else raw)
+    except ValidationError as error:
+        message = f"invalid {method.name} params: {describe_validation(error)}"
+        raise InvalidRequest(message) from None
+
+
+def check_extra_scopes(method: Method, params: Any, scopes: frozenset[str]) -> GatewayError | None:
+    """Apply what a method asks for beyond its scope because of these params."""
+    if method.requires is None:
+        return None
+    lacking = [scope for scope in method.requires(params) if scope.value not in scopes]
+    return missing_scope(lacking) if lacking else None
+
+
+class ResultCheck:
+    """Validates results against the declared types; used by the test suite, too slow for serving."""
+
+    def __init__(self) -> None:
+        self._adapters: dict[str, TypeAdapter[Any]] = {}
+
+    def check(self, method: Method, result: Any) -> None:
+        """Raise `ValidationError` where a handler returns something else than it declared."""
+        adapter = self._adapters.get(method.name)
+        if adapter is None:
+            adapter = self._adapters[method.name] = TypeAdapter(method.result)
+        adapter.validate_python(result)

@@ -1,0 +1,105 @@
+"""Which scope implies which, and which scope an event needs. Both tables are closed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from openclaw_kernel.api.methods import Scope
+
+ALL_SCOPES: Final = frozenset(scope.value for scope in Scope)
+
+_IMPLIED: Final[dict[str, frozenset[str]]] = {
+    Scope.ADMIN.value: ALL_SCOPES,
+    Scope.WRITE.value: frozenset(
+        {Scope.READ.value, Scope.TALK.value, Scope.SESSIONS_READ.value, Scope.SESSIONS_WRITE.value}
+    ),
+    Scope.READ.value: frozenset({Scope.SESSIONS_READ.value}),
+    Scope.SESSIONS_WRITE.value: frozenset({Scope.SESSIONS_READ.value}),
+}
+
+
+def effective(granted: Iterable[str]) -> frozenset[str]:
+    """All scopes that the granted ones amount to; unknown names grant nothing."""
+    held: set[str] = set()
+    for scope in granted:
+        if scope in ALL_SCOPES:
+            held.add(scope)
+            held |= _IMPLIED.get(scope, frozenset())
+    return frozenset(held)
+
+
+_APPROVALS: Final = Scope.APPROVALS.value
+_READ: Final = Scope.READ.value
+
+UNSCOPED_EVENTS: Final = frozenset(
+    {"tick", "health", "heartbeat", "shutdown", "gateway.suspension", "update.available"}
+)
+"""Every client gets them, nodes too."""
+
+_EXACT: Final[dict[str, str]] = {
+    "agent": _READ,
+    "chat": _READ,
+    "presence": _READ,
+    "cron": _READ,
+    "config.changed": _READ,
+    "skills.changed": _READ,
+    "plugins.changed": _READ,
+    "node.presence": _READ,
+    "node.hostStats": _READ,
+    "session.message": _READ,
+    "session.tool": _READ,
+    "session.operation": _READ,
+    "session.approval": _APPROVALS,
+    "sessions.changed": _READ,
+    "users.prefs.changed": _READ,
+    "mentions.changed": _READ,
+    "ui.command": _READ,
+    "talk.event": _READ,
+    "talk.mode": Scope.TALK.value,
+    "talk.voice.change": Scope.TALK.value,
+    "update.run.changed": Scope.ADMIN.value,
+    "plugins.install.progress": Scope.ADMIN.value,
+}
+_PREFIXES: Final[tuple[tuple[str, str], ...]] = (
+    ("chat.", _READ),
+    ("task", _READ),
+    ("voicewake.", _READ),
+    ("board.", _READ),
+    ("exec.approval.", _APPROVALS),
+    ("plugin.approval.", _APPROVALS),
+    ("openclaw.approval.", _APPROVALS),
+    ("device.pair.", Scope.PAIRING.value),
+    ("node.pair.", Scope.PAIRING.value),
+    ("question.", Scope.QUESTIONS.value),
+    ("terminal.", Scope.ADMIN.value),
+    ("plugin.", Scope.WRITE.value),
+)
+
+ADVERTISED_EVENTS: Final = (
+    "agent",
+    "chat",
+    "connect.challenge",
+    "health",
+    "presence",
+    "session.message",
+    "session.tool",
+    "sessions.changed",
+    "shutdown",
+    "tick",
+)
+"""What hello-ok says this gateway may send."""
+
+
+def event_scope(event: str) -> str | None:
+    """The scope an event needs, None for everyone; raise `LookupError` for an event nobody classified."""
+    if event in UNSCOPED_EVENTS:
+        return None
+    exact = _EXACT.get(event)
+    if exact is not None:
+        return exact
+    for prefix, scope in _PREFIXES:
+        if event.startswith(prefix):
+            return scope
+    message = f"event {event!r} has no scope; add it to protocol/scopes.py"
+    raise LookupError(message)

@@ -1,0 +1,301 @@
+"""WebSockets over aiohttp: the I/O around handshake and session, the clock, and the closing of all connections."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import Counter
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import WSMsgType, web
+from aiohttp.http import WebSocketError
+from aiohttp.http_websocket import WSCloseCode
+
+from openclaw_kernel.protocol.auth import Verifier
+from openclaw_kernel.protocol.connection import Connection, Outbound
+from openclaw_kernel.protocol.dispatch import Dispatcher
+from openclaw_kernel.protocol.frames import response
+from openclaw_kernel.protocol.handshake import Accept, Action, Close, Delay, Handshake, Peer, Phase, Send
+from openclaw_kernel.protocol.limits import Limits
+from openclaw_kernel.protocol.origin import is_direct_local, origin_allowed
+from openclaw_kernel.protocol.pages import PageSessions
+from openclaw_kernel.protocol.registry import MethodRegistry
+from openclaw_kernel.protocol.session import Invoke, Reply, Session
+from openclaw_kernel.tasks import TaskOwner
+
+if TYPE_CHECKING:
+    from aiohttp.http_websocket import WebSocketReader
+
+logger = logging.getLogger("openclaw.protocol")
+
+_MESSAGES: Final = frozenset({WSMsgType.TEXT, WSMsgType.BINARY})
+_YIELD_EVERY: Final = 64
+
+
+class GatewayServer:
+    """Accepts upgrades and owns every connection."""
+
+    def __init__(
+        self,
+        *,
+        registry: MethodRegistry,
+        dispatcher: Dispatcher,
+        verifier: Verifier,
+        pages: PageSessions,
+        limits: Limits,
+        now_ms: Callable[[], int],
+        phase: Callable[[], Phase],
+        allowed_origins: Callable[[], Collection[str]],
+        hello: Callable[[Connection], bytes],
+        opened: Callable[[Connection], Callable[[], None]],
+    ) -> None:
+        self._registry = registry
+        self._dispatcher = dispatcher
+        self._verifier = verifier
+        self._pages = pages
+        self._limits = limits
+        self._now_ms = now_ms
+        self._phase = phase
+        self._allowed_origins = allowed_origins
+        self._hello = hello
+        self._opened = opened
+        self._unauthenticated: Counter[str] = Counter()
+        self._connections: dict[str, Connection] = {}
+        self._outbounds: set[Outbound] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Serve one upgrade request until its socket is gone."""
+        address = request.remote or "unknown"
+        origin = request.headers.get("Origin")
+        local = is_direct_local(address, request.headers)
+        if origin is not None and not origin_allowed(
+            origin, request.headers.get("Host"), self._allowed_origins(), local_peer=local
+        ):
+            details = {"code": "CONTROL_UI_ORIGIN_NOT_ALLOWED"}
+            message = f"origin {origin[:200]} is not allowed; add it to gateway.controlUi.allowedOrigins"
+            return web.json_response(
+                {"ok": False, "error": {"type": "forbidden", "message": message, "details": details}}, status=403
+            )
+        if self._unauthenticated[address] >= self._limits.unauthenticated_per_address:
+            return web.Response(
+                status=503, text="too many unauthenticated connections from this address; finish or close some\n"
+            )
+        peer = Peer(address=address, direct_local=local, origin=origin, page=self._page(request, origin))
+        # Counted before the first await: half-open upgrades must not slip past the bound together.
+        self._unauthenticated[address] += 1
+        counted = [address]
+        try:
+            return await self._serve(request, peer, counted)
+        finally:
+            self._release(counted)
+
+    def _page(self, request: web.Request, origin: str | None) -> Any:
+        return None if origin is None else self._pages.grant(request.cookies, origin, request.host)
+
+    def _release(self, counted: list[str]) -> None:
+        while counted:
+            address = counted.pop()
+            self._unauthenticated[address] -= 1
+            if self._unauthenticated[address] <= 0:
+                del self._unauthenticated[address]
+
+    async def _serve(self, request: web.Request, peer: Peer, counted: list[str]) -> web.StreamResponse:
+        limits = self._limits
+        ws = web.WebSocketResponse(
+            timeout=limits.close_seconds,
+            autoping=False,
+            compress=False,
+            max_msg_size=limits.max_payload,
+            decode_text=False,
+        )
+        await ws.prepare(request)
+        gate = _PayloadGate.install(request, ws, limits.payload_before_hello)
+        outbound = Outbound(ws, request.transport, limits)
+        owner = TaskOwner(f"connection/{peer.address}", _task_failed)
+        owner.spawn("writer", outbound.write_until_closed())
+        self._outbounds.add(outbound)
+        self._idle.clear()
+        try:
+            accepted = await self._shake(ws, outbound, peer)
+            if accepted is not None:
+                self._release(counted)
+                gate.open()
+                await self._converse(ws, outbound, owner, accepted, peer)
+            await self._wait_closed(ws, outbound)
+        finally:
+            await owner.close(limits.close_seconds)
+            outbound.finish()
+            self._outbounds.discard(outbound)
+            if not self._outbounds:
+                self._idle.set()
+        return ws
+
+    async def _shake(self, ws: web.WebSocketResponse, outbound: Outbound, peer: Peer) -> Accept | None:
+        handshake = Handshake(peer=peer, verifier=self._verifier, phase=self._phase, now_ms=self._now_ms)
+        actions = handshake.open()
+        try:
+            async with asyncio.timeout(self._limits.handshake_seconds):
+                while outbound.closing is None:
+                    accepted = await _perform(actions, outbound)
+                    if accepted is not None or outbound.closing is not None:
+                        return accepted
+                    message = await ws.receive()
+                    if message.type in _MESSAGES:
+                        actions = handshake.receive(message.data)
+                    elif message.type is WSMsgType.PING:
+                        outbound.put(message.data, WSMsgType.PONG)
+                        actions = []
+                    elif message.type is not WSMsgType.PONG:
+                        return None
+        except TimeoutError:
+            await _perform(handshake.expire(), outbound)
+        return None
+
+    async def _converse(
+        self, ws: web.WebSocketResponse, outbound: Outbound, owner: TaskOwner, accepted: Accept, peer: Peer
+    ) -> None:
+        connection_id = secrets.token_hex(8)
+        connection = Connection(
+            connection_id=connection_id, accepted=accepted, address=peer.address, outbound=outbound, limits=self._limits
+        )
+        session = Session(
+            registry=self._registry, role=connection.role, scopes=connection.effective_scopes, limits=self._limits
+        )
+        self._connections[connection_id] = connection
+        closed = self._opened(connection)
+        try:
+            connection.send(response(accepted.request_id, self._hello(connection)))
+            await self._read(ws, connection, session, owner)
+        finally:
+            del self._connections[connection_id]
+            closed()
+
+    async def _read(
+        self, ws: web.WebSocketResponse, connection: Connection, session: Session, owner: TaskOwner
+    ) -> None:
+        taken = 0
+        while True:
+            message = await ws.receive()
+            if message.type in _MESSAGES:
+                self._take(connection, session, owner, message.data)
+            elif message.type is WSMsgType.PONG:
+                connection.ponged(asyncio.get_running_loop().time())
+            elif message.type is WSMsgType.PING:
+                connection.outbound.put(message.data, WSMsgType.PONG)
+            else:
+                return
+            taken += 1
+            if taken % _YIELD_EVERY == 0:
+                # A client that pipelines must not keep the loop from the others.
+                await asyncio.sleep(0)
+
+    def _take(self, connection: Connection, session: Session, owner: TaskOwner, data: bytes) -> None:
+        outcome = session.receive(data)
+        if type(outcome) is Invoke:
+            if self._dispatcher.waits(outcome):
+                owner.spawn(outcome.method.name, self._run(connection, session, outcome))
+                return
+            try:
+                self._dispatcher.run_now(connection, outcome)
+            finally:
+                session.finished(outcome.request)
+        elif type(outcome) is Reply:
+            connection.send(outcome.frame)
+            if outcome.close is not None:
+                connection.outbound.close(outcome.close)
+
+    async def _run(self, connection: Connection, session: Session, invoke: Invoke) -> None:
+        try:
+            await self._dispatcher.run(connection, invoke)
+        finally:
+            session.finished(invoke.request)
+
+    async def _wait_closed(self, ws: web.WebSocketResponse, outbound: Outbound) -> None:
+        # The writer still owes the peer its last frames and the close; the abort timer bounds the wait.
+        while outbound.closing is not None and not ws.closed:
+            message = await ws.receive()
+            if message.type not in _MESSAGES and message.type not in {WSMsgType.PING, WSMsgType.PONG}:
+                return
+
+    def tick(self, now: float) -> None:
+        """Ping and cut what is dead; `now` is the loop's clock. Called every second."""
+        for connection in list(self._connections.values()):
+            connection.tick(now)
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._connections)
+
+    async def close(self, close: Close) -> None:
+        """Close every socket and wait for them, a second at most."""
+        for outbound in list(self._outbounds):
+            outbound.close(close)
+        try:
+            async with asyncio.timeout(self._limits.close_seconds * 2):
+                await self._idle.wait()
+        except TimeoutError:
+            logger.warning("%d sockets did not close in time and were cut", len(self._outbounds))
+
+
+async def _perform(actions: list[Action], outbound: Outbound) -> Accept | None:
+    for action in actions:
+        if isinstance(action, Send):
+            outbound.put(action.frame)
+        elif isinstance(action, Delay):
+            await asyncio.sleep(action.milliseconds / 1000)
+        elif isinstance(action, Close):
+            outbound.close(action)
+        else:
+            return action
+    return None
+
+
+def _task_failed(name: str, error: BaseException) -> None:
+    logger.error("task %s failed", name, exc_info=error)
+
+
+class _PayloadGate:
+    """Stands before aiohttp's frame reader until hello: more than the allowed bytes end the connection before they are kept.
+
+    aiohttp fixes a socket's message limit once, but the protocol's limit grows a hundredfold when the client is known.
+    """
+
+    def __init__(self, reader: WebSocketReader, ws: web.WebSocketResponse, protocol: Any, allowed: int) -> None:
+        self._reader = reader
+        self._ws = ws
+        self._protocol = protocol
+        self._left = allowed
+
+    @classmethod
+    def install(cls, request: web.Request, ws: web.WebSocketResponse, allowed: int) -> _PayloadGate:
+        """Put a gate into the connection."""
+        protocol = request.protocol
+        gate = cls(protocol._payload_parser, ws, protocol, allowed + 1024)  # noqa: SLF001 - aiohttp has no public way
+        protocol._payload_parser = gate  # noqa: SLF001
+        return gate
+
+    def open(self) -> None:
+        """Let everything through from now on."""
+        if self._protocol._payload_parser is self:  # noqa: SLF001
+            self._protocol._payload_parser = self._reader  # noqa: SLF001
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        """Pass data on while the allowance lasts."""
+        self._left -= len(data)
+        if self._left < 0:
+            queue = self._ws._reader  # noqa: SLF001
+            if queue is not None:
+                queue.set_exception(
+                    WebSocketError(WSCloseCode.MESSAGE_TOO_BIG, "payload before hello is over the limit")
+                )
+            return True, b""
+        return self._reader.feed_data(data)
+
+    def feed_eof(self) -> None:
+        """Pass the end on."""
+        self._reader.feed_eof()

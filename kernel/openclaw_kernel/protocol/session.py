@@ -1,0 +1,94 @@
+"""An open session as a state machine without I/O: which request may run, and what answers one that may not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from openclaw_kernel.api.errors import GatewayError, InvalidRequest, Unavailable
+from openclaw_kernel.api.methods import Method
+from openclaw_kernel.protocol.frames import BadFrame, NotJson, Request, failure, read_request
+from openclaw_kernel.protocol.handshake import Close
+from openclaw_kernel.protocol.limits import Limits
+from openclaw_kernel.protocol.registry import MethodRegistry, authorize, check_extra_scopes, read_params
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A frame to send, and perhaps the end of the connection."""
+
+    frame: bytes
+    close: Close | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Invoke:
+    """A request that may run; `Session.finished` must be told when it has been answered."""
+
+    request: Request
+    method: Method
+    params: Any
+
+
+Outcome: TypeAlias = Reply | Invoke | None
+
+
+class Session:
+    """The rules of one connection after hello-ok."""
+
+    def __init__(self, *, registry: MethodRegistry, role: str, scopes: frozenset[str], limits: Limits) -> None:
+        self._registry = registry
+        self._role = role
+        self._scopes = scopes
+        self._limits = limits
+        self._waiting = 0
+        self._waiting_bytes = 0
+        self._wrong_role_calls = 0
+
+    def receive(self, data: str | bytes) -> Outcome:
+        """Take one frame; None means that it is ignored."""
+        try:
+            request = read_request(data)
+        except NotJson:
+            return None
+        except BadFrame as bad:
+            return Reply(failure(bad.request_id, InvalidRequest(f"invalid request frame: {bad.problem}")))
+        if request.method == "connect":
+            return Reply(failure(request.id, InvalidRequest("already connected; connect is only the first request")))
+        method = self._registry.get(request.method)
+        refusal = authorize(method, request.method, self._role, self._scopes)
+        if refusal is not None or method is None:
+            return self._refused(request, refusal or InvalidRequest(f"unknown method: {request.method}"))
+        return self._admit(request, method)
+
+    def _admit(self, request: Request, method: Method) -> Outcome:
+        limits = self._limits
+        if self._waiting >= limits.queued_requests or self._waiting_bytes + request.size > limits.queued_request_bytes:
+            text = f"too many requests in flight ({self._waiting}); wait for answers, then retry"
+            error = Unavailable(
+                text, details={"method": request.method, "reason": "request-queue-full"}, retry_after_ms=1000
+            )
+            return Reply(failure(request.id, error))
+        try:
+            params = read_params(method, request.params)
+        except InvalidRequest as error:
+            return Reply(failure(request.id, error))
+        refusal = check_extra_scopes(method, params, self._scopes)
+        if refusal is not None:
+            return Reply(failure(request.id, refusal))
+        self._waiting += 1
+        self._waiting_bytes += request.size
+        return Invoke(request, method, params)
+
+    def _refused(self, request: Request, refusal: GatewayError) -> Reply:
+        close = None
+        if isinstance(refusal, InvalidRequest) and refusal.message.startswith("unauthorized role"):
+            self._wrong_role_calls += 1
+            if self._wrong_role_calls > self._limits.wrong_role_calls:
+                close = Close(1008, "repeated unauthorized calls")
+        return Reply(failure(request.id, refusal), close)
+
+    def finished(self, request: Request) -> None:
+        """Make room: the request has been answered."""
+        self._waiting -= 1
+        self._waiting_bytes -= request.size
