@@ -181,9 +181,7 @@ SUPPLEMENT: dict[str, dict[str, Any]] = {
         {"chatId": STRING, "channelId": STRING, "toJid": STRING, "conversationId": STRING},
     ),
     "UsageStatusResult": shape({"updatedAt": COUNT, "providers": array(OBJECT)}),
-    "UsageCostResult": shape(
-        {"updatedAt": COUNT, "days": COUNT, "daily": array(shape({"date": NONEMPTY})), "totals": OBJECT}
-    ),
+    "UsageCostResult": shape({"updatedAt": COUNT, "days": COUNT, "daily": array(shape({"date": NONEMPTY})), "totals": OBJECT}),
     "ConnectChallengeEvent": shape({"nonce": NONEMPTY, "ts": COUNT}, {"capabilities": array(NONEMPTY)}),
     "PresenceEvent": shape({"presence": array(ref("PresenceEntry"))}),
     "HeartbeatEvent": shape({"ts": COUNT, "status": one_of_words("sent", "ok-empty", "ok-token", "skipped", "failed")}),

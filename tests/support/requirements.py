@@ -83,9 +83,7 @@ def find_node() -> Path:
     if pinned.exists():
         return pinned
     found = find_program("node", cure=TOOLS_CURE)
-    version = subprocess.run(
-        [found, "--version"], capture_output=True, text=True, check=True, timeout=PROBE_SECONDS
-    ).stdout.strip()
+    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=True, timeout=PROBE_SECONDS).stdout.strip()
     if int(version.removeprefix("v").split(".")[0]) < OLDEST_NODE_MAJOR:
         message = f"node on the path is {version}, older than {OLDEST_NODE_MAJOR}: {TOOLS_CURE}"
         raise MissingRequirementError(message)

@@ -136,9 +136,7 @@ class WsClient:
 
     @classmethod
     @asynccontextmanager
-    async def open(
-        cls, url: str, *, headers: Mapping[str, str] | None = None, validate: bool = True
-    ) -> AsyncIterator[Self]:
+    async def open(cls, url: str, *, headers: Mapping[str, str] | None = None, validate: bool = True) -> AsyncIterator[Self]:
         """A socket to a `ws://` URL, without the handshake; closed at the end."""
         async with (
             aiohttp.ClientSession() as http,
@@ -286,9 +284,7 @@ class WsClient:
                     await self._changed.wait()
         except TimeoutError:
             came = [frame["event"] for frame in self.events]
-            message = (
-                f"the event {wanted if isinstance(wanted, str) else ''} did not come in {deadline} s; came: {came}"
-            )
+            message = f"the event {wanted if isinstance(wanted, str) else ''} did not come in {deadline} s; came: {came}"
             raise AssertionError(message) from None
 
     async def _answer(self, answers: asyncio.Queue[Frame], deadline: float, text: str) -> Frame:
