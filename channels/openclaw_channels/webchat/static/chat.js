@@ -1,30 +1,32 @@
-// Joins the page: signing in, the connection, the conversation state, the composer.
+// Joins the page: signing in, the connection, the conversation.
+import { Composer } from './composer.js';
 import { Gateway, GatewayError, Unanswered, isCredentialError, uuid } from './gateway.js';
-import { activeRuns, initialState, isStored, isThinking, reduce, sameSession } from './state.js';
-import { Log, button, icon, make, when } from './view.js';
-import { Tray } from './attachments.js';
+import { Outbox } from './outbox.js';
+import { Sessions } from './sessions.js';
 import { CURE, exchange, isSignedIn } from './signin.js';
+import { activeRuns, initialState, isThinking, reduce, sameSession } from './state.js';
+import { Log, button, copyText, make } from './view.js';
 
 const VERSION = '0.1.0';
 const PAGE_SIZE = 100;
-const base = location.pathname.replace(/[^/]*$/, '').replace(/\/$/, '');
+const STATUS = { connecting: 'Connecting', open: 'Connected', waiting: 'Reconnecting', stopped: 'Not connected' };
+const base = location.pathname.replace(/\/[^/]*$/, '');
 const at = (id) => document.getElementById(id);
-const draft = at('draft');
 const scroller = at('scroller');
-const coarse = matchMedia('(pointer: coarse)').matches;
 const log = new Log(at('log'));
-const tray = new Tray(at('tray'), (problem) => tell(problem), () => drawComposer());
 
 let state = initialState;
 let status = 'connecting';
 let policy = {};
-let mainKey = 'main';
 let clockSkew = 0; // gateway clock minus this one, ms
-let pending = null; // the one message not yet acknowledged: {key, text, attachments, sessionKey, at}
-let rows = [];
-let agents = [];
-let commands = [];
 let followsEnd = true;
+
+const sessions = new Sessions((key) => guarded(enter(key)));
+const composer = new Composer({ send, tell, policy: () => policy }, sessionStorage);
+const outbox = new Outbox({
+  dispatch, tell, run: guarded, state: () => state, isOpen: () => status === 'open',
+  request: (method, params) => gateway.request(method, params), changed: () => scheduleDraw(),
+}, sessionStorage);
 
 // ---- state and drawing ---------------------------------------------------------------------------------------------
 
@@ -32,14 +34,12 @@ function dispatch(action) {
   const before = state;
   state = reduce(state, action);
   if (state !== before) scheduleDraw();
-  return state;
 }
 
 let drawing = false;
 function scheduleDraw() {
   if (drawing) return;
   drawing = true;
-  // Hidden pages get no animation frames; their state is drawn when they are seen again.
   requestAnimationFrame(() => { drawing = false; draw(); });
 }
 
@@ -48,34 +48,22 @@ function draw() {
   at('welcome').hidden = !state.loaded || state.items.length > 0;
   at('older').hidden = state.nextOffset === null;
   at('thinking').hidden = !isThinking(state);
-  const row = rows.find((candidate) => sameSession(candidate.key, state.sessionKey));
-  at('title').textContent = nameOf(row ?? { key: state.sessionKey, displayName: state.title });
-  at('model').textContent = state.model || row?.model || '';
-  drawComposer();
+  at('title').textContent = state.sessionKey ? state.title || sessions.name(state.sessionKey) : 'OpenClaw';
+  at('model').textContent = status === 'open' ? state.model || sessions.row(state.sessionKey)?.model || '' : STATUS[status];
+  composer.draw({ running: activeRuns(state).length > 0, blocked: outbox.pending, waiting: outbox.pending && status !== 'open' });
   speak();
   if (followsEnd) scroller.scrollTop = scroller.scrollHeight;
   at('latest').hidden = followsEnd;
 }
 
-function drawComposer() {
-  const running = activeRuns(state).length > 0;
-  at('stop').hidden = !running;
-  at('send').disabled = Boolean(pending) || !(draft.value.trim() || tray.files.length);
-  const hint = at('hint');
-  hint.textContent = pending && status !== 'open' ? 'Your message waits for the connection' : coarse ? '' : running ? 'Esc stops' : 'Enter sends, Shift+Enter adds a line';
-  hint.classList.toggle('busy', Boolean(pending && status !== 'open'));
-  draft.style.height = 'auto';
-  draft.style.height = `${Math.min(draft.scrollHeight, innerHeight * 0.34)}px`;
-}
-
-// Screen readers hear the answer sentence by sentence, not letter by letter and not again from the start.
+// Screen readers hear the answer sentence by sentence: neither letter by letter nor again from the start.
 const spoken = { id: '', length: 0 };
 function speak() {
-  const item = state.items.findLast((candidate) => candidate.role === 'assistant' || candidate.kind === 'error');
+  const item = state.items.findLast(({ role, kind }) => role === 'assistant' || kind === 'error');
   if (!item?.runId || !state.runs[item.runId]) return;
   if (spoken.id !== item.id) { Object.assign(spoken, { id: item.id, length: 0 }); at('spoken').replaceChildren(); }
   const rest = item.text.slice(spoken.length);
-  const end = item.status === 'streaming' ? rest.search(/[.!?:\n](?=\s[^]*$)/) : rest.length - 1;
+  const end = item.status === 'streaming' ? rest.search(/[.!?:\n]\s[^.!?:\n]*$/) : rest.length - 1;
   if (end < 0 || !rest.slice(0, end + 1).trim()) return;
   spoken.length += end + 1;
   at('spoken').append(make('p', '', rest.slice(0, end + 1)));
@@ -86,7 +74,18 @@ function tell(text) {
   at('notice').firstElementChild.textContent = text;
 }
 
-const described = (error) => (error.retryAfterMs ? `${error.message} (try again in ${Math.ceil(error.retryAfterMs / 1000)} s)` : error.message);
+const described = ({ message, retryAfterMs }) => (retryAfterMs ? `${message} (try again in ${Math.ceil(retryAfterMs / 1000)} s)` : message);
+
+/** For requests whose failure has no place of its own. One that was not answered is repeated by the reconnect. */
+async function guarded(work) {
+  try {
+    await work;
+  } catch (error) {
+    if (error instanceof Unanswered) return;
+    if (!(error instanceof GatewayError)) throw error;
+    tell(described(error));
+  }
+}
 
 // ---- signing in ----------------------------------------------------------------------------------------------------
 
@@ -118,13 +117,18 @@ async function signIn(code) {
 function connect() {
   at('signin').hidden = true;
   at('app').hidden = false;
-  if (!coarse) draft.focus();
+  composer.focus();
   if (gateway.stopped) gateway.start();
   else gateway.hurry();
 }
 
 async function begin() {
-  restore();
+  const kept = outbox.restore();
+  if (kept) {
+    dispatch({ type: 'open', sessionKey: kept.sessionKey });
+    composer.open(kept.sessionKey);
+    outbox.show();
+  }
   const code = takeCode();
   if (code) await signIn(code);
   else if (await isSignedIn(base) === false) showSignin();
@@ -133,36 +137,30 @@ async function begin() {
 
 // ---- connection ----------------------------------------------------------------------------------------------------
 
-const gateway = new Gateway(`${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}${base}/ws`, {
+const gateway = new Gateway(`${location.protocol === 'https:' ? 'wss://' : 'ws://'}${location.host}${base}/ws`, {
   client: { id: 'webchat-ui', version: VERSION, platform: 'web', mode: 'webchat', instanceId: uuid() },
   role: 'operator', scopes: ['operator.read', 'operator.write'], caps: ['tool-events'], locale: navigator.language,
 }, {
   onStatus(next, { delay, wasOpen }) {
     status = next;
-    const words = { connecting: 'Connecting', open: 'Connected', stopped: 'Not connected', waiting: `Connection lost, next try in ${Math.round(delay / 1000)} s` };
-    at('connection').textContent = words[next];
+    at('connection').textContent = next === 'waiting' ? `Next try in ${Math.round(delay / 1000)} s` : STATUS[next];
     at('connection').className = `connection ${next}`;
-    if (next === 'waiting') {
-      tell(`The gateway cannot be reached; trying again in ${Math.round(delay / 1000)} s. If it is not running: openclaw-kernel run`);
-      if (pending) dispatch({ type: 'sending', key: pending.key, status: 'queued' });
-      // A refused upgrade looks like any lost connection; the session route tells the two apart.
-      if (!wasOpen) isSignedIn(base).then((known) => { if (known === false) showSignin(`You are not signed in any more. ${CURE}`); });
-    }
-    if (next === 'open') tell('');
-    drawComposer();
+    if (next === 'waiting') { outbox.wait(); if (!wasOpen) explainRefusal(); }
+    scheduleDraw();
   },
   onRefused(error) {
-    if (isCredentialError(error)) showSignin(`${described(error)}. ${CURE}`);
-    else if (error.details.code === 'PROTOCOL_MISMATCH') tell(`${described(error)}. The gateway was updated: reload this page.`);
-    else if (error.details.code === 'CONTROL_UI_ORIGIN_NOT_ALLOWED') tell(`${described(error)}. Add ${location.origin} to gateway.controlUi.allowedOrigins in openclaw.yaml.`);
-    else tell(`The gateway refused this page: ${described(error)}. Reload the page to try again.`);
+    const { code } = error.details;
+    if (isCredentialError(error)) { showSignin(`${described(error)}. ${CURE}`); return; }
+    const cure = code === 'PROTOCOL_MISMATCH' ? 'The gateway was updated: reload this page.'
+      : code === 'CONTROL_UI_ORIGIN_NOT_ALLOWED' ? `Add ${location.origin} to gateway.controlUi.allowedOrigins in openclaw.yaml.` : 'Reload this page to try again.';
+    tell(`The gateway refused this page: ${described(error)}. ${cure}`);
   },
   onHello(hello, challenge) {
+    tell('');
     policy = hello.policy;
-    clockSkew = challenge.ts ? challenge.ts - Date.now() : 0;
-    mainKey = hello.snapshot.sessionDefaults?.mainSessionKey ?? 'main';
-    const wanted = state.sessionKey || sessionStorage.getItem('session') || mainKey;
-    guarded(enter(wanted, wanted === state.sessionKey).then(loadLists));
+    clockSkew = challenge.ts - Date.now();
+    const wanted = state.sessionKey || sessionStorage.getItem('session') || hello.snapshot.sessionDefaults?.mainSessionKey || 'main';
+    guarded(enter(wanted).then(loadLists));
   },
   onGap: () => guarded(refresh()),
   onEvent(name, payload) {
@@ -174,49 +172,43 @@ const gateway = new Gateway(`${location.protocol === 'https:' ? 'wss' : 'ws'}://
   },
 });
 
-/** Requests whose failure has no place of its own: an answer that never came needs no word, reconnecting repeats it. */
-async function guarded(work) {
-  try {
-    await work;
-  } catch (error) {
-    if (error instanceof Unanswered) return;
-    if (!(error instanceof GatewayError)) throw error;
-    tell(described(error));
-  }
+/** A refused upgrade looks like a gateway that is not there; the session route tells the two apart. */
+async function explainRefusal() {
+  if (await isSignedIn(base) === false) showSignin(`You are not signed in any more. ${CURE}`);
+  else if (status !== 'open') tell('The gateway cannot be reached. This page keeps trying. If it is not running: openclaw-kernel run');
 }
 
-async function enter(key, again = false) {
-  if (!again) {
-    if (state.sessionKey && status === 'open') guarded(gateway.request('sessions.messages.unsubscribe', { key: state.sessionKey }));
+async function enter(key) {
+  const before = state.sessionKey;
+  if (key !== before) {
+    if (before && status === 'open') guarded(gateway.request('sessions.messages.unsubscribe', { key: before }));
     dispatch({ type: 'open', sessionKey: key });
-    restoreDraft();
+    composer.open(key);
+    sessions.draw(key);
   }
   const { key: canonical } = await gateway.request('sessions.messages.subscribe', { key });
   if (state.sessionKey !== key) return;
-  if (canonical && canonical !== key) state = { ...state, sessionKey: canonical };
-  if (pending?.sessionKey === key) pending.sessionKey = state.sessionKey;
-  sessionStorage.setItem('session', state.sessionKey);
+  dispatch({ type: 'rename', sessionKey: canonical });
+  sessionStorage.setItem('session', canonical);
   await refresh();
-  followsEnd = true;
-  if (pending) await deliver();
+  if (key !== before) followsEnd = true;
+  await outbox.resume();
 }
 
 let refreshing = null;
-/** Fetches the history again; calls that come meanwhile share one more fetch. */
+/** Fetches the history; of several fetches under way only the last one counts. */
 async function refresh(fresh = false) {
-  const sessionKey = state.sessionKey;
-  const turn = {};
-  refreshing = turn;
+  const { sessionKey } = state;
+  const turn = refreshing = {};
   const payload = await gateway.request('chat.history', { sessionKey, limit: PAGE_SIZE });
   if (refreshing !== turn || sessionKey !== state.sessionKey) return;
-  if (pending && sameSession(pending.sessionKey, sessionKey)) showPending();
+  outbox.show();
   dispatch({ type: 'history', payload, fresh });
 }
 
 function onChat(payload) {
-  const known = state.runs[payload.runId]?.status;
   dispatch({ type: 'chat', payload });
-  if (payload.state === 'delta' || !sameSession(payload.sessionKey, state.sessionKey) || known === payload.state) return;
+  if (payload.state === 'delta') return;
   // A command such as /new changes the transcript itself.
   if (state.commands[payload.runId]) guarded(refresh(true));
   scheduleLists();
@@ -227,296 +219,93 @@ function onSessionsChanged({ sessionKey, reason }) {
   scheduleLists();
 }
 
-// ---- sessions ------------------------------------------------------------------------------------------------------
-
 async function loadLists() {
-  await gateway.request('sessions.subscribe');
-  [{ agents }, { commands }] = await Promise.all([gateway.request('agents.list'), gateway.request('commands.list')]);
+  const [, { agents }, { commands }] = await Promise.all([gateway.request('sessions.subscribe'), gateway.request('agents.list'), gateway.request('commands.list')]);
+  sessions.agents = agents;
+  composer.commands = commands;
+  const ideas = ['What can you do for me?', ...commands.map(({ name }) => `/${name.replace(/^\//, '')}`).filter((name) => /^\/(help|status)$/.test(name))];
+  at('ideas').replaceChildren(...ideas.map((idea) => button('quiet', idea)));
   await loadSessions();
-  drawIdeas();
-}
-
-let listTimer = 0;
-function scheduleLists() {
-  clearTimeout(listTimer);
-  listTimer = setTimeout(() => { if (status === 'open') guarded(loadSessions()); }, 400);
 }
 
 async function loadSessions() {
-  const answer = await gateway.request('sessions.list', { limit: 100, includeDerivedTitles: true, includeLastMessage: true });
-  rows = answer.sessions;
-  drawSessions();
+  sessions.rows = (await gateway.request('sessions.list', { limit: 100, includeDerivedTitles: true, includeLastMessage: true })).sessions;
+  sessions.draw(state.sessionKey);
   scheduleDraw();
 }
 
-const agentOf = (key) => /^agent:([^:]+):/.exec(key)?.[1] ?? '';
-const agentName = (agent) => agent?.identity?.name || agent?.name || agent?.id || '';
-
-function nameOf(row) {
-  const given = row.displayName || row.label || row.derivedTitle;
-  if (given) return given;
-  const rest = row.key.replace(/^agent:[^:]+:/, '');
-  const agent = agents.find(({ id }) => id === agentOf(row.key));
-  return rest === 'main' ? agentName(agent) || 'Main session' : rest.replaceAll(':', ' ');
+let listTimer = null;
+function scheduleLists() {
+  listTimer ??= setTimeout(() => { listTimer = null; if (status === 'open') guarded(loadSessions()); }, 400);
 }
 
-function drawSessions() {
-  const known = rows.some((row) => sameSession(row.key, state.sessionKey)) ? rows : [{ key: state.sessionKey }, ...rows];
-  const groups = new Map(agents.map(({ id }) => [id, []]));
-  for (const row of known) {
-    const id = row.agentId ?? agentOf(row.key);
-    groups.set(id, [...(groups.get(id) ?? []), row]);
-  }
-  const nodes = [];
-  for (const [id, members] of groups) {
-    if (groups.size > 1) nodes.push(make('h2', '', agentName(agents.find((agent) => agent.id === id)) || 'Other'));
-    if (!members.length) members.push({ key: `agent:${id}:main` });
-    nodes.push(...members.sort((left, right) => (right.updatedAt ?? 0) - (left.updatedAt ?? 0)).map(drawSession));
-  }
-  at('sessions').replaceChildren(...nodes);
-}
-
-function drawSession(row) {
-  const time = make('time', '', when(row.updatedAt));
-  const preview = [row.channel && row.channel !== 'webchat' ? row.channel : '', row.lastMessagePreview].filter(Boolean).join(': ');
-  const node = make('button', `session ${row.status === 'running' ? 'busy' : ''}`, make('b', '', nameOf(row)), time, make('small', '', preview));
-  node.type = 'button';
-  if (sameSession(row.key, state.sessionKey)) node.setAttribute('aria-current', 'true');
-  node.onclick = () => { toggleMenu(false); guarded(enter(row.key).then(drawSessions)); };
-  return node;
-}
-
-function drawIdeas() {
-  const ideas = ['What can you do for me?', ...commands.map(({ name }) => `/${name.replace(/^\//, '')}`).filter((name) => /^\/(help|status)$/.test(name))];
-  at('ideas').replaceChildren(...ideas.map((idea) => {
-    const node = button('quiet', idea);
-    node.onclick = () => send(idea, []);
-    return node;
-  }));
-}
-
-function toggleMenu(open) {
-  at('app').classList.toggle('menu-open', open);
-  at('shade').hidden = !open;
-  at('menu').setAttribute('aria-expanded', String(open));
-  if (open) at('close-menu').focus();
-  else if (document.activeElement === at('close-menu')) at('menu').focus();
-}
-
-// ---- sending -------------------------------------------------------------------------------------------------------
-
-function showPending() {
-  if (state.items.some((item) => item.id === `user:${pending.key}`)) return;
-  const images = pending.attachments.filter(({ type }) => type === 'image').map(({ mimeType, content, fileName }) => ({ url: `data:${mimeType};base64,${content}`, alt: fileName }));
-  const files = pending.attachments.filter(({ type }) => type !== 'image').map(({ fileName }) => ({ name: fileName }));
-  dispatch({ type: 'compose', key: pending.key, text: pending.text, images, files, at: pending.at, status: 'queued' });
-  if (pending.attempted) dispatch({ type: 'sending', key: pending.key, status: 'sending' });
-}
+// ---- what people do ------------------------------------------------------------------------------------------------
 
 function send(text, attachments) {
-  if (pending) { tell('The last message has not been taken yet. This one stays in the box until then.'); return false; }
-  pending = { key: uuid(), text, attachments, sessionKey: state.sessionKey, at: Date.now() + clockSkew, attempted: false };
-  showPending();
+  if (!outbox.add(text, attachments, Date.now() + clockSkew)) {
+    tell('The last message has not been taken yet. This one stays in the box until then.');
+    return false;
+  }
   followsEnd = true;
-  keep();
-  guarded(deliver());
+  guarded(outbox.deliver());
   return true;
 }
 
-/** Sends the pending message under its one key until the gateway has answered: the key makes repeating it harmless. */
-async function deliver() {
-  const { key, text, attachments, sessionKey } = pending;
-  const own = state.items.find((item) => item.id === `user:${key}`);
-  if (pending.attempted && own && isStored({ ...own, attempted: true }, state.items.filter((item) => item !== own))) {
-    dispatch({ type: 'withdraw', id: own.id });
-    settle();
-    return;
-  }
-  if (status !== 'open') { dispatch({ type: 'sending', key, status: 'queued' }); return; }
-  pending.attempted = true;
-  keep();
-  dispatch({ type: 'sending', key, status: 'sending' });
-  try {
-    const params = { sessionKey, message: text, idempotencyKey: key, ...(attachments.length ? { attachments } : {}) };
-    const answer = await gateway.request('chat.send', params);
-    dispatch({ type: 'accepted', key, runId: answer.runId ?? key, started: /^(started|in_flight)$/.test(answer.status) });
-    settle();
-  } catch (error) {
-    if (!(error instanceof GatewayError)) {
-      if (!(error instanceof Unanswered)) throw error;
-      if (status === 'open') setTimeout(() => { if (pending?.key === key) guarded(deliver()); }, 1000);
-    } else if (error.retryable) {
-      tell(described(error));
-      setTimeout(() => { if (pending?.key === key) guarded(deliver()); }, error.retryAfterMs ?? 1000);
-    } else {
-      dispatch({ type: 'refused', key, error: described(error) });
-      failed.set(key, pending);
-      settle();
-    }
-  }
-}
-
-const failed = new Map(); // key -> message that the gateway refused, for "Try again" and "Edit"
-
-function settle() {
-  pending = null;
-  keep();
-  drawComposer();
-}
-
 function stop() {
-  if (!activeRuns(state).length) return;
-  guarded(gateway.request('chat.abort', { sessionKey: state.sessionKey }));
+  if (activeRuns(state).length) guarded(gateway.request('chat.abort', { sessionKey: state.sessionKey }));
 }
 
-// What is typed or not yet taken outlives a reload of this tab. Files are too large for that store; leaving is then asked about.
-function keep() {
-  sessionStorage.setItem('pending', pending && !pending.attachments.length ? JSON.stringify(pending) : '');
-  sessionStorage.setItem(`draft ${state.sessionKey}`, draft.value);
-}
-
-function restore() {
-  const kept = sessionStorage.getItem('pending');
-  if (!kept) return;
-  pending = JSON.parse(kept);
-  dispatch({ type: 'open', sessionKey: pending.sessionKey });
-  restoreDraft();
-  showPending();
-}
-
-function restoreDraft() {
-  draft.value = sessionStorage.getItem(`draft ${state.sessionKey}`) ?? '';
-  drawComposer();
-}
-
-// ---- composer ------------------------------------------------------------------------------------------------------
-
-let choice = -1;
-function drawCommands() {
-  const typed = /^\/(\S*)$/.exec(draft.value)?.[1].toLowerCase();
-  const fitting = typed === undefined ? [] : commands.filter(({ name }) => name.replace(/^\//, '').startsWith(typed)).slice(0, 12);
-  choice = fitting.length ? Math.min(Math.max(choice, 0), fitting.length - 1) : -1;
-  at('commands').hidden = !fitting.length;
-  at('commands').replaceChildren(...fitting.map(({ name, description }, index) => {
-    const node = make('li', '', make('b', '', `/${name.replace(/^\//, '')}`), make('span', '', description ?? ''));
-    node.role = 'option';
-    node.id = `command-${index}`;
-    node.ariaSelected = String(index === choice);
-    node.onpointerdown = (event) => { event.preventDefault(); complete(node); };
-    return node;
-  }));
-  if (choice < 0) draft.removeAttribute('aria-activedescendant');
-  else draft.setAttribute('aria-activedescendant', `command-${choice}`);
-}
-
-function complete(node) {
-  draft.value = `${node.firstElementChild.textContent} `;
-  edited();
-  draft.focus();
-}
-
-function edited() {
-  drawCommands();
-  drawComposer();
-  keep();
-}
-
-function submit() {
-  const text = draft.value.trim();
-  if (!text && !tray.files.length) return;
-  if (!send(text, tray.attachments())) return;
-  draft.value = '';
-  tray.clear();
-  edited();
-}
-
-function onKey(event) {
-  if (event.isComposing) return;
-  const options = [...at('commands').children];
-  if (options.length && !at('commands').hidden) {
-    if (event.key === 'ArrowDown' || event.key === 'ArrowUp') {
-      choice = (choice + (event.key === 'ArrowDown' ? 1 : options.length - 1)) % options.length;
-      drawCommands();
-      event.preventDefault();
-      return;
-    }
-    if (event.key === 'Tab' || (event.key === 'Enter' && options[choice].firstElementChild.textContent !== draft.value)) { complete(options[choice]); event.preventDefault(); return; }
-    if (event.key === 'Escape') { at('commands').hidden = true; event.stopPropagation(); return; }
-  }
-  if (event.key === 'Enter' && !event.shiftKey && !coarse) { event.preventDefault(); submit(); }
-}
-
-async function copyText(text, node) {
-  if (navigator.clipboard) await navigator.clipboard.writeText(text);
-  else { // plain http from another machine: no clipboard API
-    const area = make('textarea', 'hidden', text);
-    document.body.append(area);
-    area.select();
-    document.execCommand('copy');
-    area.remove();
-  }
-  const label = node.textContent;
-  node.textContent = 'Copied';
-  setTimeout(() => { node.textContent = label; }, 1500);
-}
-
-function onLogClick(event) {
-  const target = event.target.closest('button');
-  if (!target) return;
-  if (target.classList.contains('copy')) { copyText(target.closest('.code').querySelector('pre').textContent, target); return; }
-  const item = state.items.find(({ id }) => id === target.closest('.item').dataset.id);
-  if (target.dataset.act === 'copy') copyText(item.text, target);
-  if (target.dataset.act === 'again') {
+const ACTIONS = {
+  copy: (item, node) => copyText(item.text, node),
+  again(item) {
     const words = state.items.slice(0, state.items.indexOf(item)).findLast(({ role }) => role === 'user');
     if (words && send(words.text, [])) dispatch({ type: 'withdraw', id: item.id });
-  }
-  if (target.dataset.act === 'retry' || target.dataset.act === 'edit') {
-    const refused = failed.get(item.id.replace('user:', ''));
+  },
+  retry(item) {
+    const { text, attachments } = outbox.refused.get(item.id.replace('user:', ''));
+    if (send(text, attachments)) dispatch({ type: 'withdraw', id: item.id });
+  },
+  edit(item) {
+    composer.put(item.text);
     dispatch({ type: 'withdraw', id: item.id });
-    if (target.dataset.act === 'retry') send(refused.text, refused.attachments);
-    else { draft.value = refused.text; edited(); draft.focus(); }
-  }
+  },
+};
+
+function onLogClick({ target }) {
+  const node = target.closest('button');
+  if (node?.classList.contains('copy')) copyText(node.closest('.code').querySelector('pre').textContent, node);
+  else if (node) ACTIONS[node.dataset.act](state.items.find(({ id }) => id === node.closest('.item').dataset.id), node);
 }
 
 async function showOlder() {
   const height = scroller.scrollHeight;
   const payload = await gateway.request('chat.history', { sessionKey: state.sessionKey, limit: PAGE_SIZE, offset: state.nextOffset });
   dispatch({ type: 'older', payload });
-  requestAnimationFrame(() => { scroller.scrollTop += scroller.scrollHeight - height; });
+  draw();
+  scroller.scrollTop += scroller.scrollHeight - height;
 }
 
-at('composer').onsubmit = (event) => { event.preventDefault(); submit(); };
 at('signin-form').onsubmit = (event) => { event.preventDefault(); guarded(signIn(at('code').value.trim().replace(/^.*#code=/, ''))); };
-draft.oninput = edited;
-draft.onkeydown = onKey;
-draft.onpaste = (event) => { if (event.clipboardData.files.length) { event.preventDefault(); tray.add(event.clipboardData.files, policy); } };
-at('attach').onclick = () => at('files').click();
-at('files').onchange = ({ target }) => { tray.add(target.files, policy); target.value = ''; draft.focus(); };
 at('stop').onclick = stop;
-at('new').onclick = () => { toggleMenu(false); send('/new', []); draft.focus(); };
-at('menu').onclick = () => toggleMenu(true);
-at('close-menu').onclick = () => toggleMenu(false);
-at('shade').onclick = () => toggleMenu(false);
+at('new').onclick = () => { sessions.drawer(false); send('/new', []); composer.focus(); };
+at('ideas').onclick = ({ target }) => { if (target.closest('button')) send(target.textContent, []); };
 at('log').onclick = onLogClick;
 at('older').onclick = () => guarded(showOlder());
 at('latest').onclick = () => { followsEnd = true; draw(); };
 at('notice').lastElementChild.onclick = () => tell('');
 scroller.onscroll = () => { followsEnd = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 60; at('latest').hidden = followsEnd; };
 document.onkeydown = (event) => {
-  if (event.key === 'Escape') { if (at('app').classList.contains('menu-open')) toggleMenu(false); else stop(); }
+  if (event.key !== 'Escape' || event.isComposing) return;
+  if (sessions.drawerOpen) sessions.drawer(false);
+  else stop();
 };
-document.ondragover = (event) => { event.preventDefault(); at('composer').classList.add('dropping'); };
-document.ondragleave = () => at('composer').classList.remove('dropping');
-document.ondrop = (event) => { event.preventDefault(); at('composer').classList.remove('dropping'); tray.add(event.dataTransfer.files, policy); };
 document.onvisibilitychange = () => { if (!document.hidden) gateway.hurry(); };
 window.ononline = () => gateway.hurry();
 window.onhashchange = () => { const code = takeCode(); if (code) guarded(signIn(code)); };
-window.onbeforeunload = (event) => { if (pending?.attachments.length || tray.files.length) event.preventDefault(); };
+window.onbeforeunload = (event) => { if (outbox.pending?.attachments.length || composer.tray.files.length) event.preventDefault(); };
 // Browsers that do not shrink the page for their keyboard say how much is left.
-const viewport = window.visualViewport;
-viewport?.addEventListener('resize', () => {
-  const covered = innerHeight - viewport.height > 80 && viewport.scale === 1;
-  document.documentElement.style.setProperty('--height', covered ? `${viewport.height}px` : '100dvh');
+window.visualViewport?.addEventListener('resize', ({ target: { height, scale } }) => {
+  document.documentElement.style.setProperty('--height', innerHeight - height > 80 && scale === 1 ? `${height}px` : '100dvh');
   if (followsEnd) scroller.scrollTop = scroller.scrollHeight;
 });
 

@@ -93,6 +93,7 @@ export class Gateway {
     this.handlers.onStatus('connecting', {});
     const socket = new this.WebSocket(this.url);
     this.socket = socket;
+    this.open = false;
     this.lastSeq = null;
     this.tickInterval = null;
     this.#set('watch', () => socket.close(4000, 'connect timeout'), CHALLENGE_TIMEOUT);

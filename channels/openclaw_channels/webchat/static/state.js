@@ -16,6 +16,7 @@ const TERMINAL = new Set(['final', 'aborted', 'error']);
 export function reduce(state, action) {
   switch (action.type) {
     case 'open': return { ...initialState, sessionKey: action.sessionKey };
+    case 'rename': return { ...state, sessionKey: action.sessionKey };
     case 'history': return foldHistory(state, action.payload, action.fresh);
     case 'older': return foldOlder(state, action.payload);
     case 'compose': return compose(state, action);
@@ -44,26 +45,17 @@ export const sameSession = (left, right) => String(left ?? '').toLowerCase() ===
 // ---- content -------------------------------------------------------------------------------------------------------
 
 function blocksOf(message) {
-  const content = message?.content ?? message?.text ?? '';
-  return typeof content === 'string' ? [{ type: 'text', text: content }] : Array.isArray(content) ? content : [];
+  const content = message?.content ?? [];
+  return typeof content === 'string' ? [{ type: 'text', text: content }] : content;
 }
 
 export function textOf(message) {
-  return blocksOf(message).filter((block) => block.type === 'text').map((block) => block.text ?? '').join('\n\n');
+  return blocksOf(message).filter(({ type }) => type === 'text').map(({ text }) => text).join('');
 }
 
-function imagesOf(blocks) {
-  const images = [];
-  for (const { type, mimeType, data, source, alt } of blocks) {
-    const mime = mimeType ?? source?.media_type ?? source?.mimeType ?? '';
-    const base64 = data ?? source?.data ?? '';
-    if (type === 'image' && /^image\/(png|jpeg|gif|webp|avif)$/.test(mime) && base64) images.push({ url: `data:${mime};base64,${base64}`, alt: alt ?? 'image' });
-  }
-  return images;
-}
-
-const filesOf = (blocks) => blocks.filter((block) => block.type === 'file' || (block.type === 'image' && !imagesOf([block]).length))
-  .map((block) => ({ name: block.fileName ?? block.name ?? block.type, mimeType: block.mimeType ?? '' }));
+const isShown = ({ type, mimeType, data }) => type === 'image' && data && /^image\/(png|jpeg|gif|webp|avif)$/.test(mimeType);
+const imagesOf = (blocks) => blocks.filter(isShown).map(({ mimeType, data, fileName }) => ({ url: `data:${mimeType};base64,${data}`, alt: fileName || 'image' }));
+const filesOf = (blocks) => blocks.filter((block) => /^(file|image)$/.test(block.type) && !isShown(block)).map(({ fileName, type }) => ({ name: fileName || type }));
 
 /** A tool's arguments or result as text for people. */
 export function display(value) {
@@ -74,33 +66,28 @@ export function display(value) {
   return JSON.stringify(value, null, 2);
 }
 
-const isToolCall = (block) => /^tool_?(call|use)$/i.test(block.type ?? '');
-const isToolResult = (message) => /^tool(_?result)?$/i.test(message.role ?? '');
-const idOf = (message, fallback) => message.__openclaw?.id ?? message.id ?? fallback;
+const idOf = (message, fallback) => message.__openclaw?.id ?? fallback;
 
 /** The items that one stored message stands for, in reading order. */
 function expand(message, fallbackId, runId) {
   const messageId = idOf(message, fallbackId);
   const base = { runId: message.runId ?? runId, at: message.timestamp };
   const blocks = blocksOf(message);
-  if (isToolResult(message)) {
-    const id = `tool:${message.toolCallId ?? message.tool_call_id ?? messageId}`;
-    return [{ ...base, id, kind: 'tool', messageId, name: message.toolName ?? message.name ?? 'tool', args: '', result: display(message.content), status: message.isError ? 'error' : 'done' }];
+  if (message.role === 'toolResult') {
+    return [{ ...base, id: `tool:${message.toolCallId}`, kind: 'tool', messageId, name: message.toolName, args: '', result: display(message.content), status: message.isError ? 'error' : 'done' }];
   }
   const items = [];
   let words = [];
   const flush = () => {
-    const text = textOf({ content: words });
-    const images = imagesOf(words);
-    const files = filesOf(words);
+    const item = { text: textOf({ content: words }), images: imagesOf(words), files: filesOf(words) };
     words = [];
-    if (!text.trim() && !images.length && !files.length) return;
-    items.push({ ...base, id: `${messageId}:${items.length}`, kind: 'message', messageId, role: message.role, text, images, files, model: message.model, key: message.idempotencyKey, status: message.stopReason === 'aborted' ? 'aborted' : message.role === 'user' ? 'sent' : 'done' });
+    if (!item.text.trim() && !item.images.length && !item.files.length) return;
+    items.push({ ...base, ...item, id: `${messageId}:${items.length}`, kind: 'message', messageId, role: message.role, model: message.model, key: message.idempotencyKey, status: message.stopReason === 'aborted' ? 'aborted' : message.role === 'user' ? 'sent' : 'done' });
   };
   for (const block of blocks) {
-    if (isToolCall(block)) {
+    if (block.type === 'toolCall') {
       flush();
-      items.push({ ...base, id: `tool:${block.id ?? block.toolCallId}`, kind: 'tool', messageId, name: block.name, args: display(block.arguments ?? block.input ?? block.args), result: '', status: 'running' });
+      items.push({ ...base, id: `tool:${block.id}`, kind: 'tool', messageId, name: block.name, args: display(block.arguments), result: '', status: 'running' });
     } else if (block.type === 'thinking') {
       flush();
       if (block.thinking) items.push({ ...base, id: `${messageId}:${items.length}`, kind: 'thought', messageId, text: block.thinking, status: 'done' });
@@ -133,7 +120,7 @@ function foldHistory(state, payload, fresh = false) {
   const live = Boolean(inFlight) && !runs[inFlight];
   if (live) runs[inFlight] = { ...newRun(), segment: 1000, frozen: wordsSinceUser(stored) };
   const items = live ? stored : stored.map((item) => (item.status === 'running' ? { ...item, status: 'stopped' } : item));
-  const own = state.items.filter((item) => ['queued', 'sending', ...(fresh ? [] : ['failed'])].includes(item.status) && !isStored(item, items));
+  const own = state.items.filter((item) => isOwnStill(item, items, fresh) && !isStored(item, items));
   const last = state.items.at(-1);
   const fault = !fresh && last?.kind === 'error' && items.at(-1)?.role === 'user' ? [last] : [];
   const info = payload.sessionInfo ?? {};
@@ -143,6 +130,12 @@ function foldHistory(state, payload, fresh = false) {
     title: info.displayName ?? info.label ?? info.derivedTitle ?? '', model: info.model ?? state.model,
   };
   return live && text ? setLive(next, inFlight, text, 'streaming') : next;
+}
+
+/** Own words that the transcript need not hold yet: not taken, refused, or taken and waiting for their turn. */
+function isOwnStill({ id, status, at }, stored, fresh) {
+  if (!id.startsWith('user:')) return false;
+  return /^(queued|sending)$/.test(status) || (!fresh && (status === 'failed' || at > (stored.at(-1)?.at ?? 0)));
 }
 
 function foldOlder(state, payload) {
@@ -265,17 +258,17 @@ function foldAgent(state, payload) {
 }
 
 function foldTool(state, runId, data) {
-  const id = `tool:${data.toolCallId ?? data.id ?? `${runId}:${data.name}`}`;
+  const id = `tool:${data.toolCallId}`;
   const at = state.items.findIndex((item) => item.id === id);
   if (at < 0) {
     const run = state.runs[runId];
     const next = setRun(closeSegment(state, runId), runId, { frozen: run.text, segment: run.segment + 1 });
-    return foldTool(insert(next, { id, kind: 'tool', runId, name: data.name ?? 'tool', args: display(data.args), result: '', status: 'running' }), runId, data);
+    return foldTool(insert(next, { id, kind: 'tool', runId, name: data.name, args: display(data.args), result: '', status: 'running' }), runId, data);
   }
   const change = {};
   if (data.args !== undefined) change.args = display(data.args);
   if (data.phase === 'update') change.result = display(data.partialResult ?? data.result);
-  if (data.phase === 'result') Object.assign(change, { result: display(data.result ?? data.error), status: data.isError ? 'error' : 'done' });
+  if (data.phase === 'result') Object.assign(change, { result: display(data.result), status: data.isError ? 'error' : 'done' });
   return { ...state, items: state.items.with(at, { ...state.items[at], ...change }) };
 }
 

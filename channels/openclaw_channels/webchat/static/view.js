@@ -27,6 +27,19 @@ export function button(className, label, act) {
   return node;
 }
 
+export async function copyText(text, node) {
+  if (navigator.clipboard) await navigator.clipboard.writeText(text);
+  else { // plain http from another machine has no clipboard API
+    const area = make('textarea', 'hidden', text);
+    document.body.append(area);
+    area.select();
+    document.execCommand('copy');
+    area.remove();
+  }
+  node.textContent = 'Copied';
+  setTimeout(() => { node.textContent = 'Copy'; }, 1500);
+}
+
 const CURES = {
   rate_limit: 'The provider limits how often it may be asked. Wait a moment, then try again.',
   context_length: 'The conversation is longer than the model can read. Start a new session, or send a shorter message.',
@@ -52,7 +65,7 @@ export class Log {
     const ids = new Set(items.map((item) => item.id));
     for (const [id, { node }] of this.drawn) if (!ids.has(id)) { node.remove(); this.drawn.delete(id); }
     items.forEach((item, index) => {
-      const entry = this.drawn.get(item.id) ?? { node: make('li') };
+      const entry = this.drawn.get(item.id) ?? { node: make('article') };
       if (entry.item !== item) drawItem(entry.node, item);
       entry.item = item;
       this.drawn.set(item.id, entry);
@@ -101,7 +114,7 @@ function drawAnswer(node, item) {
   let prose = node.querySelector(':scope > .prose');
   if (!prose) {
     prose = make('div', 'prose');
-    node.replaceChildren(bead(), prose);
+    node.replaceChildren(bead(), make('span', 'hidden', 'Answer: '), prose);
   }
   update(prose, item.text, document);
   while (prose.nextSibling) prose.nextSibling.remove();
@@ -123,7 +136,7 @@ function drawFault(node, item) {
 function drawStep(node, item) {
   const open = node.querySelector('details')?.open ?? false;
   const thought = item.kind === 'thought';
-  const brief = thought ? '' : item.args.replace(/\s+/g, ' ').slice(0, 200);
+  const brief = thought ? '' : item.args.replace(/[\s{}[\]\"]+/g, ' ').trim().slice(0, 200);
   const state = thought ? '' : STATES[item.status];
   const summary = make('summary', '', icon('chevron'), thought ? 'Thoughts' : make('b', '', item.name), make('span', 'brief', brief), make('span', 'state', state));
   const details = make('details', '', summary);
