@@ -7,10 +7,10 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 from openclaw_providers.local.weights import ENGINE_CURE
 
@@ -51,6 +51,19 @@ class Completion:
     output_tokens: int
 
 
+class Listener(Protocol):
+    """Who asked for an answer; called on the engine's thread."""
+
+    def cancelled(self) -> bool:
+        """Say whether to stop; asked after each token and each batch of the prompt."""
+
+    def progress(self, done: int, total: int) -> None:
+        """Take note of how many tokens of the prompt have been read."""
+
+    def delta(self, text: str) -> None:
+        """Take a piece of the answer."""
+
+
 class Engine:
     """One loaded model, for one thread at a time. What a prompt shares with the one before is not computed again."""
 
@@ -77,14 +90,15 @@ class Engine:
         messages: Sequence[Mapping[str, str]],
         sampling: Sampling,
         *,
-        on_text: Callable[[str], None],
-        cancelled: Callable[[], bool],
+        listener: Listener,
     ) -> Completion:
-        """Answer. `on_text` gets each piece; `cancelled` is asked after each token and each batch of the prompt.
+        """Answer, telling the listener of every step.
 
-        Raise `EngineError`: `context_too_long` (details `promptTokens`, `contextTokens`), `bad_request` or `engine`.
+        An eighth of the context, or what the answer may take if that is less, stays free for the answer. Raise
+        `EngineError`: `context_too_long` (details `promptTokens`, `contextTokens`), `bad_request` or `engine`.
         """
-        collector = _Collector(on_text, cancelled)
+        room = self.context - min(sampling.max_tokens, self.context // 8)
+        collector = _Collector(listener, prompt_room=room)
         request = {
             "messages": [dict(message) for message in messages],
             "max_tokens": sampling.max_tokens,
@@ -107,9 +121,9 @@ class Engine:
 class _Collector:
     """Takes the engine's stream; True ends it. An error is kept for later, because the engine drops exceptions."""
 
-    def __init__(self, on_text: Callable[[str], None], cancelled: Callable[[], bool]) -> None:
-        self._on_text = on_text
-        self._cancelled = cancelled
+    def __init__(self, listener: Listener, *, prompt_room: int) -> None:
+        self._listener = listener
+        self._prompt_room = prompt_room
         self._stop: Literal["stop", "length", "cancelled"] | None = None
         self._prompt_tokens = 0
         self._cached_tokens = 0
@@ -117,7 +131,7 @@ class _Collector:
         self._error: EngineError | None = None
 
     def __call__(self, chunk: Mapping[str, Any]) -> bool:
-        if self._cancelled():
+        if self._listener.cancelled():
             self._stop = "cancelled"
             return True
         if "error" in chunk:
@@ -126,6 +140,10 @@ class _Collector:
         progress = chunk.get("prompt_progress")
         if progress is not None:
             self._prompt_tokens, self._cached_tokens = int(progress["total"]), int(progress["cache"])
+            if self._prompt_tokens > self._prompt_room:
+                self._error = _too_long(self._prompt_tokens, self._prompt_room)
+                return True
+            self._listener.progress(int(progress["processed"]), self._prompt_tokens)
         for choice in chunk.get("choices", ()):
             self._take(choice)
         timings = chunk.get("timings")
@@ -139,7 +157,7 @@ class _Collector:
         text = choice.get("delta", {}).get("content")
         if text:
             self._output_tokens += 1
-            self._on_text(text)
+            self._listener.delta(text)
         finish = choice.get("finish_reason")
         if finish is not None:
             self._stop = "length" if finish == "length" else "stop"
@@ -161,12 +179,16 @@ def _typed(error: Mapping[str, Any]) -> EngineError:
     message = str(error.get("message", "unknown error"))
     match error.get("type"):
         case "exceed_context_size_error":
-            details = {"promptTokens": error.get("n_prompt_tokens"), "contextTokens": error.get("n_ctx")}
-            return EngineError("context_too_long", message, details)
+            return _too_long(int(error["n_prompt_tokens"]), int(error["n_ctx"]))
         case "invalid_request_error":
             return EngineError("bad_request", message)
         case _:
             return EngineError("engine", message)
+
+
+def _too_long(prompt: int, room: int) -> EngineError:
+    message = f"the prompt is {prompt} tokens long, but there is room for {room}"
+    return EngineError("context_too_long", message, {"promptTokens": prompt, "contextTokens": room})
 
 
 def _library() -> Any:

