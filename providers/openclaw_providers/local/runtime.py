@@ -262,9 +262,7 @@ class LocalProvider:
         except OSError as error:
             message = f"the worker process cannot be started: {error}"
             return Failure(ProviderErrorKind.UNAVAILABLE, message), False
-        log = self._context.spawn(
-            f"provider {self.id}: log of worker {worker.pid}", worker.copy_log(self._context.logger)
-        )
+        log = self._context.spawn(f"provider {self.id}: log of worker {worker.pid}", worker.copy_log(self._context.logger))
         loaded = False
         try:
             failure = await self._load(worker)

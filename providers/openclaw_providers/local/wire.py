@@ -88,9 +88,7 @@ def shorten(messages: Sequence[ChatMessage], *, prompt_tokens: int, context_toke
     return list(messages[starts[-1] :])
 
 
-def generate_line(
-    identity: str, settings: LocalSettings, messages: Sequence[ChatMessage], *, max_tokens: int
-) -> dict[str, Any]:
+def generate_line(identity: str, settings: LocalSettings, messages: Sequence[ChatMessage], *, max_tokens: int) -> dict[str, Any]:
     """Return the worker's `generate` request."""
     return {
         "op": "generate",
