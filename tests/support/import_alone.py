@@ -1,7 +1,8 @@
 """Import each module named on standard input in a process of its own, and print what went wrong as JSON lines.
 
 Third parties that many modules share are imported once, before the processes part; of the project itself nothing is,
-so a module that only imports after another one, or that warns, is found. Run it with `-W error`.
+so a module that only imports after another one, or that warns, is found. A line `+NAME` imports a module for all that
+follow: right where the import law keeps that module from knowing them, and much faster. Run it with `-W error`.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ def main() -> int:
             importlib.import_module(name)
     outcomes = []
     for name in sys.stdin.read().split():
+        if name.startswith("+"):
+            importlib.import_module(name[1:])
+            continue
         outcomes.append(import_in_child(name))
         if outcomes[-1] not in {EXIT_IMPORTED, EXIT_FAILED}:
             print(json.dumps({"module": name, "error": f"the process ended with {outcomes[-1]}"}), flush=True)
