@@ -1,0 +1,184 @@
+"""The provider: one client of the SDK for each instance, opened on the first call, closed at stop."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Sequence
+from typing import TYPE_CHECKING, Final
+
+from openclaw_kernel.api import (
+    ModelEvent,
+    ModelInfo,
+    ModelRequest,
+    PluginContext,
+    ProviderError,
+    ProviderErrorKind,
+)
+from openclaw_providers.openai.failures import cause_of, error_fields, kind_of, retry_after
+from openclaw_providers.openai.settings import SERVERS, OpenAIModel, OpenAISettings, model_info, server_of
+from openclaw_providers.openai.wire import Reader, parameters
+
+if TYPE_CHECKING:
+    from openai import APIError, AsyncOpenAI
+
+_CONNECT_SECONDS: Final = 10.0
+_LIST_AGAIN_SECONDS: Final = 60.0
+#: What OpenAI lists beside models that chat.
+_NOT_FOR_CHAT: Final = re.compile(
+    r"audio|image|realtime|tts|transcribe|whisper|search|embedding|moderation|dall-e|instruct|sora|babbage|davinci"
+)
+
+
+class OpenAIProvider:
+    """One instance in `models.providers`."""
+
+    def __init__(self, identity: str, settings: OpenAISettings, context: PluginContext) -> None:
+        self.id = identity
+        self._settings = settings
+        self._context = context
+        self._server = server_of(identity)
+        self.label = self._server.label
+        self._url = settings.base_url or self._server.base_url or ""
+        self._models = [self._info(model) for model in settings.models or self._server.models]
+        self._client: AsyncOpenAI | None = None
+        self._opening = asyncio.Lock()
+        self._listing: asyncio.Task[None] | None = None
+        self._unlisted: str | None = None
+
+    async def start(self) -> None:
+        """Begin to ask the server for its models, where the config names none."""
+        if not self._settings.models and self._missing_setting() is None:
+            self._listing = self._context.spawn(f"{self.id}: list models", self._list_models())
+
+    async def stop(self) -> None:
+        """Close the client."""
+        if self._listing is not None:
+            self._listing.cancel()
+            self._listing = None
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    def models(self) -> Sequence[ModelInfo]:
+        """Return the configured models, or the known ones and those that the server listed."""
+        return tuple(self._models)
+
+    def problem(self) -> str | None:
+        """Say what is missing: the key, the server, or a model."""
+        missing = self._missing_setting()
+        if missing is not None:
+            return missing
+        if not self._models:
+            reason = self._unlisted or f"{self._url} has not listed its models yet"
+            return f"{reason}; or name them in models.providers.{self.id}.models"
+        return None
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
+        """Call the model; each failure is a `ProviderError`, and nothing is tried twice."""
+        missing = self._missing_setting()
+        if missing is not None:
+            kind = ProviderErrorKind.AUTH if self._url else ProviderErrorKind.BAD_REQUEST
+            raise self._error(kind, missing, request.model)
+        client = await self._open()
+        from openai import APIError
+
+        reasoning = any(model.id == request.model and model.reasoning for model in self._models)
+        wanted = parameters(request, self._server, reasoning=reasoning, usage=self._settings.stream_usage)
+        reader = Reader(request.model)
+        try:
+            async with await client.chat.completions.create(**wanted) as chunks:
+                async for chunk in chunks:
+                    for event in reader.read(chunk):
+                        yield event
+        except APIError as error:
+            raise self._translate(error, request.model) from error
+        completed = reader.finish()
+        if completed is None:
+            message = f"{self._url} ended the answer before it was complete"
+            raise self._error(ProviderErrorKind.NETWORK, message, request.model)
+        yield completed
+
+    async def _open(self) -> AsyncOpenAI:
+        async with self._opening:
+            if self._client is None:
+                # Importing the SDK takes the better part of a second: not on the loop.
+                self._client = await asyncio.to_thread(self._new_client)
+            return self._client
+
+    def _new_client(self) -> AsyncOpenAI:
+        from openai import AsyncOpenAI, Timeout
+
+        key = self._settings.api_key
+        client = AsyncOpenAI(
+            # The SDK would take a key from the environment: a server that needs none must not be sent it.
+            api_key=key.unwrap() if key is not None else "none",
+            base_url=self._url,
+            default_headers=self._settings.headers,
+            timeout=Timeout(self._settings.timeout_seconds, connect=_CONNECT_SECONDS),
+            # Whether to try again is decided by who can also choose another model.
+            max_retries=0,
+        )
+        # The SDK loads its parts on first access.
+        _ = client.chat.completions, client.models
+        return client
+
+    async def _list_models(self) -> None:
+        """Ask until the server answers: one on this machine may be started after the gateway."""
+        client = await self._open()
+        from openai import APIError
+
+        while True:
+            try:
+                self._take_models([model.id async for model in client.models.list()])
+                return
+            except APIError as error:
+                failure = self._translate(error, None)
+            if failure.message != self._unlisted:
+                self._unlisted = failure.message
+                self._context.logger.info("%s: cannot list the models: %s", self.id, failure.message)
+            if failure.kind is ProviderErrorKind.AUTH:
+                return
+            await asyncio.sleep(_LIST_AGAIN_SECONDS)
+
+    def _take_models(self, listed: Sequence[str]) -> None:
+        known = {model.id for model in self._models}
+        found = [item for item in listed if item not in known and not _NOT_FOR_CHAT.search(item)]
+        self._models += [self._info(OpenAIModel(id=item)) for item in found]
+        self._unlisted = None if self._models else f"{self._url} has no model; load one there"
+
+    def _info(self, model: OpenAIModel) -> ModelInfo:
+        return model_info(self.id, model, free=self._server.free)
+
+    def _missing_setting(self) -> str | None:
+        where = f"models.providers.{self.id}"
+        if not self._url:
+            known = ", ".join(SERVERS)
+            return f"{where}.baseUrl is not set; set it to the server's URL up to /v1, or use one of the ids {known}"
+        variable = self._server.key_variable
+        # Another URL under a known id is a server of one's own, which may ask for no key.
+        if variable is None or self._settings.api_key is not None or self._settings.base_url is not None:
+            return None
+        return f"{where}.apiKey is not set; set it to ${{env:{variable}}} and export {variable}"
+
+    def _translate(self, error: APIError, model: str | None) -> ProviderError:
+        from openai import APIConnectionError, APIStatusError, APITimeoutError
+
+        where = f"models.providers.{self.id}"
+        if isinstance(error, APITimeoutError):
+            message = f"{self._url} was silent for {self._settings.timeout_seconds:g} s ({where}.timeoutSeconds)"
+            return self._error(ProviderErrorKind.TIMEOUT, message, model)
+        if isinstance(error, APIConnectionError):
+            message = f"no connection to {self._url} ({cause_of(error)}); check {where}.baseUrl and that the server runs"
+            return self._error(ProviderErrorKind.NETWORK, message, model)
+        code, told = error_fields(error.body)
+        status = error.status_code if isinstance(error, APIStatusError) else None
+        kind = kind_of(status, code, told)
+        message = f"{self.label} answered {status or 'in the stream'}: {told or error.message}"
+        if kind is ProviderErrorKind.AUTH:
+            message += f"; check {where}.apiKey and the account"
+        after = retry_after(error.response.headers) if isinstance(error, APIStatusError) else None
+        return self._error(kind, message, model, after)
+
+    def _error(self, kind: ProviderErrorKind, message: str, model: str | None, after: float | None = None) -> ProviderError:
+        return ProviderError(kind, message, provider=self.id, model=model, retry_after=after)
