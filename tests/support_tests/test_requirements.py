@@ -49,9 +49,7 @@ def test_a_test_whose_requirement_is_missing_is_listed_with_its_reason(pytester:
 
 
 @pytest.mark.parametrize("variable", ["CI", "OPENCLAW_TEST_STRICT"])
-def test_a_strict_session_fails_for_one_test_not_run(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, variable: str
-) -> None:
+def test_a_strict_session_fails_for_one_test_not_run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "true")
     pytester.makepyfile(NEEDS_NGIRCD)
     result = pytester.runpytest_inprocess(*PLUGIN)
@@ -79,9 +77,7 @@ def test_a_strict_session_in_which_all_ran_passes(pytester: pytest.Pytester, mon
         "import unittest\nclass TestOne(unittest.TestCase):\n    def test_one(self):\n        self.skipTest('no time')",
     ],
 )
-def test_any_other_way_to_skip_counts_as_not_run(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, body: str
-) -> None:
+def test_any_other_way_to_skip_counts_as_not_run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
     monkeypatch.setenv("CI", "true")
     pytester.makepyfile(test_fine="def test_fine():\n    pass", test_skips=body)
     result = pytester.runpytest_inprocess(*PLUGIN)
@@ -89,9 +85,7 @@ def test_any_other_way_to_skip_counts_as_not_run(
     assert result.ret == pytest.ExitCode.TESTS_FAILED
 
 
-def test_an_expected_failure_is_not_counted_as_not_run(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_expected_failure_is_not_counted_as_not_run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
     pytester.makepyfile("import pytest\n@pytest.mark.xfail(reason='known')\ndef test_one():\n    raise ValueError")
     result = pytester.runpytest_inprocess(*PLUGIN)
