@@ -1,0 +1,186 @@
+"""Answers to Telegram: rendered, split, in place of their draft, each part once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from telegram import InputFile, LinkPreviewOptions, ReplyParameters
+from telegram.constants import ParseMode
+from telegram.error import BadRequest, ChatMigrated, Forbidden, TelegramError
+
+from openclaw_channels.telegram.client import Client, Flooded, describe, was_not_sent
+from openclaw_channels.telegram.drafts import Drafts
+from openclaw_channels.telegram.markdown import Span, to_html, to_parts, to_plain
+from openclaw_channels.telegram.pacing import Pacing, Quiet
+from openclaw_channels.telegram.settings import AccountSettings
+from openclaw_channels.telegram.wire import chat_id, safe_file_name, telegram_message_id
+from openclaw_kernel.api import Attachment, KeyValue, OutboundMessage, Receipt, SendFailed
+
+PHOTO_LIMIT_BYTES: Final = 10 * 1024 * 1024
+PHOTO_TYPES: Final = ("image/jpeg", "image/png", "image/webp")
+GONE_DRAFT: Final = ("message to edit not found", "message can't be edited", "message_id_invalid")
+Part = list[Span] | Attachment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    chat: int
+    thread: int | None
+    reply_to: int | None
+    silent: bool
+
+
+class Outgoing:
+    """Sends for one account."""
+
+    def __init__(
+        self,
+        *,
+        client: Client,
+        settings: AccountSettings,
+        pacing: Pacing,
+        quiet: Quiet,
+        drafts: Drafts,
+        storage: KeyValue,
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._pacing = pacing
+        self._quiet = quiet
+        self._drafts = drafts
+        self._storage = storage
+
+    async def send(self, message: OutboundMessage) -> Receipt:
+        """Send all parts; after a failure the next attempt with the same outbox id goes on with the first unsent part."""
+        place = self._place(message)
+        parts: list[Part] = [*to_parts(message.text, self._settings.text_chunk_limit), *message.attachments]
+        draft = await self._drafts.take(message.run_id)
+        if not parts and draft is None:
+            raise SendFailed("there is nothing to send: the message has neither text nor files", permanent=True)
+        progress = f"sent:{message.outbox_id}"
+        sent = await self._already_sent(progress) if len(parts) > 1 else []
+        for number in range(len(sent), len(parts)):
+            sent.append(await self._deliver(parts[number], place, draft=draft, number=number))
+            if len(parts) > 1:
+                await self._storage.put(progress, json.dumps(sent))
+        if draft is not None and (not parts or isinstance(parts[0], Attachment)):
+            await self._remove(place, draft)
+        await self._drafts.forget(message.run_id)
+        if len(parts) > 1:
+            await self._storage.remove(progress)
+        return Receipt(message_ids=tuple(f"{place.chat}:{message_id}" for message_id in sent))
+
+    def _place(self, message: OutboundMessage) -> _Place:
+        chat = chat_id(message.target)
+        if chat is None:
+            found = message.target.peer_id
+            raise SendFailed(f"{found!r} is not a numeric Telegram chat id; write to the number", permanent=True)
+        thread = message.target.thread_id
+        return _Place(
+            chat=chat,
+            thread=int(thread) if thread and thread.isdigit() else None,
+            reply_to=telegram_message_id(message.reply_to_id) if message.reply_to_id else None,
+            silent=message.silent,
+        )
+
+    async def _already_sent(self, progress: str) -> list[int]:
+        stored = await self._storage.get(progress)
+        return [int(number) for number in json.loads(stored)] if stored else []
+
+    async def _deliver(self, part: Part, place: _Place, *, draft: int | None, number: int) -> int:
+        """Send one part; every failure leaves as `SendFailed`."""
+        if (left := self._quiet.left(place.chat)) > 0:
+            raise SendFailed(f"Telegram wants a pause in chat {place.chat}", retry_after=left)
+        edits = draft is not None and number == 0 and not isinstance(part, Attachment)
+        try:
+            async with asyncio.timeout(self._pacing.call):
+                if isinstance(part, Attachment):
+                    return await self._file(part, place)
+                if draft is not None and edits and await self._replace(draft, part, place):
+                    return draft
+                return await self._text(part, place, replies=number == 0)
+        except Flooded as error:
+            self._quiet.ask(place.chat, error.seconds)
+            raise SendFailed(str(error), retry_after=error.seconds) from error
+        except ChatMigrated as error:
+            text = f"the group {place.chat} has become {error.new_chat_id}; write the new id where the config names it"
+            raise SendFailed(text, permanent=True) from error
+        except (TelegramError, TimeoutError) as error:
+            permanent = isinstance(error, BadRequest | Forbidden)
+            # The same edit twice is one edit.
+            unknown = not edits and not was_not_sent(error)
+            raise SendFailed(describe(error, self._settings), permanent=permanent, unknown=unknown) from error
+
+    async def _replace(self, draft: int, part: Sequence[Span], place: _Place) -> bool:
+        """Turn the draft into the first part; return False where the draft is gone."""
+        try:
+            await self._edit(draft, to_html(part), place, ParseMode.HTML)
+        except BadRequest as error:
+            refusal = error.message.lower()
+            if "not modified" in refusal:
+                return True
+            if any(reason in refusal for reason in GONE_DRAFT):
+                return False
+            if "parse entities" not in refusal:
+                raise
+            await self._edit(draft, to_plain(part), place, None)
+        return True
+
+    async def _edit(self, draft: int, text: str, place: _Place, mode: ParseMode | None) -> None:
+        await self._client.bot.edit_message_text(text, place.chat, draft, parse_mode=mode, link_preview_options=self._preview())
+
+    async def _text(self, part: Sequence[Span], place: _Place, *, replies: bool) -> int:
+        try:
+            return await self._message(to_html(part), place, ParseMode.HTML, replies=replies)
+        except BadRequest as error:
+            if "parse entities" not in error.message.lower():
+                raise
+        return await self._message(to_plain(part), place, None, replies=replies)
+
+    async def _message(self, text: str, place: _Place, mode: ParseMode | None, *, replies: bool) -> int:
+        message = await self._client.bot.send_message(
+            place.chat,
+            text,
+            parse_mode=mode,
+            link_preview_options=self._preview(),
+            message_thread_id=place.thread,
+            disable_notification=place.silent,
+            reply_parameters=_reply(place) if replies else None,
+        )
+        return message.message_id
+
+    async def _file(self, attachment: Attachment, place: _Place) -> int:
+        bot = self._client.bot
+        file = InputFile(attachment.content, filename=safe_file_name(attachment.file_name, "file"))
+        photo = attachment.mime_type in PHOTO_TYPES and len(attachment.content) <= PHOTO_LIMIT_BYTES
+        if attachment.kind == "image" and photo:
+            message = await bot.send_photo(place.chat, file, message_thread_id=place.thread, disable_notification=place.silent)
+        elif attachment.kind == "audio":
+            message = await bot.send_audio(place.chat, file, message_thread_id=place.thread, disable_notification=place.silent)
+        elif attachment.kind == "video":
+            message = await bot.send_video(place.chat, file, message_thread_id=place.thread, disable_notification=place.silent)
+        else:
+            message = await bot.send_document(place.chat, file, message_thread_id=place.thread, disable_notification=place.silent)
+        return message.message_id
+
+    async def _remove(self, place: _Place, draft: int) -> None:
+        try:
+            async with asyncio.timeout(self._pacing.call):
+                await self._client.bot.delete_message(place.chat, draft)
+        except BadRequest:
+            return
+        except (TelegramError, TimeoutError) as error:
+            raise SendFailed(describe(error, self._settings)) from error
+
+    def _preview(self) -> LinkPreviewOptions | None:
+        return None if self._settings.link_preview else LinkPreviewOptions(is_disabled=True)
+
+
+def _reply(place: _Place) -> ReplyParameters | None:
+    if place.reply_to is None:
+        return None
+    return ReplyParameters(place.reply_to, allow_sending_without_reply=True)

@@ -1,0 +1,69 @@
+"""The times of the channel, and the chats Telegram wants silence in."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Final
+
+CHATS_REMEMBERED: Final = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pacing:
+    """All waits, in seconds."""
+
+    call: float = 30.0
+    """Longest any one call may take, the request for updates apart."""
+    poll_margin: float = 15.0
+    """How much longer than its own timeout a request for updates may take before it is given up."""
+    first_outcome: float = 3.0
+    """How long the start waits to learn whether the bots can be reached."""
+    retry_first: float = 1.0
+    retry_longest: float = 60.0
+    conflict_first: float = 5.0
+    """After a 409: somebody else reads this bot's updates."""
+    conflict_longest: float = 300.0
+    album: float = 0.7
+    """How long to wait for the rest of an album."""
+    webhook_check: float = 60.0
+    typing: float = 4.5
+    """Telegram shows the typing indicator for five seconds."""
+    draft_first: float = 1.0
+    """How long a short beginning waits for more before it is shown."""
+    draft_direct: float = 1.1
+    draft_group: float = 3.2
+    """Between two edits; Telegram lets a bot write 20 messages a minute in a group."""
+    draft_longest: float = 15.0
+    draft_settle: float = 5.0
+    """How long the answer waits for the last edit of its draft."""
+
+
+@dataclass(slots=True)
+class Quiet:
+    """Until when a chat is to be left alone, after a 429."""
+
+    _until: dict[int, float] = field(default_factory=dict)
+
+    def ask(self, chat: int, seconds: float) -> None:
+        """Remember that Telegram wants `seconds` of silence in a chat."""
+        now = asyncio.get_running_loop().time()
+        if len(self._until) >= CHATS_REMEMBERED:
+            self._until = {known: until for known, until in self._until.items() if until > now}
+        self._until[chat] = max(self._until.get(chat, 0.0), now + seconds)
+
+    def left(self, chat: int) -> float:
+        """Return how many seconds of silence are left."""
+        until = self._until.get(chat)
+        if until is None:
+            return 0.0
+        left = until - asyncio.get_running_loop().time()
+        if left <= 0:
+            del self._until[chat]
+            return 0.0
+        return left
+
+
+def doubled(pause: float, longest: float) -> float:
+    """Return the next pause of a back-off."""
+    return min(pause * 2, longest)
