@@ -47,10 +47,10 @@ function draw() {
   log.draw(state.items);
   at('welcome').hidden = !state.loaded || state.items.length > 0;
   at('older').hidden = state.nextOffset === null;
-  at('thinking').hidden = !isThinking(state);
+  at('thinking').hidden = status !== 'open' || !isThinking(state);
   at('title').textContent = state.sessionKey ? state.title || sessions.name(state.sessionKey) : 'OpenClaw';
   at('model').textContent = status === 'open' ? state.model || sessions.row(state.sessionKey)?.model || '' : STATUS[status];
-  composer.draw({ running: activeRuns(state).length > 0, blocked: outbox.pending, waiting: outbox.pending && status !== 'open' });
+  composer.draw({ running: status === 'open' && activeRuns(state).length > 0, blocked: outbox.pending, waiting: outbox.pending && status !== 'open' });
   speak();
   if (followsEnd) scroller.scrollTop = scroller.scrollHeight;
   at('latest').hidden = followsEnd;
@@ -252,7 +252,7 @@ function send(text, attachments) {
 }
 
 function stop() {
-  if (activeRuns(state).length) guarded(gateway.request('chat.abort', { sessionKey: state.sessionKey }));
+  if (status === 'open' && activeRuns(state).length) guarded(gateway.request('chat.abort', { sessionKey: state.sessionKey }));
 }
 
 const ACTIONS = {

@@ -49,7 +49,8 @@ export class Outbox {
   async resume() {
     const { pending, page } = this;
     if (!pending) return;
-    if (pending.attempted && sameSession(pending.sessionKey, page.state().sessionKey) && !this.#shown()) this.#become(null);
+    const isStored = sameSession(pending.sessionKey, page.state().sessionKey) && !/^(queued|sending)$/.test(this.#shown()?.status);
+    if (pending.attempted && isStored) this.#become(null);
     else await this.deliver();
   }
 
@@ -88,7 +89,7 @@ export class Outbox {
   }
 
   #shown() {
-    return this.page.state().items.some(({ id }) => id === `user:${this.pending.key}`);
+    return this.page.state().items.find(({ id }) => id === `user:${this.pending.key}`);
   }
 
   #become(pending) {

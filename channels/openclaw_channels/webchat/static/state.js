@@ -151,11 +151,17 @@ export function isStored(own, items) {
     || (!item.key && own.attempted && item.text === own.text && typeof item.at === 'number' && item.at >= own.at - 2000)));
 }
 
+/** What was seen live and is stored by now keeps its id, and what did not change stays the same object: nothing flickers. */
 function keepIdentity(before, after) {
   const known = new Map(before.map((item) => [item.id, item]));
+  const stored = new Set(after.map(({ id }) => id));
+  const live = before.filter(({ id }) => /^(run|user):/.test(id) && !stored.has(id));
   return after.map((item) => {
-    const old = known.get(item.id);
-    return old && JSON.stringify(old) === JSON.stringify(item) ? old : item;
+    let old = known.get(item.id);
+    const twin = old || !item.text ? -1 : live.findIndex(({ role, text }) => role === item.role && text.trim() === item.text.trim());
+    if (twin >= 0) [old] = live.splice(twin, 1);
+    const kept = old ? { ...item, id: old.id } : item;
+    return old && JSON.stringify(old) === JSON.stringify(kept) ? old : kept;
   });
 }
 

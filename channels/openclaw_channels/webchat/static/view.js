@@ -136,7 +136,7 @@ function drawFault(node, item) {
 function drawStep(node, item) {
   const open = node.querySelector('details')?.open ?? false;
   const thought = item.kind === 'thought';
-  const brief = thought ? '' : item.args.replace(/[\s{}[\]\"]+/g, ' ').trim().slice(0, 200);
+  const brief = thought ? '' : item.args.replace(/[{}[\]\"]/g, '').replace(/\s+/g, ' ').trim().slice(0, 200);
   const state = thought ? '' : STATES[item.status];
   const summary = make('summary', '', icon('chevron'), thought ? 'Thoughts' : make('b', '', item.name), make('span', 'brief', brief), make('span', 'state', state));
   const details = make('details', '', summary);
@@ -144,7 +144,7 @@ function drawStep(node, item) {
     const cut = text.length > 20000 ? `${text.slice(0, 20000)}\n(${text.length - 20000} more characters)` : text;
     const pre = make('pre', '', cut);
     pre.tabIndex = 0;
-    details.append(...(title ? [make('h4', '', title)] : []), pre);
+    details.append(...(title ? [make('p', 'label', title)] : []), pre);
   };
   if (thought) part('', item.text);
   else {
