@@ -1,0 +1,312 @@
+"""The gateway assembled: what is started in which order, and stopped in reverse. The only module that knows all the others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from aiohttp import web
+
+from openclaw_config.load import Issue, Loaded
+from openclaw_kernel.api.services import Events, Gateway, PageAccess, PluginStatus
+from openclaw_kernel.bus import EventBus
+from openclaw_kernel.gateway import GatewayFacts
+from openclaw_kernel.host import PluginHost
+from openclaw_kernel.host.discovery import discover
+from openclaw_kernel.host.loader import load_driver
+from openclaw_kernel.http import Handler, Probes, build_application
+from openclaw_kernel.lock import StateLock
+from openclaw_kernel.presence import PresenceBook
+from openclaw_kernel.protocol.auth import Verified, Verifier
+from openclaw_kernel.protocol.connection import Connection
+from openclaw_kernel.protocol.dispatch import Dispatcher
+from openclaw_kernel.protocol.frames import EventFrame, dumps
+from openclaw_kernel.protocol.handshake import Close, Phase
+from openclaw_kernel.protocol.limiter import Caller, FailureLimiter
+from openclaw_kernel.protocol.limits import Limits
+from openclaw_kernel.protocol.origin import is_direct_local
+from openclaw_kernel.protocol.pages import PageSessions
+from openclaw_kernel.protocol.registry import MethodRegistry
+from openclaw_kernel.protocol.server import GatewayServer
+from openclaw_kernel.store.keyvalue import StoredKeyValue
+from openclaw_kernel.tasks import TaskOwner
+
+logger = logging.getLogger("openclaw.gateway")
+
+ServiceT = TypeVar("ServiceT")
+
+DATABASE: Final = "state.sqlite3"
+PAGE_SESSIONS_KEY: Final = "page-sessions"
+STOP_SECONDS: Final = 10.0
+_PRESENCE_DELAY: Final = 0.1
+_HOSTS: Final = {"loopback": "127.0.0.1", "lan": "0.0.0.0"}  # noqa: S104 - chosen by the owner, refused without auth
+
+
+class CannotStart(Exception):
+    """The gateway cannot start; the message is one line that names the place and the cure. `status` is the exit code."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(slots=True)
+class _Wire:
+    """What exists once the plugins are loaded."""
+
+    registry: MethodRegistry
+    server: GatewayServer
+    verifier: Verifier
+    pages: PageSessions
+
+
+def now_ms() -> int:
+    """Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+class GatewayApp:
+    """One gateway in one process. `start` returns when it serves, `stop` when nothing of it is left."""
+
+    def __init__(self, *, loaded: Loaded, home: Path, limits: Limits | None = None) -> None:
+        self.loaded = loaded
+        self.home = home
+        self.limits = limits or Limits()
+        self._stack = contextlib.AsyncExitStack()
+        self._presence: PresenceBook
+        self._bus = EventBus()
+        self._tasks: TaskOwner
+        self._presence_timer: asyncio.TimerHandle | None = None
+        self._health_timer: asyncio.TimerHandle | None = None
+        self.facts: GatewayFacts
+        self.host: PluginHost
+        self.wire: _Wire
+
+    async def start(self) -> None:
+        """Take the lock, open the store, load the plugins, listen, start them; raise `CannotStart` and leave nothing behind."""
+        try:
+            await self._assemble()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
+    async def stop(self, reason: str = "service restart") -> None:
+        """Tell the clients, stop the plugins in reverse, close the store, release the lock."""
+        self.facts.phase = Phase.DRAINING
+        self._bus.publish(EventFrame("shutdown", dumps({"reason": reason, "restartExpectedMs": 1000})))
+        await self._stack.aclose()
+
+    def link(self) -> str:
+        """A fresh link that opens the chat page once."""
+        code, _ = self.wire.pages.mint_code()
+        return f"{self.facts.url}/#code={code}"
+
+    async def _assemble(self) -> None:
+        stack = self._stack
+        lock = StateLock(self.home)
+        lock.acquire()
+        stack.callback(lock.release)
+        self._presence = PresenceBook(version=GatewayFacts.version, now_ms=now_ms)
+        self.facts = GatewayFacts(loaded=self.loaded, home=self.home, presence=self._presence, limits=self.limits, now_ms=now_ms)
+        self.facts.presence_changed = self._presence_soon
+        self._tasks = TaskOwner("gateway", _task_failed)
+        store = load_driver("openclaw.stores", "sqlite")(self.home / DATABASE)
+        limiter = FailureLimiter()
+        kernel_values = StoredKeyValue(store, "kernel")
+        pages = PageSessions(limiter=limiter, now_ms=now_ms, save=lambda text: kernel_values.put(PAGE_SESSIONS_KEY, text))
+        self.host = PluginHost(
+            config=self.loaded.config,
+            home=self.home,
+            store=store,
+            discovery=discover(),
+            services={Events: self._bus, Gateway: self.facts, PageAccess: pages},
+            on_state=self._plugin_changed,
+        )
+        stack.push_async_callback(self._close_tasks)
+        await self.host.load()
+        refused = await store.open(self.host.registry.migrations())
+        stack.push_async_callback(store.close)
+        self.host.refuse_migrations(refused)
+        pages.load(await kernel_values.get(PAGE_SESSIONS_KEY))
+        self.wire = self._build_wire(pages, limiter)
+        stack.push_async_callback(self.host.stop, STOP_SECONDS)
+        await self._listen(stack)
+        lock.describe(self.facts.describe_owner())
+        await self.host.start()
+        self.facts.refresh_health()
+        self.facts.phase = Phase.SERVING
+        self._tasks.spawn("clock", self._run_clock())
+
+    def _build_wire(self, pages: PageSessions, limiter: FailureLimiter) -> _Wire:
+        registry = MethodRegistry(self.host.registry.methods)
+        self.facts.bind(host=self.host, registry=registry, find=self._find)
+        verifier = Verifier(self.loaded.config.gateway.auth, limiter)
+        dispatcher = Dispatcher(registry, limits=self.limits, now_ms=now_ms, phase=lambda: self.facts.phase)
+        allowed = self.loaded.config.gateway.control_ui.allowed_origins
+        server = GatewayServer(
+            registry=registry,
+            dispatcher=dispatcher,
+            verifier=verifier,
+            pages=pages,
+            limits=self.limits,
+            now_ms=now_ms,
+            phase=lambda: self.facts.phase,
+            allowed_origins=lambda: allowed,
+            hello=self.facts.hello,
+            opened=self._connection_opened,
+        )
+        return _Wire(registry, server, verifier, pages)
+
+    async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
+        config = self.loaded.config.gateway
+        self._refuse_open_door()
+        probes = Probes(
+            started=lambda: self.facts.phase is not Phase.STARTING,
+            ready=lambda: self.facts.ready,
+            reasons=self.facts.reasons,
+            trusted=self._trusted,
+        )
+        base_path = config.control_ui.base_path
+        application = build_application(
+            base_path=base_path, upgrade=self.wire.server.handle, probes=probes, routes=self.host.registry.routes, guard=_fence
+        )
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        stack.push_async_callback(self.wire.server.close, Close(1012, "service restart"))
+        site = web.TCPSite(runner, _HOSTS[config.bind], config.port, backlog=1024)
+        try:
+            await site.start()
+        except OSError as error:
+            raise self._cannot_bind(error) from error
+        # Stopping begins here: nobody new comes in while the rest is taken down.
+        stack.push_async_callback(site.stop)
+        port = runner.addresses[0][1]
+        self.facts.url = f"http://127.0.0.1:{port}{base_path}"
+
+    def _refuse_open_door(self) -> None:
+        gateway = self.loaded.config.gateway
+        if gateway.bind != "loopback" and gateway.auth.mode == "none":
+            issue = self._issue("gateway.auth.mode", f"none, while gateway.bind is {gateway.bind}", "use token or password, or bind to loopback")
+            raise CannotStart(str(issue), 78)
+        secret = {"token": gateway.auth.token, "password": gateway.auth.password}.get(gateway.auth.mode)
+        if gateway.auth.mode != "none" and not secret:
+            issue = self._issue(f"gateway.auth.{gateway.auth.mode}", "not set", f"set it, e.g. to ${{file:gateway.token}}; auth.mode is {gateway.auth.mode}")
+            raise CannotStart(str(issue), 78)
+
+    def _cannot_bind(self, error: OSError) -> CannotStart:
+        port = self.loaded.config.gateway.port
+        if error.errno == errno.EADDRINUSE:
+            found, cure = f"{port} is in use by another program", "stop that program, or set another port"
+        elif error.errno == errno.EACCES:
+            found, cure = f"{port} needs more rights than this user has", "set a port over 1023"
+        else:
+            found, cure = f"cannot listen on {port} ({error.strerror or error})", "set another port or bind"
+        return CannotStart(str(self._issue("gateway.port", found, cure)), 75)
+
+    def _issue(self, key: str, found: str, cure: str) -> Issue:
+        name, _, line = self.loaded.place(key).partition(":")
+        return Issue(name, int(line or 0), key, found, cure)
+
+    def _find(self, kind: type[Any]) -> Any | None:
+        try:
+            return self.host.registry.service(kind)
+        except LookupError:
+            return None
+
+    def _trusted(self, request: web.Request) -> bool:
+        if self.wire.pages.authenticated(request):
+            return True
+        scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not secret:
+            return False
+        address = request.remote or "unknown"
+        caller = Caller(address, is_direct_local(address, request.headers), request.headers.get("Origin"))
+        return isinstance(self.wire.verifier.verify_secret(secret, caller, now_ms()), Verified)
+
+    def _connection_opened(self, connection: Connection) -> Callable[[], None]:
+        detach = self._bus.attach(connection)
+        entry = connection.presence()
+        if entry is not None:
+            self._presence.connected(connection.connection_id, entry)
+            self._presence_soon()
+
+        def closed() -> None:
+            detach()
+            if self._presence.disconnected(connection.connection_id):
+                self._presence_soon()
+
+        return closed
+
+    def _presence_soon(self) -> None:
+        # Many come and go together after a restart; they are told of each other once.
+        if self._presence_timer is None:
+            self._presence_timer = asyncio.get_running_loop().call_later(_PRESENCE_DELAY, self._tell_presence)
+
+    def _tell_presence(self) -> None:
+        self._presence_timer = None
+        payload = b'{"presence":%b}' % self._presence.json()
+        self._bus.publish(EventFrame("presence", payload, state_version=dumps(self.facts.state_version())))
+
+    def _tell_health(self) -> None:
+        self._health_timer = None
+        health = self.facts.refresh_health()
+        self.facts.health_version += 1
+        self._bus.publish(EventFrame("health", dumps(health), state_version=dumps(self.facts.state_version())))
+
+    def _plugin_changed(self, _status: PluginStatus) -> None:
+        if self._health_timer is None and self.facts.phase is Phase.SERVING:
+            self._health_timer = asyncio.get_running_loop().call_later(_PRESENCE_DELAY, self._tell_health)
+
+    async def _run_clock(self) -> None:
+        loop = asyncio.get_running_loop()
+        next_tick = loop.time() + self.limits.tick_interval_ms / 1000
+        next_health = loop.time() + self.limits.health_seconds
+        while True:
+            await asyncio.sleep(1)
+            now = loop.time()
+            self.wire.server.tick(now)
+            if now >= next_tick:
+                next_tick = now + self.limits.tick_interval_ms / 1000
+                self._bus.publish(EventFrame("tick", b'{"ts":%d}' % now_ms()))
+            if now >= next_health:
+                next_health = now + self.limits.health_seconds
+                self._tell_health()
+
+    async def _close_tasks(self) -> None:
+        for timer in (self._presence_timer, self._health_timer):
+            if timer is not None:
+                timer.cancel()
+        hung = await self._tasks.close(1.0)
+        if hung:
+            logger.warning("did not end in time: %s", ", ".join(hung))
+
+    def plugins(self) -> Sequence[PluginStatus]:
+        """The state of every installed plugin."""
+        return self.host.statuses()
+
+
+def _fence(owner: str, handler: Handler) -> Handler:
+    async def fenced(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except (web.HTTPException, ConnectionError):
+            raise
+        except Exception:  # a fault of a plugin's route is that plugin's; the caller is told no more than that
+            logger.exception("route %s %s of plugin %s failed", request.method, request.path, owner)
+            return web.json_response({"ok": False, "error": {"type": "internal", "message": f"plugin {owner} failed; see the log"}}, status=500)
+
+    return fenced
+
+
+def _task_failed(name: str, error: BaseException) -> None:
+    logger.error("task %s failed", name, exc_info=error)
+
+

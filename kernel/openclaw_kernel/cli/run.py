@@ -1,0 +1,85 @@
+"""`openclaw-kernel run`: the gateway in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from openclaw_config.home import config_path, find_home, prepare_home
+from openclaw_config.load import ConfigError, Loaded, load
+from openclaw_kernel.cli.exits import CONFIG, OK, TEMPORARY
+
+if TYPE_CHECKING:
+    from openclaw_kernel.app import GatewayApp
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run until SIGINT or SIGTERM; return the exit code."""
+    home = find_home(options.home)
+    try:
+        first_start = prepare_home(home)
+        loaded = load(config_path(home))
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return CONFIG
+    except OSError as error:
+        print(f"{home}: the state folder cannot be used ({error.strerror or error}); make it writable or use --home", file=sys.stderr)
+        return CONFIG
+    # Imported here: the other commands must not pay for the server.
+    from openclaw_kernel.logs import set_up_logging, tear_down_logging
+
+    handlers = set_up_logging(home, level=loaded.config.logging.level, as_json=options.json, secrets=loaded.secrets)
+    try:
+        return asyncio.run(_serve(loaded, home, as_json=options.json, first_start=first_start))
+    finally:
+        tear_down_logging(handlers)
+
+
+async def _serve(loaded: Loaded, home: Path, *, as_json: bool, first_start: bool) -> int:
+    from openclaw_kernel.app import CannotStart, GatewayApp
+    from openclaw_kernel.lock import AlreadyRunning
+    from openclaw_kernel.protocol.registry import RegistryError
+    from openclaw_kernel.store.errors import StoreError
+
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    app = GatewayApp(loaded=loaded, home=home)
+    try:
+        await app.start()
+    except AlreadyRunning as running:
+        print(running, file=sys.stderr)
+        return OK
+    except CannotStart as error:
+        print(error, file=sys.stderr)
+        return error.status
+    except RegistryError as error:
+        print(error, file=sys.stderr)
+        return CONFIG
+    except StoreError as error:
+        print(error, file=sys.stderr)
+        return TEMPORARY
+    _announce(app, home, as_json=as_json, first_start=first_start)
+    await stopping.wait()
+    await app.stop()
+    return OK
+
+
+def _announce(app: GatewayApp, home: Path, *, as_json: bool, first_start: bool) -> None:
+    url, problems = app.facts.url, app.facts.reasons()
+    if as_json:
+        print(json.dumps({"event": "ready", "url": url, "link": app.link(), "home": str(home), "pid": os.getpid(), "problems": problems}), flush=True)
+        return
+    lines = [f"openclaw-kernel {app.facts.version} is ready on {url}"]
+    if first_start:
+        lines.append(f"wrote {config_path(home)} with a new token beside it; edit it to add channels and models")
+    lines += [f"problem: {problem}" for problem in problems]
+    lines += ["", f"  open  {app.link()}", "", "the link works once, within 10 minutes; `openclaw-kernel open` prints another. stop with Ctrl+C"]
+    print("\n".join(lines), flush=True)

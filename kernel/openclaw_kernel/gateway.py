@@ -1,0 +1,248 @@
+"""Facts about the running gateway: the service `Gateway`, health, and the hello snapshot."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from orjson import Fragment
+
+from openclaw_config.load import Loaded
+from openclaw_kernel import __version__
+from openclaw_kernel.api.methods import Method
+from openclaw_kernel.api.services import AgentInfo, AgentRuntime, Channels, PluginState, PluginStatus, Providers, Sessions, SessionsSummary
+from openclaw_kernel.logs import log_path, tail
+from openclaw_kernel.presence import PresenceBook
+from openclaw_kernel.protocol.connection import Connection
+from openclaw_kernel.protocol.frames import dumps
+from openclaw_kernel.protocol.handshake import Phase
+from openclaw_kernel.protocol.limits import PROTOCOL_VERSION, Limits
+from openclaw_kernel.protocol.registry import MethodRegistry
+from openclaw_kernel.protocol.scopes import ADVERTISED_EVENTS
+
+ServiceT = TypeVar("ServiceT")
+
+
+class Host(Protocol):
+    """The plugin host as far as facts need it."""
+
+    def statuses(self) -> Sequence[PluginStatus]: ...
+    def problems(self) -> Sequence[str]: ...
+    def settings_models(self) -> Mapping[str, Any]:
+        """Return the JSON Schema of each loaded plugin's section, by config path."""
+        ...
+
+
+class GatewayFacts:
+    """Implements the service `Gateway`; `phase` is set by the app."""
+
+    version = __version__
+
+    def __init__(self, *, loaded: Loaded, home: Path, presence: PresenceBook, limits: Limits, now_ms: Callable[[], int]) -> None:
+        self._loaded = loaded
+        self._home = home
+        self._presence = presence
+        self._limits = limits
+        self._now_ms = now_ms
+        self._started = time.monotonic()
+        self._health: dict[str, Any] = {}
+        self._host: Host | None = None
+        self._registry: MethodRegistry | None = None
+        self._find: Callable[[type[Any]], Any | None] = lambda _kind: None
+        self.boot_id = str(uuid.uuid4())
+        self.started_at_ms = now_ms()
+        self.health_version = 1
+        self.phase = Phase.STARTING
+        self.url = ""
+        self.presence_changed: Callable[[], None] = lambda: None
+
+    def bind(self, *, host: Host, registry: MethodRegistry, find: Callable[[type[Any]], Any | None]) -> None:
+        """Join the facts to the loaded plugins; `find` returns a service or None."""
+        self._host = host
+        self._registry = registry
+        self._find = find
+
+    @property
+    def ready(self) -> bool:
+        """Whether connections are accepted."""
+        return self.phase is Phase.SERVING
+
+    def reasons(self) -> list[str]:
+        """Why it is not ready, or what is degraded, a line each."""
+        lines = [] if self.ready else [f"gateway is {self.phase.value}"]
+        faulty = {PluginState.DEGRADED, PluginState.FAILED, PluginState.UNAVAILABLE}
+        lines += [f"{plugin.kind} {plugin.id} is {plugin.state.value}: {plugin.reason}" for plugin in self.plugins() if plugin.state in faulty]
+        return lines if self._host is None else [*lines, *self._host.problems()]
+
+    def plugins(self) -> Sequence[PluginStatus]:
+        """The state of every installed plugin."""
+        return () if self._host is None else self._host.statuses()
+
+    def methods(self) -> Sequence[Method]:
+        """Every registered method."""
+        return () if self._registry is None else self._registry.all()
+
+    def presence(self) -> Sequence[Mapping[str, Any]]:
+        """Who is here."""
+        return self._presence.entries()
+
+    def presence_json(self) -> bytes:
+        """Who is here, as JSON."""
+        return self._presence.json()
+
+    def record_presence(self, entry: Mapping[str, Any]) -> None:
+        """Take a beacon and tell the clients."""
+        self._presence.beacon(entry)
+        self.presence_changed()
+
+    def health(self) -> Mapping[str, Any]:
+        """The health snapshot, at most a minute old."""
+        return self._health or self.refresh_health()
+
+    def refresh_health(self) -> dict[str, Any]:
+        """Look anew."""
+        begun = time.monotonic()
+        channels = self._find(Channels)
+        ids = [] if channels is None else list(channels.ids())
+        runtime: AgentRuntime | None = self._find(AgentRuntime)
+        sessions: Sessions | None = self._find(Sessions)
+        plugins = self.plugins()
+        summary = _summary(sessions, None)
+        self._health = {
+            "ok": True,
+            "ts": self._now_ms(),
+            "durationMs": int((time.monotonic() - begun) * 1000),
+            "plugins": {
+                "loaded": [plugin.id for plugin in plugins if plugin.state in {PluginState.STARTED, PluginState.DEGRADED}],
+                "errors": [
+                    {"id": plugin.id, "origin": plugin.distribution, "activated": False, "error": plugin.reason or ""}
+                    for plugin in plugins
+                    if plugin.state is PluginState.FAILED
+                ],
+            },
+            "channels": {} if channels is None else {name: {"accounts": [_account(item) for item in channels.status(name)]} for name in ids},
+            "channelOrder": ids,
+            "channelLabels": {} if channels is None else {name: channels.label(name) for name in ids},
+            "heartbeatSeconds": 0,
+            "defaultAgentId": "main" if runtime is None else runtime.default_agent_id(),
+            "agents": [] if runtime is None else [_agent(info, sessions) for info in runtime.agents()],
+            "sessions": summary,
+        }
+        return self._health
+
+    def state_version(self) -> dict[str, int]:
+        """The counters that ride on presence and health events."""
+        return {"presence": self._presence.version, "health": self.health_version}
+
+    def hello(self, connection: Connection) -> bytes:
+        """The hello-ok payload for a connection."""
+        is_admin = "operator.admin" in connection.effective_scopes
+        config = self._loaded.config
+        runtime: AgentRuntime | None = self._find(AgentRuntime)
+        default_agent = "main" if runtime is None else runtime.default_agent_id()
+        providers: Providers | None = self._find(Providers)
+        main_key = config.session.main_key
+        snapshot: dict[str, Any] = {
+            "presence": Fragment(self._presence.json()),
+            "health": self.health(),
+            "stateVersion": self.state_version(),
+            "uptimeMs": int((time.monotonic() - self._started) * 1000),
+            "appliedConfigHash": self._loaded.hash,
+            "sessionDefaults": {
+                "defaultAgentId": default_agent,
+                "mainKey": main_key,
+                "mainSessionKey": f"agent:{default_agent}:{main_key}",
+                "scope": "per-sender",
+                "modelConfigured": bool(providers is not None and providers.models()),
+            },
+        }
+        if is_admin:
+            snapshot |= {"configPath": str(self._loaded.path), "stateDir": str(self._home), "authMode": config.gateway.auth.mode}
+        limits = self._limits
+        hello = {
+            "type": "hello-ok",
+            "protocol": PROTOCOL_VERSION,
+            "server": {"version": self.version, "connId": connection.connection_id, "bootId": self.boot_id},
+            "features": {"methods": () if self._registry is None else self._registry.advertised, "events": ADVERTISED_EVENTS},
+            "snapshot": snapshot,
+            "auth": {"role": connection.role, "scopes": sorted(connection.scopes)},
+            "policy": {
+                "maxPayload": limits.max_payload,
+                "maxBufferedBytes": limits.max_buffered,
+                "tickIntervalMs": limits.tick_interval_ms,
+                "attachments": {"maxBytes": limits.attachment_bytes, "maxImageBytes": limits.attachment_image_bytes},
+            },
+        }
+        return dumps(hello)
+
+    def config_snapshot(self) -> Mapping[str, Any]:
+        """The redacted `config.get` result."""
+        loaded = self._loaded
+        source = loaded.redacted()
+        return {
+            "path": str(loaded.path),
+            "exists": True,
+            "raw": loaded.redacted_text(),
+            "parsed": source,
+            "valid": True,
+            "config": source,
+            "resolved": source,
+            "sourceConfig": source,
+            "runtimeConfig": source,
+            "hash": loaded.hash,
+            "configRevisionHash": loaded.hash,
+            "appliedConfigHash": loaded.hash,
+            "issues": [],
+            "warnings": [],
+            "legacyIssues": [],
+        }
+
+    def config_schema(self) -> Mapping[str, Any]:
+        """JSON Schema of the config with every loaded plugin's section."""
+        schema = type(self._loaded.config).model_json_schema(by_alias=True)
+        sections = {} if self._host is None else dict(self._host.settings_models())
+        return {
+            "schema": schema | {"x-openclaw-sections": json.loads(json.dumps(sections))},
+            "uiHints": {},
+            "version": self.version,
+            "generatedAt": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+    def tail_log(self, *, cursor: int | None, limit: int, max_bytes: int) -> Mapping[str, Any]:
+        """The newest lines of the log file."""
+        return tail(log_path(self._home), cursor=cursor, limit=limit, max_bytes=max_bytes)
+
+    def describe_owner(self) -> dict[str, Any]:
+        """What the lock file says of this process."""
+        return {"pid": os.getpid(), "url": self.url, "version": self.version, "startedAtMs": self.started_at_ms}
+
+
+def _summary(sessions: Sessions | None, agent_id: str | None) -> dict[str, Any]:
+    summary = SessionsSummary(path="", count=0, recent=()) if sessions is None else sessions.summary(agent_id)
+    return {"path": summary.path, "count": summary.count, "recent": list(summary.recent)}
+
+
+def _agent(info: AgentInfo, sessions: Sessions | None) -> dict[str, Any]:
+    heartbeat = {"enabled": False, "every": "off", "everyMs": None, "prompt": "", "target": "none", "ackMaxChars": 0}
+    row = {"agentId": info.id, "name": info.name, "isDefault": info.is_default, "heartbeat": heartbeat}
+    return row | {"sessions": _summary(sessions, info.id)}
+
+
+def _account(status: Any) -> dict[str, Any]:
+    row = {
+        "accountId": status.account_id,
+        "enabled": status.enabled,
+        "configured": status.configured,
+        "running": status.running,
+        "connected": status.connected,
+        "lastError": status.last_error,
+        "lastInboundAt": status.last_inbound_at,
+        "lastOutboundAt": status.last_outbound_at,
+    }
+    return {key: value for key, value in row.items() if value is not None}
