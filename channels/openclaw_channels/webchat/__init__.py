@@ -1,0 +1,1 @@
+"""The channel of WebSocket clients, and the chat page."""

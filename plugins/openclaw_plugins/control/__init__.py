@@ -1,0 +1,1 @@
+"""The control methods: what operators and their tools ask of a running gateway."""

@@ -1,0 +1,192 @@
+"""The control methods; everything they tell comes from the kernel's services."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openclaw_kernel.api import (
+    Access,
+    Call,
+    Channels,
+    Commands,
+    Encoded,
+    Gateway,
+    InvalidRequest,
+    PluginContext,
+    Scope,
+    rpc,
+)
+from openclaw_plugins.control import wire
+
+DEFAULT_ACCOUNT = "default"
+
+
+class SystemMethods:
+    """Health, status, presence and the log."""
+
+    def __init__(self, context: PluginContext) -> None:
+        self._context = context
+
+    @property
+    def _gateway(self) -> Gateway:
+        return self._context.service(Gateway)  # type: ignore[type-abstract]
+
+    @rpc("health", scope=Access.ANYONE, params=wire.HealthParams, result=dict[str, Any])
+    def health(self, _call: Call, _params: wire.HealthParams) -> dict[str, Any]:
+        """Tell the state of channels, agents and sessions, at most a minute old."""
+        return dict(self._gateway.health())
+
+    @rpc("status", scope=Scope.READ, params=wire.StatusParams, result=wire.StatusResult)
+    def status(self, _call: Call, _params: wire.StatusParams) -> dict[str, Any]:
+        """Summarise the gateway for people: version, plugins with their states, channels, agents, sessions."""
+        gateway, health = self._gateway, self._gateway.health()
+        return {
+            "version": gateway.version,
+            "bootId": gateway.boot_id,
+            "uptimeMs": self._context.now_ms() - gateway.started_at_ms,
+            "url": gateway.url,
+            "ready": gateway.ready,
+            "reasons": list(gateway.reasons()),
+            "plugins": [
+                {
+                    "id": plugin.id,
+                    "kind": plugin.kind,
+                    "version": plugin.version,
+                    "distribution": plugin.distribution,
+                    "state": plugin.state.value,
+                    "reason": plugin.reason,
+                    "sinceMs": plugin.since_ms,
+                }
+                for plugin in gateway.plugins()
+            ],
+            "channels": health["channels"],
+            "agents": health["agents"],
+            "sessions": health["sessions"],
+            "connections": max(0, len(gateway.presence()) - 1),
+        }
+
+    @rpc("system-presence", scope=Scope.READ, result=list[dict[str, Any]])
+    def presence(self, _call: Call) -> Encoded:
+        """List who is here: the gateway, its clients, and beacons of the last five minutes."""
+        return Encoded(self._gateway.presence_json())
+
+    @rpc("system-event", scope=Scope.ADMIN, params=wire.SystemEventParams, result=wire.Ok)
+    def system_event(self, _call: Call, params: wire.SystemEventParams) -> dict[str, Any]:
+        """Record a beacon for the presence list; it expires after five minutes."""
+        self._gateway.record_presence(params.model_dump(by_alias=True, exclude_none=True))
+        return {"ok": True}
+
+    @rpc("logs.tail", scope=Scope.READ, params=wire.LogsTailParams, result=wire.LogsTailResult)
+    def tail(self, _call: Call, params: wire.LogsTailParams) -> dict[str, Any]:
+        """Return the newest lines of the log, or those after a cursor."""
+        return dict(self._gateway.tail_log(cursor=params.cursor, limit=params.limit, max_bytes=params.max_bytes))
+
+
+class ConfigMethods:
+    """Reading the configuration."""
+
+    def __init__(self, context: PluginContext) -> None:
+        self._context = context
+
+    @rpc("config.get", scope=Scope.READ, params=wire.Nothing, result=dict[str, Any])
+    def get(self, _call: Call, _params: wire.Nothing) -> dict[str, Any]:
+        """Return the config with every secret redacted, and the hash of its file."""
+        return dict(self._context.service(Gateway).config_snapshot())  # type: ignore[type-abstract]
+
+    @rpc("config.schema", scope=Scope.READ, params=wire.Nothing, result=wire.ConfigSchemaResult)
+    def schema(self, _call: Call, _params: wire.Nothing) -> dict[str, Any]:
+        """Return the JSON Schema of the config with the sections of the loaded plugins."""
+        return dict(self._context.service(Gateway).config_schema())  # type: ignore[type-abstract]
+
+
+class ChannelMethods:
+    """Channels and chat commands."""
+
+    def __init__(self, context: PluginContext) -> None:
+        self._context = context
+
+    @property
+    def _channels(self) -> Channels:
+        return self._context.service(Channels)  # type: ignore[type-abstract]
+
+    @rpc("channels.status", scope=Scope.READ, params=wire.ChannelsStatusParams, result=wire.ChannelsStatusResult)
+    def status(self, _call: Call, params: wire.ChannelsStatusParams) -> dict[str, Any]:
+        """Tell the state of every account of every channel."""
+        channels = self._channels
+        ids = list(channels.ids())
+        if params.channel is not None:
+            if params.channel not in ids:
+                raise unknown_channel(params.channel, ids)
+            ids = [params.channel]
+        accounts = {name: [_account(item) for item in channels.status(name)] for name in ids}
+        return {
+            "ts": self._context.now_ms(),
+            "channelOrder": ids,
+            "channelLabels": {name: channels.label(name) for name in ids},
+            "channels": {name: _channel(rows) for name, rows in accounts.items()},
+            "channelAccounts": accounts,
+            "channelDefaultAccountId": {name: _default_account(rows) for name, rows in accounts.items()},
+        }
+
+    @rpc("channels.start", scope=Scope.ADMIN, params=wire.ChannelParams, result=wire.ChannelStarted)
+    async def start(self, _call: Call, params: wire.ChannelParams) -> dict[str, Any]:
+        """Start a channel that was stopped or failed."""
+        started = await self._channels.start(params.channel)
+        outcome = "started" if started else "already-running"
+        return {"channel": params.channel, "accountId": params.account_id or DEFAULT_ACCOUNT, "started": started, "outcome": outcome}
+
+    @rpc("channels.stop", scope=Scope.ADMIN, params=wire.ChannelParams, result=wire.ChannelStopped)
+    async def stop(self, _call: Call, params: wire.ChannelParams) -> dict[str, Any]:
+        """Stop a channel until it is started again."""
+        stopped = await self._channels.stop(params.channel)
+        return {"channel": params.channel, "accountId": params.account_id or DEFAULT_ACCOUNT, "stopped": stopped}
+
+    @rpc("commands.list", scope=Scope.READ, params=wire.CommandsListParams, result=wire.CommandsListResult)
+    def commands(self, _call: Call, _params: wire.CommandsListParams) -> dict[str, Any]:
+        """List the chat commands that work on every channel."""
+        rows = [
+            {
+                "name": command.name,
+                "description": command.description,
+                "source": "native",
+                "scope": "both",
+                "acceptsArgs": command.accepts_arguments,
+                "textAliases": [f"/{command.name}", *command.aliases][:20],
+            }
+            for command in self._context.service(Commands).all()  # type: ignore[type-abstract]
+        ]
+        return {"commands": rows}
+
+
+def unknown_channel(channel: str, known: list[str]) -> InvalidRequest:
+    """The error for a channel that does not run here."""
+    return InvalidRequest(f"unknown channel {channel!r}; known: {', '.join(known) or 'none'}")
+
+
+def _account(status: Any) -> dict[str, Any]:
+    row = {
+        "accountId": status.account_id,
+        "enabled": status.enabled,
+        "configured": status.configured,
+        "linked": status.configured,
+        "running": status.running,
+        "connected": status.connected,
+        "lastError": status.last_error,
+        "lastInboundAt": status.last_inbound_at,
+        "lastOutboundAt": status.last_outbound_at,
+        "detail": status.detail,
+    }
+    return {key: value for key, value in row.items() if value is not None}
+
+
+def _channel(accounts: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "configured": any(account["configured"] for account in accounts),
+        "running": any(account["running"] for account in accounts),
+        "connected": any(account["connected"] for account in accounts),
+    }
+
+
+def _default_account(accounts: list[dict[str, Any]]) -> str:
+    names = [str(account["accountId"]) for account in accounts]
+    return DEFAULT_ACCOUNT if DEFAULT_ACCOUNT in names or not names else names[0]

@@ -1,0 +1,23 @@
+"""The control plugin."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from openclaw_kernel.api import PluginContext, Registrar, hookimpl
+from openclaw_plugins.control.methods import ChannelMethods, ConfigMethods, SystemMethods
+
+
+class ControlPlugin:
+    """Registers the control methods."""
+
+    settings: ClassVar[None] = None
+
+    def __init__(self, context: PluginContext) -> None:
+        self._context = context
+
+    @hookimpl
+    def openclaw_register_methods(self, registrar: Registrar) -> None:
+        """Register health, status, presence, config, channels, commands and log."""
+        for owner in (SystemMethods(self._context), ConfigMethods(self._context), ChannelMethods(self._context)):
+            registrar.add_methods(owner)

@@ -1,0 +1,157 @@
+"""Params and results of the control methods."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
+from typing_extensions import NotRequired, TypedDict
+
+from openclaw_kernel.api import Params
+
+NonEmpty = Annotated[str, StringConstraints(min_length=1)]
+
+
+class Nothing(Params):
+    """No params."""
+
+
+class SystemEventParams(Params):
+    """A beacon: what somebody says of itself for the presence list."""
+
+    text: NonEmpty
+    host: str | None = None
+    ip: str | None = None
+    version: str | None = None
+    platform: str | None = None
+    device_family: str | None = None
+    model_identifier: str | None = None
+    time_zone: str | None = None
+    mode: str | None = None
+    last_input_seconds: Annotated[int, Field(ge=0)] | None = None
+    reason: str | None = None
+    tags: list[str] | None = None
+    device_id: str | None = None
+    roles: list[str] | None = None
+    scopes: list[str] | None = None
+    instance_id: str | None = None
+
+
+class HealthParams(Params):
+    """`probe` asks for a fresh look; every answer is at most a minute old anyway."""
+
+    probe: bool = False
+    timeout_ms: Annotated[int, Field(ge=0)] | None = None
+
+
+class StatusParams(Params):
+    """`probe` is accepted for the reference's clients."""
+
+    probe: bool = False
+    timeout_ms: Annotated[int, Field(ge=0)] | None = None
+    include_channel_summary: bool = True
+
+
+class ChannelsStatusParams(Params):
+    """Which channels, and whether to probe."""
+
+    probe: bool = False
+    timeout_ms: Annotated[int, Field(ge=0)] | None = None
+    channel: NonEmpty | None = None
+
+
+class ChannelParams(Params):
+    """A channel by id; accounts of one channel start and stop together."""
+
+    channel: NonEmpty
+    account_id: str | None = None
+
+
+class CommandsListParams(Params):
+    """Filters of `commands.list`."""
+
+    session_key: NonEmpty | None = None
+    agent_id: NonEmpty | None = None
+    provider: NonEmpty | None = None
+    scope: Literal["text", "native", "both"] | None = None
+    include_args: bool = False
+
+
+class LogsTailParams(Params):
+    """`cursor` is a byte offset from an earlier answer."""
+
+    cursor: Annotated[int, Field(ge=0)] | None = None
+    limit: Annotated[int, Field(ge=1, le=5000)] = 500
+    max_bytes: Annotated[int, Field(ge=1, le=1_000_000)] = 250_000
+
+
+class Ok(TypedDict):
+    ok: Literal[True]
+
+
+class StatusResult(TypedDict):
+    """An open summary."""
+
+    version: str
+    bootId: str
+    uptimeMs: int
+    url: str
+    ready: bool
+    reasons: list[str]
+    plugins: list[dict[str, Any]]
+    channels: dict[str, Any]
+    agents: list[dict[str, Any]]
+    sessions: dict[str, Any]
+    connections: int
+
+
+class ChannelsStatusResult(TypedDict):
+    ts: int
+    channelOrder: list[str]
+    channelLabels: dict[str, str]
+    channels: dict[str, Any]
+    channelAccounts: dict[str, list[dict[str, Any]]]
+    channelDefaultAccountId: dict[str, str]
+
+
+class ChannelStarted(TypedDict):
+    channel: str
+    accountId: str
+    started: bool
+    outcome: str
+
+
+class ChannelStopped(TypedDict):
+    channel: str
+    accountId: str
+    stopped: bool
+
+
+class CommandRow(TypedDict):
+    name: str
+    description: str
+    source: Literal["native", "skill", "plugin"]
+    scope: Literal["text", "native", "both"]
+    acceptsArgs: bool
+    textAliases: NotRequired[list[str]]
+
+
+class CommandsListResult(TypedDict):
+    commands: list[CommandRow]
+
+
+class LogsTailResult(TypedDict):
+    file: str
+    cursor: int
+    size: int
+    lines: list[str]
+    truncated: NotRequired[bool]
+    reset: NotRequired[bool]
+    skippedBytes: NotRequired[int]
+
+
+class ConfigSchemaResult(TypedDict):
+    schema: dict[str, Any]
+    uiHints: dict[str, Any]
+    version: str
+    generatedAt: str
