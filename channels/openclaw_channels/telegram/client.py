@@ -21,6 +21,7 @@ from telegram.error import (
     TimedOut,
 )
 from telegram.request import BaseRequest, HTTPXRequest, RequestData
+from typing_extensions import override
 
 from openclaw_channels.telegram.settings import AccountSettings
 
