@@ -17,23 +17,20 @@ import json
 import os
 import re
 import signal
-import socket
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import aiohttp
 import pytest
 
 from tests.support.ws_client import Identity, WsClient, connect
 
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0
-PROBE_INTERVAL_SECONDS = 0.02
+CHILD_SECONDS = 5.0
 LONGEST_LINE_BYTES = 1024 * 1024
 TOKEN = "test-token-0123456789abcdef"
 
@@ -49,18 +46,10 @@ class GatewayFailed(AssertionError):
     """The gateway did not start, ended by itself, or ended badly; the text has the end of its output."""
 
 
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def base_config(port: int) -> dict[str, Any]:
-    """One token, the echo model, nothing else."""
+def base_config() -> dict[str, Any]:
+    """A port the system chooses, one token, the echo model, nothing else."""
     return {
-        "gateway": {"port": port, "auth": {"mode": "token", "token": TOKEN}},
+        "gateway": {"port": 0, "auth": {"mode": "token", "token": TOKEN}},
         "models": {"providers": {"echo": {}}},
     }
 
@@ -101,24 +90,31 @@ class RunningGateway:
         """Describe a gateway; `start` runs it, and may run it again after `stop` or `kill`."""
         self.home = home
         self.config = dict(config)
-        self.port: int = self.config["gateway"]["port"]
+        self.ready: Mapping[str, Any] = {}
+        """What it said when it was ready: url, link, home, pid, problems."""
         self.lines: list[Line] = []
         self._arguments = list(arguments)
         self._env = dict(env)
         self._process: asyncio.subprocess.Process | None = None
         self._readers: list[asyncio.Task[None]] = []
+        self._open_streams = 0
         self._changed = asyncio.Condition()
         self._expected: list[re.Pattern[str]] = []
 
     @property
     def url(self) -> str:
-        """Where its HTTP is."""
-        return f"http://127.0.0.1:{self.port}"
+        """Where its HTTP is, as it said itself."""
+        return str(self.ready["url"])
 
     @property
     def ws_url(self) -> str:
         """Where its WebSocket is."""
-        return f"ws://127.0.0.1:{self.port}/"
+        return self.url.replace("http", "ws", 1) + "/"
+
+    @property
+    def link(self) -> str:
+        """What it printed for a person to open."""
+        return str(self.ready["link"])
 
     @property
     def token(self) -> str:
@@ -158,6 +154,7 @@ class RunningGateway:
             *command,
             *self._arguments,
             env={**inherited, "HOME": str(self.home), **self._env},
+            start_new_session=True,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -165,6 +162,7 @@ class RunningGateway:
         )
         assert self._process.stdout is not None
         assert self._process.stderr is not None
+        self._open_streams = 2
         self._readers = [
             asyncio.create_task(self._read("stdout", self._process.stdout)),
             asyncio.create_task(self._read("stderr", self._process.stderr)),
@@ -176,17 +174,17 @@ class RunningGateway:
         Raises:
             GatewayFailed: it ended, or was not ready in time.
         """
+        self._keep_port()
+        self.ready = {}
         await self.spawn()
-        end = time.monotonic() + deadline
-        async with aiohttp.ClientSession() as http:
-            while not await self._is_ready(http):
-                if not self.is_running:
-                    await asyncio.gather(*self._readers)
-                    raise GatewayFailed(f"the gateway ended with {self.process.returncode}:\n{self.tail()}")
-                if time.monotonic() > end:
-                    await self.kill()
-                    raise GatewayFailed(f"the gateway was not ready in {deadline} s:\n{self.tail()}")
-                await asyncio.sleep(PROBE_INTERVAL_SECONDS)
+        try:
+            async with asyncio.timeout(deadline), self._changed:
+                await self._changed.wait_for(lambda: self.ready or not self._open_streams)
+        except TimeoutError:
+            await self.kill()
+            raise GatewayFailed(f"the gateway was not ready in {deadline} s:\n{self.tail()}") from None
+        if not self.ready:
+            raise GatewayFailed(f"the gateway ended with {await self.process.wait()}:\n{self.tail()}")
 
     async def wait_ended(self, *, deadline: float = START_SECONDS) -> int:
         """Wait until it ends by itself; its exit status.
@@ -200,7 +198,8 @@ class RunningGateway:
         except TimeoutError:
             await self.kill()
             raise GatewayFailed(f"the gateway did not end in {deadline} s:\n{self.tail()}") from None
-        await asyncio.gather(*self._readers)
+        if not await self._output_ends():
+            raise GatewayFailed(f"a child of the gateway outlived it by {CHILD_SECONDS} s:\n{self.tail()}")
         return status
 
     async def stop(self, *, deadline: float = STOP_SECONDS) -> None:
@@ -217,11 +216,18 @@ class RunningGateway:
         self.assert_no_errors()
 
     async def kill(self) -> None:
-        """End it at once, as a crash would."""
+        """End it at once, as a crash would; its children are left to notice."""
         if self.is_running:
             self.process.kill()
             await self.process.wait()
-        await asyncio.gather(*self._readers)
+        await self._output_ends()
+
+    async def sweep(self) -> None:
+        """Leave nothing of it behind: the process, and whatever is left of its process group."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            await self.kill()
 
     def connect(self, *, identity: Identity | None = None, token: str | None = None) -> AbstractAsyncContextManager[WsClient]:
         """A client that has shaken hands, with the shared token unless another is given."""
@@ -262,26 +268,43 @@ class RunningGateway:
         """The end of what it wrote."""
         return "\n".join(f"{line.stream}: {line.text}" for line in self.lines[-count:]) or "(it wrote nothing)"
 
+    def _keep_port(self) -> None:
+        # Clients of a gateway that is started again find it where it was.
+        if self.ready and not self.config["gateway"]["port"]:
+            port = int(self.url.rpartition(":")[2].partition("/")[0])
+            self.write_config(merge(self.config, {"gateway": {"port": port}}))
+
+    async def _output_ends(self) -> bool:
+        """Whether nobody holds the output open any more; a child of the gateway would."""
+        if self._readers:
+            _, pending = await asyncio.wait(self._readers, timeout=CHILD_SECONDS)
+            for reader in pending:
+                reader.cancel()
+            return not pending
+        return True
+
     def _is_expected(self, line: Line) -> bool:
         return any(pattern.search(line.text) for pattern in self._expected)
 
-    async def _is_ready(self, http: aiohttp.ClientSession) -> bool:
-        try:
-            async with http.get(f"{self.url}/readyz") as answer:
-                return answer.status == 200
-        except aiohttp.ClientError:
-            return False
-
     async def _read(self, name: str, stream: asyncio.StreamReader) -> None:
         async for raw in stream:
-            text = raw.decode("utf-8", errors="replace").rstrip("\n")
-            try:
-                record = json.loads(text)
-            except ValueError:
-                record = {}
+            line = _parse(name, raw.decode("utf-8", errors="replace").rstrip("\n"))
             async with self._changed:
-                self.lines.append(Line(name, text, record if isinstance(record, dict) else {}))
+                self.lines.append(line)
+                if line.record.get("event") == "ready":
+                    self.ready = line.record
                 self._changed.notify_all()
+        async with self._changed:
+            self._open_streams -= 1
+            self._changed.notify_all()
+
+
+def _parse(stream: str, text: str) -> Line:
+    try:
+        record = json.loads(text)
+    except ValueError:
+        record = None
+    return Line(stream, text, record if isinstance(record, dict) else {})
 
 
 class StartGateway(Protocol):
@@ -303,6 +326,7 @@ class StartGateway(Protocol):
 async def start_gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[StartGateway]:
     """Start gateways; all that still run at the end of the test are stopped and checked."""
     started: list[RunningGateway] = []
+    swept: list[RunningGateway] = []
 
     async def start(
         config: Mapping[str, Any] | None = None,
@@ -312,12 +336,13 @@ async def start_gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterat
         env: Mapping[str, str] | None = None,
         wait: bool = True,
     ) -> RunningGateway:
-        merged = merge(base_config(free_port()), config or {})
+        merged = merge(base_config(), config or {})
         folder = home or tmp_path_factory.mktemp("home") / "state"
         gateway = RunningGateway(folder, merged, arguments=arguments, env=env or {})
         gateway.write_config(merged)
-        started.append(gateway)
+        swept.append(gateway)
         await (gateway.start() if wait else gateway.spawn())
+        started.append(gateway)
         return gateway
 
     try:
@@ -325,8 +350,8 @@ async def start_gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterat
         for gateway in reversed(started):
             await gateway.stop()
     finally:
-        for gateway in started:
-            await gateway.kill()
+        for gateway in swept:
+            await gateway.sweep()
 
 
 @pytest.fixture
