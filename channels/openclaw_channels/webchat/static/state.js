@@ -230,7 +230,7 @@ function foldChat(state, payload) {
   if (payload.state === 'delta') {
     if (payload.seq <= run.seq) return state;
     const text = message ? textOf(message) : payload.replace ? payload.deltaText ?? '' : run.text + (payload.deltaText ?? '');
-    return setLive(setRun(state, runId, { seq: payload.seq ?? run.seq }), runId, text, 'streaming');
+    return setLive(setRun(state, runId, { seq: payload.seq ?? run.seq, ...(payload.replace ? { frozen: '' } : {}) }), runId, text, 'streaming');
   }
   if (!TERMINAL.has(payload.state)) return setRun(state, runId, {});
   return endRun(state, payload, run);

@@ -53,6 +53,14 @@ test('a final that holds only the last words leaves the earlier ones', () => {
   assert.deepEqual(outline(state), [['assistant', 'First.', 'done'], ['tool', 'x', 'error'], ['assistant', 'Second.', 'done']]);
 });
 
+test('a message that begins anew after a step is shown whole, even if it begins like the one before', () => {
+  const state = fold([
+    delta('Again.', 1), tool({ phase: 'start', name: 'x', toolCallId: 't' }), tool({ phase: 'result', toolCallId: 't', result: 'y' }),
+    chat('delta', { seq: 2, replace: true, deltaText: 'Again. And more.', message: words('Again. And more.') }), final('Again. And more.'),
+  ]);
+  assert.deepEqual(outline(state).map(([, text]) => text), ['Again.', 'x', 'Again. And more.']);
+});
+
 test('the agent is thinking until something moves, and again between steps', () => {
   const waiting = fold([compose('r1', 'hi'), accepted('r1')]);
   assert.ok(isThinking(waiting));
