@@ -82,7 +82,7 @@ def install_npm(folder: Path) -> None:
     stamp = folder / "node_modules" / ".installed"
     if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return
-    print(f"installing the npm packages of {folder.relative_to(TESTS.parent)}", flush=True)
+    print(f"installing the npm packages of {folder.name}", flush=True)
     # No package's own script runs: what we use are plain modules and programs.
     command = [npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
     run(command, cwd=folder, seconds=NPM_SECONDS)
