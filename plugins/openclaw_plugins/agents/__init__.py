@@ -1,0 +1,1 @@
+"""The agents: workspaces, prompt, history and the loop of model and tools."""
