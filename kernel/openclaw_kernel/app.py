@@ -20,6 +20,7 @@ from openclaw_kernel.bus import EventBus
 from openclaw_kernel.gateway import GatewayFacts
 from openclaw_kernel.host import PluginHost
 from openclaw_kernel.host.discovery import discover
+from openclaw_kernel.host.guard import PluginFault
 from openclaw_kernel.host.loader import load_driver
 from openclaw_kernel.http import Handler, Probes, build_application
 from openclaw_kernel.lock import StateLock
@@ -175,7 +176,7 @@ class GatewayApp:
         )
         base_path = config.control_ui.base_path
         application = build_application(
-            base_path=base_path, upgrade=self.wire.server.handle, probes=probes, routes=self.host.registry.routes, guard=_fence
+            base_path=base_path, upgrade=self.wire.server.handle, probes=probes, routes=self.host.registry.routes, guard=self._fence
         )
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
@@ -288,22 +289,22 @@ class GatewayApp:
         if hung:
             logger.warning("did not end in time: %s", ", ".join(hung))
 
+    def _fence(self, owner: str, handler: Handler) -> Handler:
+        async def fenced(request: web.Request) -> web.StreamResponse:
+            try:
+                return await self.host.guard.run(owner, f"route {request.method} {request.path}", lambda: handler(request), None)
+            except PluginFault as fault:
+                if isinstance(fault.error, web.HTTPException | ConnectionError):
+                    raise fault.error from None
+                logger.error("%s", fault, exc_info=fault.error)  # noqa: TRY400 - the plugin's traceback, not the guard's
+                body = {"ok": False, "error": {"type": "internal", "message": f"plugin {owner} failed; the log has the details"}}
+                return web.json_response(body, status=500)
+
+        return fenced
+
     def plugins(self) -> Sequence[PluginStatus]:
         """The state of every installed plugin."""
         return self.host.statuses()
-
-
-def _fence(owner: str, handler: Handler) -> Handler:
-    async def fenced(request: web.Request) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except (web.HTTPException, ConnectionError):
-            raise
-        except Exception:  # a fault of a plugin's route is that plugin's; the caller is told no more than that
-            logger.exception("route %s %s of plugin %s failed", request.method, request.path, owner)
-            return web.json_response({"ok": False, "error": {"type": "internal", "message": f"plugin {owner} failed; see the log"}}, status=500)
-
-    return fenced
 
 
 def _task_failed(name: str, error: BaseException) -> None:

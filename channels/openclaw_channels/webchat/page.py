@@ -47,7 +47,7 @@ class PageRoutes:
 
     @property
     def _access(self) -> PageAccess:
-        return self._context.service(PageAccess)  # type: ignore[type-abstract]
+        return self._context.service(PageAccess)
 
     async def _index(self, _request: web.Request) -> web.Response:
         return self._respond("index.html")
@@ -104,7 +104,7 @@ class PageRoutes:
     def link(self, _call: Call, _params: LinkParams) -> dict[str, Any]:
         """Make a link that opens the chat page once, within ten minutes."""
         code, expires = self._access.mint_code()
-        url = self._context.service(Gateway).url  # type: ignore[type-abstract]
+        url = self._context.service(Gateway).url
         return {"url": f"{url}/#code={code}", "expiresAtMs": expires}
 
 

@@ -29,7 +29,7 @@ class SystemMethods:
 
     @property
     def _gateway(self) -> Gateway:
-        return self._context.service(Gateway)  # type: ignore[type-abstract]
+        return self._context.service(Gateway)
 
     @rpc("health", scope=Access.ANYONE, params=wire.HealthParams, result=dict[str, Any])
     def health(self, _call: Call, _params: wire.HealthParams) -> dict[str, Any]:
@@ -91,12 +91,12 @@ class ConfigMethods:
     @rpc("config.get", scope=Scope.READ, params=wire.Nothing, result=dict[str, Any])
     def get(self, _call: Call, _params: wire.Nothing) -> dict[str, Any]:
         """Return the config with every secret redacted, and the hash of its file."""
-        return dict(self._context.service(Gateway).config_snapshot())  # type: ignore[type-abstract]
+        return dict(self._context.service(Gateway).config_snapshot())
 
     @rpc("config.schema", scope=Scope.READ, params=wire.Nothing, result=wire.ConfigSchemaResult)
     def schema(self, _call: Call, _params: wire.Nothing) -> dict[str, Any]:
         """Return the JSON Schema of the config with the sections of the loaded plugins."""
-        return dict(self._context.service(Gateway).config_schema())  # type: ignore[type-abstract]
+        return dict(self._context.service(Gateway).config_schema())
 
 
 class ChannelMethods:
@@ -107,7 +107,7 @@ class ChannelMethods:
 
     @property
     def _channels(self) -> Channels:
-        return self._context.service(Channels)  # type: ignore[type-abstract]
+        return self._context.service(Channels)
 
     @rpc("channels.status", scope=Scope.READ, params=wire.ChannelsStatusParams, result=wire.ChannelsStatusResult)
     def status(self, _call: Call, params: wire.ChannelsStatusParams) -> dict[str, Any]:
@@ -153,7 +153,7 @@ class ChannelMethods:
                 "acceptsArgs": command.accepts_arguments,
                 "textAliases": [f"/{command.name}", *command.aliases][:20],
             }
-            for command in self._context.service(Commands).all()  # type: ignore[type-abstract]
+            for command in self._context.service(Commands).all()
         ]
         return {"commands": rows}
 
