@@ -71,9 +71,7 @@ class WriterConnection(sqlite3.Connection):
         if self.in_transaction:
             self.execute(_UNDO)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> Literal[False]:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> Literal[False]:
         if kind is not None:
             self.rollback()
         return False

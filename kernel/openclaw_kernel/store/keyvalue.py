@@ -9,9 +9,7 @@ from openclaw_kernel.api.store import Store
 
 VALUE_LIMIT_BYTES: Final = 64 * 1024
 
-_PUT: Final = (
-    "INSERT INTO kernel_key_value VALUES (?, ?, ?) ON CONFLICT (owner, key) DO UPDATE SET value = excluded.value"
-)
+_PUT: Final = "INSERT INTO kernel_key_value VALUES (?, ?, ?) ON CONFLICT (owner, key) DO UPDATE SET value = excluded.value"
 _REMOVE: Final = "DELETE FROM kernel_key_value WHERE owner = ? AND key = ?"
 
 

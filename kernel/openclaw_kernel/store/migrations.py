@@ -60,9 +60,7 @@ def table_prefix(owner: str) -> str:
 def _pending(owner: str, steps: Sequence[Migration], applied: Mapping[int, str]) -> list[Migration]:
     numbers = [step.number for step in steps]
     if numbers != list(range(1, len(steps) + 1)):
-        raise MigrationRefused(
-            f"{owner}: its migrations are numbered {numbers}; number them from 1 without holes, in order"
-        )
+        raise MigrationRefused(f"{owner}: its migrations are numbered {numbers}; number them from 1 without holes, in order")
     newest = max(applied, default=0)
     if newest > len(steps):
         raise DatabaseNewer(

@@ -82,9 +82,7 @@ class SqliteStore:
         try:
             writer = open_writer(self.path)
         except OSError as error:
-            raise StoreUnreachable(
-                f"{self.path}: {error.strerror}; make the file and its folder ours and writable"
-            ) from error
+            raise StoreUnreachable(f"{self.path}: {error.strerror}; make the file and its folder ours and writable") from error
         except sqlite3.Error as error:
             raise self._named(error) from error
         try:

@@ -1,0 +1,152 @@
+"""One started thing of a plugin (unit, provider or channel): start, back-off, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final, Literal, Protocol
+
+from openclaw_kernel.api.errors import ConfigRejected, NotReady
+from openclaw_kernel.host.guard import Guard, PluginFault
+from openclaw_kernel.host.timing import Timing
+from openclaw_kernel.tasks import TaskOwner
+
+logger: Final = logging.getLogger(__name__)
+
+
+class ComponentState(StrEnum):
+    IDLE = "idle"
+    STARTING = "starting"
+    RUNNING = "running"
+    WAITING = "waiting"
+    """It said `NotReady` and is tried again."""
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class Startable(Protocol):
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+ComponentKind = Literal["unit", "provider", "channel"]
+
+
+class Component:
+    """Drives one thing. Start and stop never overlap; `changed` is called after each change of `state`."""
+
+    def __init__(
+        self,
+        *,
+        plugin_id: str,
+        kind: ComponentKind,
+        name: str,
+        item: Startable,
+        guard: Guard,
+        tasks: TaskOwner,
+        timing: Timing,
+        changed: Callable[[], None],
+    ) -> None:
+        self.plugin_id = plugin_id
+        self.kind = kind
+        self.name = name
+        self.item = item
+        self.state = ComponentState.IDLE
+        self.reason: str | None = None
+        self._guard = guard
+        self._tasks = tasks
+        self._timing = timing
+        self._changed = changed
+        self._lock = asyncio.Lock()
+        self._retry: asyncio.Task[None] | None = None
+        self._final = False
+
+    @property
+    def label(self) -> str:
+        """`channel telegram`."""
+        return f"{self.kind} {self.name}"
+
+    async def start(self) -> None:
+        """Make the first attempt; further ones follow by themselves."""
+        async with self._lock:
+            if self.state is ComponentState.RUNNING:
+                return
+            self._forget_retry()
+            if not await self._attempt() and self._may_retry(failures=1):
+                self._retry = self._tasks.spawn(f"retry {self.label}", self._keep_trying())
+
+    async def stop(self, deadline: float) -> PluginFault | None:
+        """Stop it, also where it never started well; return the fault, where it raised or hung."""
+        self._forget_retry()
+        async with self._lock:
+            if self.state in {ComponentState.IDLE, ComponentState.STOPPED}:
+                self._become(ComponentState.STOPPED)
+                return None
+            fault = await self._stop_item(deadline)
+            self._become(ComponentState.STOPPED, fault.reason if fault is not None else None)
+            return fault
+
+    async def _attempt(self) -> bool:
+        self._become(ComponentState.STARTING, self.reason)
+        what = f"start of {self.label}"
+        try:
+            await self._guard.run(self.plugin_id, what, self.item.start, self._timing.call)
+        except PluginFault as fault:
+            await self._after_failure(fault)
+            return False
+        except asyncio.CancelledError:
+            self._become(ComponentState.FAILED, f"{what} was broken off; the gateway is stopping")
+            raise
+        self._become(ComponentState.RUNNING)
+        return True
+
+    async def _after_failure(self, fault: PluginFault) -> None:
+        logger.warning("%s", fault, exc_info=fault.error if not _is_answer(fault) else None)
+        stopped = await self._stop_item(self._timing.call)
+        if stopped is not None:
+            logger.warning("%s", stopped)
+        if isinstance(fault.error, NotReady):
+            self._become(ComponentState.WAITING, f"{self.label} is not ready: {fault.error}")
+        elif isinstance(fault.error, ConfigRejected):
+            self._become(ComponentState.FAILED, str(fault.error))
+        else:
+            self._become(ComponentState.FAILED, fault.reason)
+        self._final = isinstance(fault.error, ConfigRejected)
+
+    def _may_retry(self, failures: int) -> bool:
+        return self.state is ComponentState.WAITING or (not self._final and failures <= self._timing.attempts)
+
+    async def _keep_trying(self) -> None:
+        delay = self._timing.backoff_first
+        failures = 1
+        while self._may_retry(failures):
+            # Half to the whole of the delay, so that what failed together does not come back together.
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # no secret is made of it
+            delay = min(delay * 2, self._timing.backoff_ceiling)
+            async with self._lock:
+                if await self._attempt():
+                    return
+            failures += self.state is ComponentState.FAILED
+
+    async def _stop_item(self, deadline: float) -> PluginFault | None:
+        try:
+            await self._guard.run(self.plugin_id, f"stop of {self.label}", self.item.stop, deadline)
+        except PluginFault as fault:
+            return fault
+        return None
+
+    def _forget_retry(self) -> None:
+        if self._retry is not None and self._retry is not asyncio.current_task():
+            self._retry.cancel()
+        self._retry = None
+
+    def _become(self, state: ComponentState, reason: str | None = None) -> None:
+        self.state, self.reason = state, reason
+        self._changed()
+
+
+def _is_answer(fault: PluginFault) -> bool:
+    return isinstance(fault.error, NotReady | ConfigRejected)

@@ -1,0 +1,167 @@
+"""Find the installed plugins through entry points, without importing any of their code.
+
+Imports neither pluggy nor stevedore: listing plugins has to be quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Final, Literal
+
+from openclaw_kernel.host.manifest import Manifest, ManifestError, Need, read_manifest
+
+PluginKind = Literal["channel", "provider", "plugin"]
+
+GROUPS: Final[dict[str, PluginKind]] = {
+    "openclaw.channels": "channel",
+    "openclaw.providers": "provider",
+    "openclaw.plugins": "plugin",
+}
+BUNDLED_DISTRIBUTION: Final = "openclaw-kernel"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """One plugin that is installed. `manifest` is None exactly where `state` is `failed`."""
+
+    id: str
+    kind: PluginKind
+    distribution: str
+    version: str
+    bundled: bool
+    entry_point: EntryPoint
+    manifest: Manifest | None
+    state: Literal["discovered", "unavailable", "failed"]
+    reason: str | None = None
+
+    @property
+    def package(self) -> str:
+        """The package whose code is this plugin's."""
+        module = self.entry_point.module
+        return module.rpartition(".")[0] or module
+
+    @property
+    def section(self) -> str:
+        """Path of its config section."""
+        if self.manifest is not None and self.manifest.config is not None:
+            return self.manifest.config
+        if self.kind == "channel":
+            return f"channels.{self.id}"
+        return "models.providers" if self.kind == "provider" else f"plugins.entries.{self.id}.config"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discovery:
+    """What is installed: one `Found` an id, bundled ones first, and what was refused, a line each."""
+
+    plugins: tuple[Found, ...]
+    problems: tuple[str, ...] = ()
+
+    def ids(self, kind: PluginKind | None = None) -> list[str]:
+        """Return the ids, of one kind where it is given."""
+        return [found.id for found in self.plugins if kind in {None, found.kind}]
+
+
+def discover() -> Discovery:
+    """Read the entry points and manifests of everything on `sys.path`."""
+    # Finders cache folders by their time stamp, which is too coarse to notice what was installed a moment ago.
+    importlib.invalidate_caches()
+    installed = importlib.metadata.entry_points()
+    found = [_read(entry_point, kind) for group, kind in GROUPS.items() for entry_point in installed.select(group=group)]
+    return _without_duplicates(found)
+
+
+def module_path(module: str) -> Path | None:
+    """Return the file or folder of a module, None where there is none; nothing is imported."""
+    top, *rest = module.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    folders = spec.submodule_search_locations
+    if folders is None:
+        return Path(spec.origin or top) if not rest else None
+    for folder in folders:
+        path = Path(folder, *rest)
+        if path.is_dir():
+            return path
+        if rest and (source := _module_file(path)) is not None:
+            return source
+    return None
+
+
+def _module_file(path: Path) -> Path | None:
+    # Extension modules are `name.cpython-311-x86_64-linux-gnu.so`.
+    return next((file for file in path.parent.glob(f"{path.name}.*") if file.suffix in {".py", ".so", ".pyc", ".pyd"}), None)
+
+
+def _read(entry_point: EntryPoint, kind: PluginKind) -> Found:
+    distribution = entry_point.dist
+    name = distribution.name if distribution is not None else "unknown"
+    found = Found(
+        id=entry_point.name,
+        kind=kind,
+        distribution=name,
+        version=distribution.version if distribution is not None else "unknown",
+        bundled=re.sub(r"[-_.]+", "-", name).lower() == BUNDLED_DISTRIBUTION,
+        entry_point=entry_point,
+        manifest=None,
+        state="failed",
+    )
+    try:
+        manifest = read_manifest(_manifest_path(entry_point), entry_point.name)
+    except ManifestError as error:
+        return replace(found, reason=str(error))
+    missing = [need for need in manifest.needs if module_path(need.module) is None]
+    if missing:
+        return replace(found, manifest=manifest, state="unavailable", reason=_install_line(missing))
+    return replace(found, manifest=manifest, state="discovered")
+
+
+def _manifest_path(entry_point: EntryPoint) -> Path:
+    if entry_point.attr == "":
+        raise ManifestError(f"entry point {entry_point.value!r} names a module; name a class: 'package.plugin:Class'")
+    path = module_path(entry_point.module)
+    if path is None:
+        raise ManifestError(f"entry point {entry_point.value!r}: there is no module {entry_point.module!r}; reinstall the plugin")
+    manifest = path / "plugin.toml" if path.is_dir() else path.with_name(path.name.partition(".")[0] + ".toml")
+    if not manifest.is_file():
+        raise ManifestError(f"{manifest}: there is no manifest; add it and make the build include it")
+    return manifest
+
+
+def _install_line(missing: Iterable[Need]) -> str:
+    requirements = dict.fromkeys(need.install for need in missing)
+    return "pip install " + " ".join(f'"{requirement}"' for requirement in requirements)
+
+
+def _without_duplicates(found: Iterable[Found]) -> Discovery:
+    by_id: dict[str, list[Found]] = {}
+    for plugin in sorted(found, key=lambda plugin: not plugin.bundled):
+        by_id.setdefault(plugin.id, []).append(plugin)
+    kept: list[Found] = []
+    problems: list[str] = []
+    for plugin_id, claimants in by_id.items():
+        first, *others = claimants
+        if not others:
+            kept.append(first)
+            continue
+        owners = " and ".join(f"{one.distribution} {one.version}" for one in claimants)
+        if first.bundled:
+            kept.append(first)
+            names = ", ".join(one.distribution for one in others)
+            problems.append(f"plugin {plugin_id!r} comes from {owners}; the bundled one is used, uninstall {names}")
+            continue
+        reason = f"plugin {plugin_id!r} comes from {owners}, none is used; uninstall all but one"
+        problems.append(reason)
+        kept.append(replace(first, state="failed", reason=reason, manifest=None))
+    return Discovery(plugins=tuple(kept), problems=tuple(problems))

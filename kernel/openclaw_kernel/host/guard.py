@@ -1,0 +1,203 @@
+"""The fence around plugin code: the one place that may catch everything a plugin raises.
+
+A fault leaves here as `PluginFault`, which names the plugin, what it was doing, what happened and the cure. Our own
+cancellation and KeyboardInterrupt pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+from openclaw_kernel.tasks import TaskOwner
+
+logger: Final = logging.getLogger(__name__)
+
+ValueT = TypeVar("ValueT")
+
+CANCEL_GRACE_SECONDS: Final = 1.0
+"""How long a cancelled call of a plugin may take to end before it is abandoned."""
+
+
+class PluginFault(Exception):
+    """Something a plugin did wrong. `error` is what it raised, None where it hung or broke the contract."""
+
+    def __init__(self, plugin_id: str, what: str, happened: str, cure: str, error: BaseException | None = None) -> None:
+        self.plugin_id = plugin_id
+        self.what = what
+        self.error = error
+        self.reason = f"{what} {happened}; {cure}"
+        super().__init__(f"plugin {plugin_id!r}: {self.reason}")
+
+
+class PluginHung(PluginFault):
+    """A call of a plugin did not end in its time and was abandoned."""
+
+
+class PluginBlockedLoop(BaseException):
+    """Raised by the watchdog inside plugin code that keeps the event loop from running.
+
+    Not an `Exception`, so that the plugin's own `except Exception` in a loop does not swallow it.
+    """
+
+    def __init__(self, plugin_id: str) -> None:
+        super().__init__(f"plugin {plugin_id!r} blocked the event loop; await, or use asyncio.to_thread")
+        self.plugin_id = plugin_id
+
+
+def describe(error: BaseException) -> str:
+    """Return one line that says what was raised."""
+    text = " ".join(str(error).split())
+    name = type(error).__name__
+    return f"{name}: {text}" if text else name
+
+
+def fault_of(plugin_id: str, what: str, error: BaseException) -> PluginFault:
+    """Wrap what plugin code raised; a fault stays itself."""
+    if isinstance(error, PluginFault):
+        return error
+    cure = "update the plugin or disable it"
+    return PluginFault(plugin_id, what, f"raised {describe(error)}", cure, error)
+
+
+class Guard:
+    """Runs plugin code with a deadline. Calls that hang are abandoned, kept by name in `abandoned`."""
+
+    def __init__(self) -> None:
+        self.abandoned: list[str] = []
+        self._tasks = TaskOwner("guard", self._late_failure)
+
+    def call(self, plugin_id: str, what: str, function: Callable[[], ValueT]) -> ValueT:
+        """Call at once, on this thread; for hooks on the hot path. Raise `PluginFault`."""
+        try:
+            return function()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            raise fault_of(plugin_id, what, error) from error
+
+    async def run_sync(self, plugin_id: str, what: str, function: Callable[[], ValueT], deadline: float) -> ValueT:
+        """Call on a helper thread of its own; raise `PluginFault`, `PluginHung` after `deadline` seconds."""
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
+
+        def settle(value: Any, error: BaseException | None) -> None:
+            if not outcome.done():
+                outcome.set_result((value, error))
+
+        def body() -> None:
+            value: ValueT | None = None
+            caught: BaseException | None = None
+            try:
+                value = function()
+            except BaseException as error:
+                caught = error
+            try:
+                loop.call_soon_threadsafe(settle, value, caught)
+            except RuntimeError:
+                logger.debug("plugin %r: %s ended after the event loop", plugin_id, what)
+
+        threading.Thread(target=body, name=f"plugin {plugin_id} {what}", daemon=True).start()
+        done, _ = await asyncio.wait({outcome}, timeout=deadline)
+        if not done:
+            raise self._abandon(plugin_id, what, deadline)
+        value, caught = outcome.result()
+        if caught is not None:
+            raise fault_of(plugin_id, what, caught) from caught
+        return value  # type: ignore[no-any-return]  # what `function` returned
+
+    async def run(self, plugin_id: str, what: str, function: Callable[[], Awaitable[ValueT]], deadline: float | None) -> ValueT:
+        """Call and await; raise `PluginFault`, `PluginHung` after `deadline` seconds.
+
+        On our own cancellation the call is cancelled too, and abandoned where it does not end within a second.
+        """
+        task = self._tasks.spawn(f"{plugin_id} {what}", _awaited(function))
+        try:
+            await asyncio.wait({task}, timeout=deadline)
+        except asyncio.CancelledError:
+            await self._cancel(plugin_id, what, task)
+            raise
+        if not task.done():
+            await self._cancel(plugin_id, what, task)
+            raise _hung(plugin_id, what, deadline or 0.0)
+        if task.cancelled():
+            raise PluginFault(plugin_id, what, "was cancelled by itself", "update the plugin or disable it")
+        error = task.exception()
+        if error is not None:
+            raise fault_of(plugin_id, what, error) from error
+        result: ValueT = task.result()
+        return result
+
+    async def iterate(self, plugin_id: str, what: str, function: Callable[[], AsyncIterator[ValueT]]) -> AsyncGenerator[ValueT, None]:
+        """Iterate over what the plugin yields; raise `PluginFault`. Closing this closes the plugin's iterator."""
+        iterator = self.call(plugin_id, what, function)
+        if not hasattr(iterator, "__anext__"):
+            # A coroutine nobody awaits would warn.
+            getattr(iterator, "close", lambda: None)()
+            raise PluginFault(plugin_id, what, f"returned {type(iterator).__name__}", "return an async iterator (async def with yield)")
+        try:
+            while True:
+                try:
+                    item = await anext(iterator)
+                except StopAsyncIteration:
+                    return
+                except asyncio.CancelledError as error:
+                    if _is_cancelling():
+                        raise
+                    raise fault_of(plugin_id, what, error) from error
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:
+                    raise fault_of(plugin_id, what, error) from error
+                yield item
+        finally:
+            await self._close_iterator(plugin_id, what, iterator)
+
+    async def close(self, timeout: float) -> None:
+        """Cancel the calls that are still running."""
+        self.abandoned.extend(await self._tasks.close(timeout))
+
+    async def _close_iterator(self, plugin_id: str, what: str, iterator: AsyncIterator[Any]) -> None:
+        close = getattr(iterator, "aclose", None)
+        if close is None:
+            return
+        try:
+            await self.run(plugin_id, f"{what} close", close, CANCEL_GRACE_SECONDS)
+        except PluginFault as fault:
+            logger.warning("%s", fault)
+
+    async def _cancel(self, plugin_id: str, what: str, task: asyncio.Task[Any]) -> None:
+        task.cancel()
+        await asyncio.wait({task}, timeout=CANCEL_GRACE_SECONDS)
+        if not task.done():
+            self.abandoned.append(f"{plugin_id}: {what}")
+            logger.error("plugin %r: %s does not end when cancelled and was abandoned", plugin_id, what)
+
+    def _abandon(self, plugin_id: str, what: str, deadline: float) -> PluginHung:
+        self.abandoned.append(f"{plugin_id}: {what}")
+        return _hung(plugin_id, what, deadline)
+
+    def _late_failure(self, name: str, error: BaseException) -> None:
+        # Whoever awaited the call has the error already; after an abandoned one nobody does.
+        logger.debug("%s ended with %s", name, describe(error))
+
+
+def _hung(plugin_id: str, what: str, deadline: float) -> PluginHung:
+    cure = "update the plugin, disable it or raise plugins.callTimeoutSeconds"
+    return PluginHung(plugin_id, what, f"did not end in {deadline:g} s and was abandoned", cure)
+
+
+def _is_cancelling() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def _awaited(function: Callable[[], Awaitable[ValueT]]) -> ValueT:
+    awaitable = function()
+    if not inspect.isawaitable(awaitable):
+        raise TypeError(f"returned {type(awaitable).__name__} where a coroutine was expected; declare it async")
+    return await awaitable

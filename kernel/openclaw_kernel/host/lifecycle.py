@@ -1,0 +1,134 @@
+"""Start all plugins in order and stop them in reverse; one that hangs or fails holds up only those that named it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from openclaw_kernel.api.services import PluginState
+from openclaw_kernel.host.component import Component, ComponentState
+from openclaw_kernel.host.context import HostedContext
+from openclaw_kernel.host.order import RANK, waits_for
+from openclaw_kernel.host.state import Standing
+from openclaw_kernel.host.timing import Timing
+from openclaw_kernel.tasks import TaskOwner
+
+logger: Final = logging.getLogger(__name__)
+
+_STOP_LAYERS: Final = 3
+"""Channels, providers and plugins stop one layer after the other; each gets its part of the time."""
+
+
+@dataclass(slots=True)
+class Hosted:
+    """A loaded plugin."""
+
+    standing: Standing
+    context: HostedContext
+    components: list[Component] = field(default_factory=list)
+    attempted: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def id(self) -> str:
+        """The plugin's id."""
+        return self.standing.found.id
+
+    def update(self) -> None:
+        """Derive the plugin's state from its components."""
+        if self.standing.state in {PluginState.UNAVAILABLE, PluginState.DISABLED}:
+            return
+        states = [component.state for component in self.components]
+        failed = [component for component in self.components if component.state is ComponentState.FAILED]
+        for component in self.components:
+            troubled = component.state in {ComponentState.WAITING, ComponentState.FAILED, ComponentState.STARTING}
+            self.standing.fault(component.label, component.reason if troubled else None)
+        if failed and len(failed) == len(self.components):
+            self.standing.become(PluginState.FAILED)
+        elif states and all(state is ComponentState.STOPPED for state in states):
+            self.standing.become(PluginState.STOPPED)
+        elif self.attempted.is_set() or any(state is not ComponentState.IDLE for state in states):
+            self.standing.become(PluginState.STARTED)
+
+
+class Lifecycle:
+    """Starts and stops `plugins`, which are in start order."""
+
+    def __init__(self, plugins: Sequence[Hosted], timing: Timing) -> None:
+        self._plugins = plugins
+        self._by_id = {plugin.id: plugin for plugin in plugins}
+        self._timing = timing
+        self._tasks = TaskOwner("host", self._failed)
+
+    async def start(self) -> None:
+        """Start everything; return when each has had its first attempt, or after `Timing.ready_wait`."""
+        starting = [self._tasks.spawn(f"start {plugin.id}", self._bring_up(plugin)) for plugin in self._plugins]
+        if starting:
+            await asyncio.wait(starting, timeout=self._timing.ready_wait)
+
+    async def stop(self, timeout: float) -> list[str]:
+        """Stop everything within `timeout` seconds; return what was abandoned, a line each."""
+        await self._tasks.close(min(1.0, timeout))
+        owner = TaskOwner("host", self._failed)
+        share = min(self._timing.call, timeout / _STOP_LAYERS)
+        abandoned: list[str] = []
+        stopping = [owner.spawn(f"stop {plugin.id}", self._bring_down(plugin, share, abandoned)) for plugin in self._plugins]
+        if stopping:
+            await asyncio.wait(stopping, timeout=timeout)
+        abandoned.extend(await owner.close(0.1))
+        return abandoned
+
+    async def _bring_up(self, plugin: Hosted) -> None:
+        for other in waits_for(plugin.standing.found, self._by_id):
+            await self._by_id[other].attempted.wait()
+        await self._wait_for_lower_kinds(plugin)
+        units = [component for component in plugin.components if component.kind == "unit"]
+        for unit in units:
+            await unit.start()
+        # Only units depend on each other's order; instances of a provider and channels do not.
+        others = [component for component in plugin.components if component.kind != "unit"]
+        async with asyncio.TaskGroup() as group:
+            for component in others:
+                group.create_task(component.start(), name=f"{plugin.id}/start {component.label}")
+        plugin.attempted.set()
+        plugin.update()
+
+    async def _wait_for_lower_kinds(self, plugin: Hosted) -> None:
+        earlier = self._plugins[: self._plugins.index(plugin)]
+        rank = RANK[plugin.standing.found.kind]
+        waits = [other.attempted for other in earlier if RANK[other.standing.found.kind] < rank]
+        try:
+            async with asyncio.timeout(self._timing.order_wait):
+                for event in waits:
+                    await event.wait()
+        except TimeoutError:
+            logger.info("plugin %r does not wait longer for the plugins that start before it", plugin.id)
+
+    async def _bring_down(self, plugin: Hosted, share: float, abandoned: list[str]) -> None:
+        try:
+            for other in self._dependents(plugin):
+                await other.ended.wait()
+            for component in reversed(plugin.components):
+                fault = await component.stop(share)
+                if fault is not None:
+                    logger.error("%s", fault)
+                    abandoned.append(str(fault))
+            abandoned.extend(await plugin.context.tasks.close(share))
+            if plugin.standing.alive:
+                plugin.standing.become(PluginState.STOPPED)
+        finally:
+            plugin.ended.set()
+
+    def _dependents(self, plugin: Hosted) -> list[Hosted]:
+        """Return the plugins that stop before this one: those of a higher kind and those that name it."""
+        later = self._plugins[self._plugins.index(plugin) + 1 :]
+        rank = RANK[plugin.standing.found.kind]
+        return [
+            other for other in later if RANK[other.standing.found.kind] > rank or plugin.id in waits_for(other.standing.found, self._by_id)
+        ]
+
+    def _failed(self, name: str, error: BaseException) -> None:
+        logger.error("%s failed", name, exc_info=error)

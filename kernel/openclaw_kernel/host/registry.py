@@ -1,0 +1,212 @@
+"""What the plugins registered, each thing with its owner; a name that is taken is refused."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+from openclaw_kernel.api.channel import Channel
+from openclaw_kernel.api.command import Command
+from openclaw_kernel.api.methods import Method, methods_of
+from openclaw_kernel.api.plugin import HttpRoute, Unit
+from openclaw_kernel.api.provider import Provider
+from openclaw_kernel.api.store import Migration
+from openclaw_kernel.api.tool import Tool
+
+ItemT = TypeVar("ItemT")
+ServiceT = TypeVar("ServiceT")
+
+KERNEL: Final = "kernel"
+
+_TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_COMMAND_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+
+
+class RegistrationRefused(Exception):
+    """The thing cannot be registered; the message names it, its owner or what it lacks, and the cure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owned(Generic[ItemT]):
+    plugin_id: str
+    item: ItemT
+
+
+@dataclass(slots=True)
+class Registry:
+    """Everything that is registered, by name, in the order of registration."""
+
+    channels: dict[str, Owned[Channel]] = field(default_factory=dict)
+    providers: dict[str, Owned[Provider]] = field(default_factory=dict)
+    tools: dict[str, Owned[Tool[Any]]] = field(default_factory=dict)
+    commands: dict[str, Owned[Command]] = field(default_factory=dict)
+    methods: list[tuple[str, Method]] = field(default_factory=list)
+    routes: list[tuple[str, HttpRoute]] = field(default_factory=list)
+    units: list[tuple[str, Unit]] = field(default_factory=list)
+    services: dict[type, Owned[object]] = field(default_factory=dict)
+    _migrations: dict[str, list[Migration]] = field(default_factory=dict)
+
+    def registrar(self, plugin_id: str) -> PluginRegistrar:
+        """Return the view through which one plugin registers."""
+        return PluginRegistrar(self, plugin_id)
+
+    def migrations(self) -> Mapping[str, Sequence[Migration]]:
+        """Return each plugin's migrations, for `Store.open`."""
+        return self._migrations
+
+    def add_migrations(self, plugin_id: str, migrations: Iterable[Migration]) -> None:
+        """Add to a plugin's migrations."""
+        self._migrations.setdefault(plugin_id, []).extend(migrations)
+
+    def provide(self, plugin_id: str, kind: type[Any], service: object) -> None:
+        """Offer a service; raise `RegistrationRefused` where the type is taken or not fulfilled."""
+        owner = self.services.get(kind)
+        if owner is not None:
+            raise _taken("service", kind.__name__, owner.plugin_id, plugin_id)
+        check_fulfils(kind, service, f"service {kind.__name__}")
+        self.services[kind] = Owned(plugin_id, service)
+
+    def service(self, kind: type[ServiceT]) -> ServiceT:
+        """Return the service of this type; raise `LookupError`."""
+        owned = self.services.get(kind)
+        if owned is None:
+            raise LookupError(f"nobody provides {kind.__name__}; enable or install a plugin that does")
+        return owned.item  # type: ignore[return-value]  # `provide` put it under its own type
+
+    def remove(self, plugin_id: str) -> None:
+        """Forget everything of one plugin."""
+        mappings: tuple[dict[Any, Owned[Any]], ...] = (
+            self.channels, self.providers, self.tools, self.commands, self.services,
+        )  # fmt: skip
+        for mapping in mappings:
+            for name in [name for name, owned in mapping.items() if owned.plugin_id == plugin_id]:
+                del mapping[name]
+        self.methods[:] = [entry for entry in self.methods if entry[0] != plugin_id]
+        self.routes[:] = [entry for entry in self.routes if entry[0] != plugin_id]
+        self.units[:] = [entry for entry in self.units if entry[0] != plugin_id]
+        self._migrations.pop(plugin_id, None)
+
+
+class PluginRegistrar:
+    """Implements `openclaw_kernel.api.Registrar` for one plugin, until it is closed."""
+
+    def __init__(self, registry: Registry, plugin_id: str) -> None:
+        self._registry = registry
+        self._plugin_id = plugin_id
+        self._closed = False
+
+    def close(self) -> None:
+        """Refuse what still comes: from a hook that was abandoned, or later than the hooks."""
+        self._closed = True
+
+    def add_channel(self, channel: Channel) -> None:
+        """Register a channel under its id."""
+        check_fulfils(Channel, channel, "channel")
+        self._put(self._registry.channels, "channel", channel.id, channel)
+
+    def add_provider(self, provider: Provider) -> None:
+        """Register a provider instance under its id."""
+        check_fulfils(Provider, provider, "provider")
+        self._put(self._registry.providers, "provider", provider.id, provider)
+
+    def add_tool(self, tool: Tool[Any]) -> None:
+        """Register a tool under its name."""
+        _check_type(tool, Tool, "tool")
+        if _TOOL_NAME.fullmatch(tool.name) is None:
+            raise RegistrationRefused(f"tool {tool.name!r}: use 1 to 64 letters, digits, '_' or '-'")
+        if tool.timeout_seconds <= 0:
+            raise RegistrationRefused(f"tool {tool.name!r}: timeout_seconds is {tool.timeout_seconds}; give a positive one")
+        self._put(self._registry.tools, "tool", tool.name, tool)
+
+    def add_command(self, command: Command) -> None:
+        """Register a command under its name and aliases."""
+        _check_type(command, Command, "command")
+        if _COMMAND_NAME.fullmatch(command.name) is None:
+            raise RegistrationRefused(f"command {command.name!r}: use lower-case letters, digits, '_' or '-', no slash")
+        for owned in self._registry.commands.values():
+            for alias in {*command.aliases} & {*owned.item.aliases}:
+                raise _taken("command alias", alias, owned.plugin_id, self._plugin_id)
+        self._put(self._registry.commands, "command", command.name, command)
+
+    def add_methods(self, owner: object) -> None:
+        """Register every method that `rpc` declared on the class of `owner`."""
+        self._refuse_late("methods")
+        found = methods_of(owner)
+        if not found:
+            raise RegistrationRefused(f"{type(owner).__name__} declares no method; decorate its handlers with @rpc")
+        taken = {method.name: plugin_id for plugin_id, method in self._registry.methods}
+        for method in found:
+            if method.name in taken:
+                raise _taken("method", method.name, taken[method.name], self._plugin_id)
+            if not method.scopes and method.access is None:
+                raise RegistrationRefused(f"method {method.name!r} has no scope; name one in @rpc")
+        self._registry.methods.extend((self._plugin_id, method) for method in found)
+
+    def add_route(self, route: HttpRoute) -> None:
+        """Register an HTTP route."""
+        self._refuse_late("route")
+        _check_type(route, HttpRoute, "route")
+        for owner, other in self._registry.routes:
+            if (other.method.upper(), other.path) == (route.method.upper(), route.path):
+                raise _taken("route", f"{route.method} {route.path}", owner, self._plugin_id)
+        self._registry.routes.append((self._plugin_id, route))
+
+    def add_unit(self, unit: Unit) -> None:
+        """Register what starts and stops with the plugin."""
+        self._refuse_late("unit")
+        check_fulfils(Unit, unit, "unit")
+        self._registry.units.append((self._plugin_id, unit))
+
+    def add_migrations(self, migrations: Iterable[Migration]) -> None:
+        """Register the steps of the plugin's own tables."""
+        self._refuse_late("migrations")
+        steps = list(migrations)
+        for step in steps:
+            _check_type(step, Migration, "migration")
+        self._registry.add_migrations(self._plugin_id, steps)
+
+    def provide(self, kind: type[ServiceT], service: ServiceT) -> None:
+        """Offer a service under a Protocol type."""
+        self._refuse_late("service")
+        self._registry.provide(self._plugin_id, kind, service)
+
+    def _put(self, mapping: dict[str, Owned[ItemT]], what: str, name: str, item: ItemT) -> None:
+        self._refuse_late(what)
+        owner = mapping.get(name)
+        if owner is not None:
+            raise _taken(what, name, owner.plugin_id, self._plugin_id)
+        mapping[name] = Owned(self._plugin_id, item)
+
+    def _refuse_late(self, what: str) -> None:
+        if self._closed:
+            raise RegistrationRefused(f"{what}: plugin {self._plugin_id!r} registers too late; register in the hook")
+
+
+def check_fulfils(kind: type[Any], item: object, what: str) -> None:
+    """Raise `RegistrationRefused` where `item` lacks a member of the Protocol `kind`, naming what it lacks."""
+    missing = sorted(name for name in _members(kind) if not hasattr(item, name))
+    if missing:
+        raise RegistrationRefused(f"{what}: {type(item).__name__} lacks {', '.join(missing)}; add what {kind.__name__} asks")
+
+
+def _members(kind: type[Any]) -> set[str]:
+    members: set[str] = set()
+    for base in kind.__mro__:
+        if base is not object and base is not Protocol and base is not Generic:
+            members.update(inspect.get_annotations(base))
+            members.update(name for name in base.__dict__ if not name.startswith("_"))
+    return {name for name in members if not name.startswith("_")}
+
+
+def _check_type(item: object, kind: type[Any], what: str) -> None:
+    if not isinstance(item, kind):
+        raise RegistrationRefused(f"{what}: found {type(item).__name__}; give a {kind.__name__}")
+
+
+def _taken(what: str, name: str, owner: str, second: str) -> RegistrationRefused:
+    return RegistrationRefused(
+        f"{what} {name!r} is registered by plugin {owner!r} already, {second!r} cannot register it as well; disable one"
+    )

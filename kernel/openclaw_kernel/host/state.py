@@ -1,0 +1,74 @@
+"""The state of one plugin: what it reached in its life, and the faults it has meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from openclaw_kernel.api.services import PluginState, PluginStatus
+from openclaw_kernel.host.discovery import Found
+
+
+class Standing:
+    """One plugin's state. `on_change` is called with the new status whenever state or reason change."""
+
+    def __init__(self, found: Found, on_change: Callable[[PluginStatus], None], now_ms: Callable[[], int]) -> None:
+        self.found = found
+        self._on_change = on_change
+        self._now_ms = now_ms
+        self._state = PluginState(found.state)
+        self._reason = found.reason
+        self._faults: dict[str, str] = {}
+        self._shown = (self._state, self._reason)
+        self._since_ms = now_ms()
+
+    @property
+    def state(self) -> PluginState:
+        """The state with its faults counted in."""
+        if self._state is PluginState.STARTED and self._faults:
+            return PluginState.DEGRADED
+        return self._state
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is not simply at work, in one line."""
+        return self._reason or "; ".join(self._faults.values()) or None
+
+    @property
+    def alive(self) -> bool:
+        """Whether its code is loaded and may be called."""
+        return self._state in {PluginState.LOADED, PluginState.STARTED}
+
+    def become(self, state: PluginState, reason: str | None = None) -> None:
+        """Reach a state of life."""
+        self._state, self._reason = state, reason
+        self._tell()
+
+    def fault(self, source: str, reason: str | None) -> None:
+        """Record what is wrong now, by its source; None where it is over."""
+        if reason is None:
+            self._faults.pop(source, None)
+        else:
+            self._faults[source] = reason
+        self._tell()
+
+    def status(self) -> PluginStatus:
+        """Return the plugin's status."""
+        return PluginStatus(
+            id=self.found.id,
+            kind=self.found.kind,
+            version=self.found.version,
+            distribution=self.found.distribution,
+            state=self.state,
+            reason=self.reason,
+            since_ms=self._since_ms,
+            bundled=self.found.bundled,
+        )
+
+    def _tell(self) -> None:
+        shown = (self.state, self.reason)
+        if shown == self._shown:
+            return
+        if shown[0] is not self._shown[0]:
+            self._since_ms = self._now_ms()
+        self._shown = shown
+        self._on_change(self.status())

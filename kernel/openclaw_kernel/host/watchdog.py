@@ -1,0 +1,152 @@
+"""Notice that plugin code keeps the event loop from running, name the plugin, and break it off."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import FrameType
+from typing import Final
+
+from openclaw_kernel.host.guard import PluginBlockedLoop
+
+logger: Final = logging.getLogger(__name__)
+
+# Ignored by default and used by hardly anybody, so that a stray one does no harm.
+_SIGNAL: Final = signal.SIGURG
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The loop was blocked for `seconds` so far, by `plugin_id` (None: not by a plugin), at `place`."""
+
+    plugin_id: str | None
+    place: str
+    seconds: float
+
+
+class LoopWatchdog:
+    """A daemon thread that looks after the loop of the thread that starts it.
+
+    `packages` maps each plugin's package to its id. `on_block` is called on the loop, once it runs again, with every block.
+    """
+
+    def __init__(
+        self,
+        packages: Mapping[str, str],
+        on_block: Callable[[Block], None],
+        *,
+        noticed_after: float,
+        interrupt_after: float,
+    ) -> None:
+        self._packages = packages
+        self._on_block = on_block
+        self._noticed_after = noticed_after
+        self._interrupt_after = interrupt_after
+        self._stopped = threading.Event()
+        self._ticked = threading.Event()
+        self._asked_at = 0.0
+        self._loop_thread = 0
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._may_interrupt = False
+        self._previous: Callable[[int, FrameType | None], object] | int | None = None
+        self.blocks = 0
+
+    def start(self) -> None:
+        """Begin to watch the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._may_interrupt = threading.current_thread() is threading.main_thread()
+        if self._may_interrupt:
+            # Only the main thread runs Python's signal handlers; elsewhere a block is named and no more.
+            self._previous = signal.signal(_SIGNAL, self._interrupt)
+        self._thread = threading.Thread(target=self._watch, name="loop-watchdog", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop watching."""
+        if self._thread is None:
+            return
+        self._stopped.set()
+        self._thread.join(timeout=2 * self._noticed_after)
+        self._thread = None
+        if self._may_interrupt:
+            signal.signal(_SIGNAL, self._previous if self._previous is not None else signal.SIG_DFL)
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(self._noticed_after / 2):
+            self._ticked.clear()
+            self._asked_at = time.monotonic()
+            if not self._ask(self._ticked.set):
+                return
+            if not self._ticked.wait(self._noticed_after):
+                self._blocked()
+
+    def _blocked(self) -> None:
+        """Follow one block to its end."""
+        self.blocks += 1
+        block = self._sample()
+        logger.warning(
+            "the event loop has not run for %.1f s: %s at %s",
+            block.seconds,
+            f"plugin {block.plugin_id!r}" if block.plugin_id else "no plugin's code",
+            block.place,
+        )
+        while not self._ticked.wait(self._noticed_after) and not self._stopped.is_set():
+            block = self._sample(block)
+            if block.plugin_id is not None and block.seconds >= self._interrupt_after and self._may_interrupt:
+                logger.error("plugin %r: interrupting it at %s", block.plugin_id, block.place)
+                signal.pthread_kill(self._loop_thread, _SIGNAL)
+        ended = Block(block.plugin_id, block.place, time.monotonic() - self._asked_at)
+        self._ask(lambda: self._on_block(ended))
+
+    def _ask(self, callback: Callable[[], None]) -> bool:
+        if self._loop is None:
+            return False
+        try:
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:
+            return False
+        return True
+
+    def _sample(self, before: Block | None = None) -> Block:
+        seconds = time.monotonic() - self._asked_at
+        frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001  # the documented way to see another thread
+        plugin_id, place = self._culprit(frame)
+        if plugin_id is None and before is not None:
+            return Block(before.plugin_id, before.place, seconds)
+        return Block(plugin_id, place, seconds)
+
+    def _culprit(self, frame: FrameType | None) -> tuple[str | None, str]:
+        innermost = _place(frame)
+        while frame is not None:
+            plugin_id = self._plugin_of(str(frame.f_globals.get("__name__", "")))
+            if plugin_id is not None:
+                return plugin_id, _place(frame)
+            frame = frame.f_back
+        return None, innermost
+
+    def _plugin_of(self, module: str) -> str | None:
+        while module:
+            if module in self._packages:
+                return self._packages[module]
+            module = module.rpartition(".")[0]
+        return None
+
+    def _interrupt(self, _signal: int, frame: FrameType | None) -> None:
+        # The block may have ended between the decision and this call: then whoever runs now is innocent.
+        if self._ticked.is_set() or time.monotonic() - self._asked_at < self._interrupt_after:
+            return
+        plugin_id, _ = self._culprit(frame)
+        if plugin_id is not None:
+            raise PluginBlockedLoop(plugin_id)
+
+
+def _place(frame: FrameType | None) -> str:
+    return "an unknown place" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
