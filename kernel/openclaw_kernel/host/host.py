@@ -73,8 +73,8 @@ class PluginHost:
         self._on_state = on_state
         self._timing = replace(timing if timing is not None else Timing(), call=config.plugins.call_timeout_seconds)
         self._assignment = assign(config, discovery)
-        self._guard = Guard()
-        self._manager = PluginManager(self._guard, self._report)
+        self.guard: Final = Guard()
+        self._manager = PluginManager(self.guard, self._report)
         self._standings = {found.id: Standing(found, self._changed, now_ms) for found in discovery.plugins}
         self._hosted: dict[str, Hosted] = {}
         self._lifecycle: Lifecycle | None = None
@@ -83,7 +83,7 @@ class PluginHost:
         self._loader = Loader(
             registry=self.registry,
             manager=self._manager,
-            guard=self._guard,
+            guard=self.guard,
             config=config,
             home=home,
             store=store,
@@ -91,13 +91,13 @@ class PluginHost:
         )
         self.channels: Final = HostedChannels(
             self.registry,
-            self._guard,
+            self.guard,
             self._timing,
             component=lambda channel: self._component("channel", channel),
         )
-        self.providers: Final = HostedProviders(self.registry, self._guard, unstarted=self._unstarted_provider, report=self._report)
-        self.tools: Final = HostedTools(self.registry, self._guard)
-        self.commands: Final = HostedCommands(self.registry, self._guard, self._timing)
+        self.providers: Final = HostedProviders(self.registry, self.guard, unstarted=self._unstarted_provider, report=self._report)
+        self.tools: Final = HostedTools(self.registry, self.guard)
+        self.commands: Final = HostedCommands(self.registry, self.guard, self._timing)
         self.policies: Final = HostedPolicies(self._manager)
         own: dict[type, object] = {
             Channels: self.channels,
@@ -133,7 +133,7 @@ class PluginHost:
             self._hosted[found.id] = hosted
             hosted.standing.become(PluginState.LOADED)
 
-    def reject(self, refusals: Mapping[str, Exception]) -> None:
+    def refuse_migrations(self, refusals: Mapping[str, Exception]) -> None:
         """Fail the plugins whose migrations the store refused (the result of `Store.open`); call it before `start`."""
         for plugin_id, error in refusals.items():
             if plugin_id in self._hosted:
@@ -158,7 +158,7 @@ class PluginHost:
         if self._lifecycle is not None:
             abandoned += await self._lifecycle.stop(timeout)
         await self.channels.close(1.0)
-        await self._guard.close(1.0)
+        await self.guard.close(1.0)
         if self._watchdog is not None:
             self._watchdog.stop()
         for line in abandoned:
@@ -197,7 +197,7 @@ class PluginHost:
                 kind=kind,
                 name=name,
                 item=item,
-                guard=self._guard,
+                guard=self.guard,
                 tasks=hosted.context.tasks,
                 timing=self._timing,
                 changed=hosted.update,
