@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import uuid
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from orjson import Fragment
+from pydantic import BaseModel
 
 from openclaw_config.load import Loaded
 from openclaw_kernel import __version__
@@ -34,8 +34,8 @@ class Host(Protocol):
 
     def statuses(self) -> Sequence[PluginStatus]: ...
     def problems(self) -> Sequence[str]: ...
-    def settings_models(self) -> Mapping[str, Any]:
-        """Return the JSON Schema of each loaded plugin's section, by config path."""
+    def settings_models(self) -> Mapping[str, type[BaseModel]]:
+        """Return the settings model of each loaded plugin, by its id."""
         ...
 
 
@@ -76,8 +76,6 @@ class GatewayFacts:
     def reasons(self) -> list[str]:
         """Why it is not ready, or what is degraded, a line each."""
         lines = [] if self.ready else [f"gateway is {self.phase.value}"]
-        faulty = {PluginState.DEGRADED, PluginState.FAILED, PluginState.UNAVAILABLE}
-        lines += [f"{plugin.kind} {plugin.id} is {plugin.state.value}: {plugin.reason}" for plugin in self.plugins() if plugin.state in faulty]
         return lines if self._host is None else [*lines, *self._host.problems()]
 
     def plugins(self) -> Sequence[PluginStatus]:
@@ -206,9 +204,10 @@ class GatewayFacts:
     def config_schema(self) -> Mapping[str, Any]:
         """JSON Schema of the config with every loaded plugin's section."""
         schema = type(self._loaded.config).model_json_schema(by_alias=True)
-        sections = {} if self._host is None else dict(self._host.settings_models())
+        models = {} if self._host is None else self._host.settings_models()
+        sections = {plugin_id: model.model_json_schema(by_alias=True) for plugin_id, model in models.items()}
         return {
-            "schema": schema | {"x-openclaw-sections": json.loads(json.dumps(sections))},
+            "schema": schema | {"x-openclaw-sections": sections},
             "uiHints": {},
             "version": self.version,
             "generatedAt": datetime.now(UTC).isoformat(timespec="seconds"),
