@@ -1,0 +1,270 @@
+"""The chat page in a real browser, against the real gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.browser import PHONE, Browse, ChatPage
+from tests.support.gateway import RunningGateway, StartGateway
+
+pytestmark = pytest.mark.requires("chromium")
+
+SCREENSHOT = Path(__file__).resolve().parents[2] / "docs" / "images" / "chat-page.png"
+OPEN_SECONDS = 20
+ABORT_SECONDS = 1.5
+SLOW_WORDS = "one two three four five six seven eight nine ten"
+
+
+async def link_of(gateway: RunningGateway) -> str:
+    """The link that the gateway printed when it was ready."""
+    line = await gateway.wait_line(r'"event": *"ready"')
+    return str(line.record["link"])
+
+
+async def another_link(gateway: RunningGateway) -> str:
+    """What `openclaw-kernel open` prints."""
+    command = [sys.executable, "-m", "openclaw_kernel", "open", "--home", str(gateway.home)]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    async with asyncio.timeout(OPEN_SECONDS):
+        printed, _ = await process.communicate()
+    assert process.returncode == 0
+    return printed.decode().split()[-1]
+
+
+def code_of(link: str) -> str:
+    """The one-time code in a link."""
+    return link.partition("#code=")[2]
+
+
+async def test_the_link_signs_in_once_and_leaves_no_credential_behind(gateway: RunningGateway, browse: Browse) -> None:
+    link = await link_of(gateway)
+
+    def first(page: ChatPage) -> None:
+        page.open(link)
+        page.wait_connected()
+        assert page.run("return location.href") == f"{gateway.url}/"
+        page.say("hello there")
+        page.wait(lambda: page.answers() == ["hello there"], "the echo")
+        kept = page.run("return JSON.stringify([Object.entries(localStorage), Object.entries(sessionStorage), location.href])")
+        cookies = page.driver.get_cookies()
+        assert [(cookie["httpOnly"], cookie["sameSite"]) for cookie in cookies] == [(True, "Strict")]
+        for secret in (code_of(link), gateway.token, cookies[0]["value"]):
+            assert secret not in kept
+        assert page.run("return document.cookie") == ""
+        page.driver.refresh()
+        page.wait(lambda: page.answers() == ["hello there"], "the history after a reload")
+        assert page.console() == []
+
+    def second(page: ChatPage) -> None:
+        page.open(link)
+        page.wait_shown("#signin-error")
+        assert "openclaw-kernel open" in page.find("#signin-error").text
+        assert page.run("return location.href") == f"{gateway.url}/"
+        assert not page.is_shown("#app")
+
+    await browse(first)
+    await browse(second)
+
+
+async def test_a_pasted_code_signs_in_where_there_is_no_link(gateway: RunningGateway, browse: Browse) -> None:
+    link = await another_link(gateway)
+
+    def story(page: ChatPage) -> None:
+        page.open(gateway.url)
+        page.wait_shown("#code")
+        page.find("#code").send_keys("wrong")
+        page.find("#signin-form button").click()
+        page.wait_shown("#signin-error")
+        page.find("#code").clear()
+        page.find("#code").send_keys(code_of(link))
+        page.find("#signin-form button").click()
+        page.wait_connected()
+
+    await browse(story)
+
+
+async def test_an_answer_appears_word_by_word(gateway: RunningGateway, browse: Browse) -> None:
+    link = await link_of(gateway)
+
+    def story(page: ChatPage) -> None:
+        page.open(link)
+        page.wait_connected()
+        page.say(f"!slow 150\n{SLOW_WORDS}")
+        seen: list[str] = []
+
+        def is_done() -> bool:
+            seen.extend(text for text in page.answers() if text not in seen)
+            return SLOW_WORDS in seen
+
+        page.wait(is_done, "the whole answer")
+        assert len(seen) > 3
+        assert all(SLOW_WORDS.startswith(text) for text in seen)
+        page.wait_idle()
+        assert page.answers() == [SLOW_WORDS]
+
+    await browse(story)
+
+
+async def test_a_tool_step_shows_its_input_and_how_it_ended(gateway: RunningGateway, browse: Browse) -> None:
+    link = await link_of(gateway)
+
+    def story(page: ChatPage) -> None:
+        page.open(link)
+        page.wait_connected()
+        page.say('look\n!tool fetch {"url": "http://127.0.0.1:9/"}')
+        page.wait(lambda: page.texts(".item.tool .state") == ["failed"], "the refused fetch")
+        page.wait_idle()
+        page.find(".item.tool summary").click()
+        shown = page.find(".item.tool details").text
+        assert "http://127.0.0.1:9/" in shown
+        assert "Error" in shown
+        live = page.texts("#log .item.assistant .prose, #log .item.tool summary b")
+        assert live[:2] == ["look", "fetch"]
+        page.driver.refresh()
+        page.wait(lambda: page.texts("#log .item.assistant .prose, #log .item.tool summary b") == live, "the same steps after a reload")
+
+    await browse(story)
+
+
+async def test_a_failed_turn_says_why_and_what_to_do(gateway: RunningGateway, browse: Browse) -> None:
+    link = await link_of(gateway)
+
+    def story(page: ChatPage) -> None:
+        page.open(link)
+        page.wait_connected()
+        page.say("!fail rate_limit")
+        page.wait_shown(".item.fault")
+        assert "Wait a moment" in page.texts(".item.fault .cure")[0]
+        page.wait_idle()
+        page.say("still here")
+        page.wait(lambda: page.answers()[-1:] == ["still here"], "an answer after the failure")
+
+    await browse(story)
+
+
+async def test_stop_ends_a_turn_within_a_second(gateway: RunningGateway, browse: Browse) -> None:
+    link = await link_of(gateway)
+
+    def story(page: ChatPage) -> None:
+        page.open(link)
+        page.wait_connected()
+        page.say("half an answer\n!hang")
+        page.wait(lambda: page.answers() == ["half an answer"], "the first words")
+        page.find("#stop").click()
+        page.wait_shown(".item.aborted", seconds=ABORT_SECONDS)
+        assert page.answers() == ["half an answer"]
+        page.wait_idle()
+
+    await browse(story)
+
+
+async def test_the_page_fits_a_phone_in_the_dark(gateway: RunningGateway, browse: Browse) -> None:
+    link = await link_of(gateway)
+
+    def story(page: ChatPage) -> None:
+        page.open(link)
+        page.wait_connected()
+        page.say("a" * 300 + "\n\n```\n" + "x" * 200 + "\n```")
+        page.wait(lambda: len(page.answers()) == 1, "the answer")
+        page.wait_idle()
+        assert page.run("return document.documentElement.scrollWidth") <= PHONE[0]
+        below = page.run("return document.getElementById('send').getBoundingClientRect().bottom - innerHeight")
+        assert below <= 0
+        background = page.run("return getComputedStyle(document.body).backgroundColor")
+        assert sum(int(part) for part in background[4:-1].split(",")) < 150, background
+        page.find("#menu").click()
+        page.wait_shown("#new")
+        page.find("#close-menu").click()
+        page.wait(lambda: not page.is_shown("#shade"), "the closed list")
+
+    await browse(story, size=PHONE, touch=True, dark=True)
+
+
+async def test_a_message_typed_while_the_gateway_is_away_arrives_once(gateway: RunningGateway, browse: Browse) -> None:
+    link = await link_of(gateway)
+    loop = asyncio.get_running_loop()
+
+    def story(page: ChatPage) -> None:
+        page.open(link)
+        page.wait_connected()
+        page.say("before")
+        page.wait(lambda: page.answers() == ["before"], "the echo")
+        asyncio.run_coroutine_threadsafe(gateway.stop(), loop).result()
+        page.wait_shown("#connection.waiting")
+        page.say("while away")
+        page.wait_shown(".item.queued")
+        page.type("a draft")
+        asyncio.run_coroutine_threadsafe(gateway.start(), loop).result()
+        page.wait(lambda: page.answers() == ["before", "while away"], "the answer after the restart")
+        page.wait_idle()
+        assert page.texts(".bubble") == ["before", "while away"]
+        assert page.find("#draft").get_property("value") == "a draft"
+
+    await browse(story)
+    async with gateway.connect() as client:
+        history = await client.request("chat.history", {"sessionKey": "main"})
+    said = [message["content"][0]["text"] for message in history["messages"] if message["role"] == "user"]
+    assert said == ["before", "while away"]
+
+
+async def test_new_session_begins_afresh(gateway: RunningGateway, browse: Browse) -> None:
+    link = await link_of(gateway)
+
+    def story(page: ChatPage) -> None:
+        page.open(link)
+        page.wait_connected()
+        page.say("old words")
+        page.wait(lambda: page.answers() == ["old words"], "the echo")
+        page.find("#new").click()
+        page.wait_shown("#welcome")
+        page.say("new words")
+        page.wait(lambda: page.answers() == ["new words"], "the echo in the new session")
+
+    await browse(story)
+
+
+async def test_the_keyboard_alone_is_enough(gateway: RunningGateway, browse: Browse) -> None:
+    link = await link_of(gateway)
+
+    def story(page: ChatPage) -> None:
+        page.open(link)
+        page.wait_connected()
+        page.wait(lambda: page.run("return document.activeElement.id") == "draft", "the focus in the box")
+        page.type("typed words")
+        page.find("#draft").send_keys("\ue007")
+        page.wait(lambda: page.answers() == ["typed words"], "the echo")
+        page.type("!hang")
+        page.find("#draft").send_keys("\ue007")
+        page.wait_shown("#stop")
+        page.find("#draft").send_keys("\ue00c")
+        page.wait_shown(".item.aborted")
+        page.type("/hel")
+        page.wait_shown("#commands")
+        page.find("#draft").send_keys("\ue004")
+        assert page.find("#draft").get_property("value") == "/help "
+
+    await browse(story)
+
+
+@pytest.mark.requires("xllamacpp")
+@pytest.mark.timeout(180)
+async def test_the_local_model_names_the_capital_of_france(start_gateway: StartGateway, browse: Browse) -> None:
+    gateway = await start_gateway({"models": {"providers": {"echo": None, "local": {}}}})
+    link = await link_of(gateway)
+
+    def story(page: ChatPage) -> None:
+        page.open(link)
+        page.wait_connected()
+        page.say("What is the capital of France?")
+        page.wait(lambda: any("Paris" in text for text in page.answers()), "an answer that names Paris", seconds=90)
+        page.wait_idle(seconds=90)
+        assert page.console() == []
+        if os.environ.get("OPENCLAW_UPDATE_SCREENSHOTS") == "1":
+            page.screenshot(SCREENSHOT)
+
+    await browse(story)
