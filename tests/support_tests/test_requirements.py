@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.support import requirements
@@ -18,7 +20,7 @@ def relaxed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(requirements.REQUIREMENTS, "ngircd", missing)
 
 
-def missing() -> requirements.Path:
+def missing() -> Path:
     message = "the program ngircd is missing: install it"
     raise requirements.MissingRequirementError(message)
 
