@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import re
 from collections.abc import AsyncGenerator, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 from openclaw_kernel.api import (
@@ -28,6 +30,14 @@ _LIST_AGAIN_SECONDS: Final = 60.0
 _NOT_FOR_CHAT: Final = re.compile(
     r"audio|image|realtime|tts|transcribe|whisper|search|embedding|moderation|dall-e|instruct|sora|babbage|davinci"
 )
+
+
+def _transport() -> ModuleType:
+    """Return the HTTP library under the SDK (httpx or httpx2): its errors come through while a stream is read."""
+    from openai import Timeout
+
+    # The SDK gives the class its own name as module; only the class's functions still know where they are from.
+    return importlib.import_module(Timeout.__init__.__module__.partition(".")[0])
 
 
 class OpenAIProvider:
@@ -83,6 +93,7 @@ class OpenAIProvider:
         client = await self._open()
         from openai import APIError
 
+        transport = _transport()
         reasoning = any(model.id == request.model and model.reasoning for model in self._models)
         wanted = parameters(request, self._server, reasoning=reasoning, usage=self._settings.stream_usage)
         reader = Reader(request.model)
@@ -93,6 +104,10 @@ class OpenAIProvider:
                         yield event
         except APIError as error:
             raise self._translate(error, request.model) from error
+        except transport.TimeoutException as error:
+            raise self._silent(request.model) from error
+        except transport.TransportError as error:
+            raise self._unconnected(error, request.model) from error
         completed = reader.finish()
         if completed is None:
             message = f"{self._url} ended the answer before it was complete"
@@ -164,21 +179,28 @@ class OpenAIProvider:
     def _translate(self, error: APIError, model: str | None) -> ProviderError:
         from openai import APIConnectionError, APIStatusError, APITimeoutError
 
-        where = f"models.providers.{self.id}"
         if isinstance(error, APITimeoutError):
-            message = f"{self._url} was silent for {self._settings.timeout_seconds:g} s ({where}.timeoutSeconds)"
-            return self._error(ProviderErrorKind.TIMEOUT, message, model)
+            return self._silent(model)
         if isinstance(error, APIConnectionError):
-            message = f"no connection to {self._url} ({cause_of(error)}); check {where}.baseUrl and that the server runs"
-            return self._error(ProviderErrorKind.NETWORK, message, model)
+            return self._unconnected(error, model)
         code, told = error_fields(error.body)
         status = error.status_code if isinstance(error, APIStatusError) else None
         kind = kind_of(status, code, told)
         message = f"{self.label} answered {status or 'in the stream'}: {told or error.message}"
         if kind is ProviderErrorKind.AUTH:
-            message += f"; check {where}.apiKey and the account"
+            message += f"; check models.providers.{self.id}.apiKey and the account"
         after = retry_after(error.response.headers) if isinstance(error, APIStatusError) else None
         return self._error(kind, message, model, after)
+
+    def _silent(self, model: str | None) -> ProviderError:
+        seconds = f"{self._settings.timeout_seconds:g} s"
+        message = f"{self._url} was silent for {seconds} (models.providers.{self.id}.timeoutSeconds)"
+        return self._error(ProviderErrorKind.TIMEOUT, message, model)
+
+    def _unconnected(self, error: Exception, model: str | None) -> ProviderError:
+        cure = f"check models.providers.{self.id}.baseUrl and that the server runs"
+        message = f"no connection to {self._url} ({cause_of(error)}); {cure}"
+        return self._error(ProviderErrorKind.NETWORK, message, model)
 
     def _error(self, kind: ProviderErrorKind, message: str, model: str | None, after: float | None = None) -> ProviderError:
         return ProviderError(kind, message, provider=self.id, model=model, retry_after=after)
