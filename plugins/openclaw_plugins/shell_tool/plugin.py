@@ -1,0 +1,42 @@
+"""The bundled shell tool."""
+
+from __future__ import annotations
+
+import os
+from typing import ClassVar
+
+from pydantic import BaseModel
+
+from openclaw_kernel.api import PluginContext, Registrar, RetryClass, Tool, hookimpl
+from openclaw_plugins.shell_tool.runtime import Shell, ShellParams
+from openclaw_plugins.shell_tool.settings import ShellToolSettings
+
+
+class ShellToolPlugin:
+    """Registers the tool switched off: there are no approvals yet, so an agent's `tools.allow` has to name it."""
+
+    settings: ClassVar[type[BaseModel] | None] = ShellToolSettings
+
+    def __init__(self, context: PluginContext) -> None:
+        self._context = context
+
+    @hookimpl
+    def openclaw_register_tools(self, registrar: Registrar) -> None:
+        settings = self._context.settings(ShellToolSettings)
+        registrar.add_tool(
+            Tool(
+                name="shell",
+                label="Shell",
+                description=(
+                    "Run a program in the workspace and return its output. Give argv as a list; nothing in it is expanded. "
+                    "Programs left running in the background are ended with the call."
+                ),
+                params=ShellParams,
+                run=Shell(settings, os.environ).run,
+                retry_class=RetryClass.SIDE_EFFECTING,
+                # The command's own deadline comes first; this one catches what it cannot.
+                timeout_seconds=settings.timeout_seconds + 5,
+                group="runtime",
+                enabled=False,
+            )
+        )

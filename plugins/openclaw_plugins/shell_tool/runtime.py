@@ -1,0 +1,178 @@
+"""Running one command: a vector of arguments, a process group, a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from openclaw_kernel.api import ToolContext, ToolError, ToolResult
+from openclaw_plugins.shell_tool.output import HeadAndTail
+from openclaw_plugins.shell_tool.settings import ShellToolSettings
+
+SHELL: Final = "/bin/sh"
+TERM_GRACE_SECONDS: Final = 0.5
+DRAIN_SECONDS: Final = 0.25
+
+
+class ShellParams(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    argv: list[str] | None = None
+    """The program and its arguments, each as one string; nothing is expanded."""
+    command: str | None = None
+    """A line for /bin/sh, where the gateway allows it."""
+    cwd: str = "."
+    """Folder to run in, inside the workspace."""
+    timeout_seconds: float | None = Field(default=None, gt=0)
+    """Shorter deadline than the default."""
+
+
+class _Child(asyncio.SubprocessProtocol):
+    """Collects the output of a process without a task of its own."""
+
+    def __init__(self, limit: int) -> None:
+        self.output = HeadAndTail(limit)
+        self.exited = asyncio.Event()
+        self.drained = asyncio.Event()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        self.output.add(data)
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        self.drained.set()
+
+    def process_exited(self) -> None:
+        self.exited.set()
+
+
+class Shell:
+    """The tool's work. `environment` is the gateway's, of which commands see what the settings name."""
+
+    def __init__(self, settings: ShellToolSettings, environment: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._environment = environment
+
+    async def run(self, context: ToolContext, params: ShellParams) -> ToolResult:
+        """Run the command to its end, its deadline or cancellation; none of its process group outlives the call."""
+        argv = self._argv(params)
+        cwd = _inside(context.workspace, params.cwd)
+        executable = self._executable(argv[0], cwd)
+        seconds = min(params.timeout_seconds or self._settings.timeout_seconds, self._settings.timeout_seconds)
+        loop = asyncio.get_running_loop()
+        try:
+            transport, child = await loop.subprocess_exec(
+                lambda: _Child(self._settings.output_bytes),
+                *argv,
+                executable=executable,
+                cwd=cwd,
+                env=self._child_environment(context.workspace),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ToolError(f"{argv[0]} cannot be run: {error.strerror or error}") from error
+        group = transport.get_pid()
+        try:
+            late = await _ended(child, group, seconds)
+        finally:
+            # What the command left running in its group goes with it, also when the call is cancelled.
+            _signal(group, signal.SIGKILL)
+            transport.close()
+        return _result(child, transport.get_returncode(), late_after=seconds if late else None)
+
+    def _argv(self, params: ShellParams) -> list[str]:
+        if (params.argv is None) == (params.command is None):
+            raise ToolError("give either argv, a list of the program and its arguments, or command")
+        if params.command is not None:
+            if not self._settings.allow_shell_line:
+                raise ToolError(
+                    'shell lines are off; give argv, such as ["ls", "-l"] '
+                    "(the owner can set plugins.entries.shell-tool.config.allowShellLine)"
+                )
+            argv = [SHELL, "-c", params.command]
+        else:
+            argv = params.argv or []
+        if not argv or not argv[0]:
+            raise ToolError("argv is empty; its first entry names the program")
+        if any("\0" in argument for argument in argv):
+            raise ToolError("an argument holds a NUL character; leave it out")
+        return argv
+
+    def _executable(self, name: str, cwd: Path) -> str:
+        """Return the absolute path of a program: looked up in the settings' folders, or a path from the command's folder."""
+        if "/" in name:
+            return str(cwd / name)
+        found = shutil.which(name, path=self._settings.search_path)
+        if found is None:
+            raise ToolError(f"there is no program {name!r} in {self._settings.search_path}")
+        return found
+
+    def _child_environment(self, workspace: Path) -> dict[str, str]:
+        passed = {name: self._environment[name] for name in self._settings.environment if name in self._environment}
+        return {**passed, "PATH": self._settings.search_path, "HOME": str(workspace)}
+
+
+def _inside(workspace: Path, cwd: str) -> Path:
+    """Return the folder to run in, with links followed; raise `ToolError` where it is not in the workspace."""
+    if "\0" in cwd:
+        raise ToolError("cwd holds a NUL character; leave it out")
+    root = workspace.resolve()
+    folder = (root / cwd).resolve()
+    if not folder.is_relative_to(root):
+        raise ToolError(f"cwd {cwd!r} is outside the workspace; name a folder inside it")
+    if not folder.is_dir():
+        raise ToolError(f"cwd {cwd!r} is not a folder of the workspace")
+    return folder
+
+
+async def _ended(child: _Child, group: int, seconds: float) -> bool:
+    """Wait for the process and the rest of its output; return whether it had to be stopped."""
+    late = not await _within(child.exited, seconds)
+    if late:
+        _signal(group, signal.SIGTERM)
+        if not await _within(child.exited, TERM_GRACE_SECONDS):
+            _signal(group, signal.SIGKILL)
+            await child.exited.wait()
+    await _within(child.drained, DRAIN_SECONDS)
+    return late
+
+
+async def _within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+def _signal(group: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        # Nothing of it is left, or nothing that is ours.
+        return
+
+
+def _result(child: _Child, status: int | None, *, late_after: float | None) -> ToolResult:
+    text = child.output.text()
+    if late_after is not None:
+        return ToolResult(text=_with_line(text, f"[stopped after {late_after:g} seconds]"), is_error=True)
+    if status is not None and status < 0:
+        return ToolResult(text=_with_line(text, f"[ended by signal {-status}]"), is_error=True)
+    if status:
+        return ToolResult(text=_with_line(text, f"[exit status {status}]"), is_error=True)
+    return ToolResult(text=text or "[no output]")
+
+
+def _with_line(text: str, line: str) -> str:
+    return f"{text.rstrip()}\n{line}" if text.strip() else line

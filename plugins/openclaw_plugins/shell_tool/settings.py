@@ -1,0 +1,32 @@
+"""The section `plugins.entries.shell-tool.config`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+
+
+class ShellToolSettings(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        alias_generator=to_camel,
+        validate_by_alias=True,
+        validate_by_name=False,
+        use_attribute_docstrings=True,
+    )
+
+    allow_shell_line: bool = False
+    """Take a `command` line for /bin/sh as well as a list of arguments."""
+    timeout_seconds: Annotated[int, Field(ge=1, le=3_600)] = 60
+    """Longest a command may run, in seconds."""
+    output_bytes: Annotated[int, Field(ge=256, le=4 << 20)] = 32_768
+    """How much of the output is kept, half from its beginning and half from its end."""
+    search_path: Annotated[str, Field(pattern=r"^/[^:]*(:/[^:]*)*$")] = DEFAULT_PATH
+    """Absolute folders in which programs are looked for, separated by colons; the child's PATH."""
+    environment: list[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]] = ["LANG", "LC_ALL", "TZ"]
+    """Names of the gateway's environment variables that a command may see, beside PATH and HOME, which is the workspace."""

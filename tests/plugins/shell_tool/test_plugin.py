@@ -1,0 +1,31 @@
+"""How the shell tool is registered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openclaw_kernel.api import RetryClass, Tool
+from openclaw_plugins.shell_tool.plugin import ShellToolPlugin
+from openclaw_plugins.shell_tool.settings import ShellToolSettings
+
+
+class Context:
+    def settings(self, model: type[ShellToolSettings]) -> ShellToolSettings:
+        return model.model_validate({"timeoutSeconds": 7})
+
+
+class Registrar:
+    def __init__(self) -> None:
+        self.tools: list[Tool[Any]] = []
+
+    def add_tool(self, tool: Tool[Any]) -> None:
+        self.tools.append(tool)
+
+
+def test_the_shell_is_off_until_an_agent_names_it() -> None:
+    registrar = Registrar()
+    ShellToolPlugin(Context()).openclaw_register_tools(registrar)  # type: ignore[arg-type]
+    [tool] = registrar.tools
+    assert (tool.name, tool.enabled, tool.retry_class) == ("shell", False, RetryClass.SIDE_EFFECTING)
+    assert tool.timeout_seconds > 7
+    assert tool.schema()["additionalProperties"] is False
