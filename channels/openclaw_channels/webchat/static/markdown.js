@@ -9,6 +9,7 @@ const ITEM = /^( *)([-*+]|\d{1,9}[.)])(?: +|$)/;
 const TABLE_RULE = /^ {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$/;
 const BARE_URL = /https?:\/\/[^\s<>"`]+/y;
 const MAX_DEPTH = 10;
+const MAX_LABEL = 1000; // characters of a link's text: keeps hostile input linear
 
 /** Returns blocks; each top-level block carries `raw`, its source, so that a renderer can keep what did not change. */
 export function parse(text) {
@@ -173,8 +174,8 @@ function readInline(source, at, depth, missing) {
   if (mark === 'h') return readBareUrl(source, at);
   if (mark === '<') return readAngleUrl(source, at);
   if (depth >= MAX_DEPTH) return null;
-  if (mark === '[') return readLink(source, at, depth, missing);
-  if (mark === '!' && source[at + 1] === '[') return readLink(source, at + 1, depth, missing);
+  if (mark === '[') return readLink(source, at, depth);
+  if (mark === '!' && source[at + 1] === '[') return readLink(source, at + 1, depth);
   if (mark === '*' || mark === '_' || mark === '~') return readEmphasis(source, at, depth, missing);
   return null;
 }
@@ -215,17 +216,17 @@ function readEmphasis(source, at, depth, missing) {
   return null;
 }
 
-function readLink(source, at, depth, missing) {
-  if (missing.has(']')) return null;
-  let level = 0;
+function readLink(source, at, depth) {
+  let level = 1;
   let end = at;
-  const limit = Math.min(source.length, at + 1000);
-  for (; end < limit; end += 1) {
+  const limit = Math.min(source.length, at + MAX_LABEL) - 1;
+  while (level > 0 && end < limit) {
+    end += 1;
     if (source[end] === '\\') end += 1;
     else if (source[end] === '[') level += 1;
-    else if (source[end] === ']' && (level -= 1) === 0) break;
+    else if (source[end] === ']') level -= 1;
   }
-  if (end >= source.length) { missing.add(']'); return null; }
+  if (level > 0) return null;
   if (source[end + 1] !== '(') return null;
   const target = /^\(\s*<?((?:[^\s()<>]|\([^\s()<>]*\))*)>?(?:\s+(?:"[^"]*"|'[^']*'))?\s*\)/.exec(source.slice(end + 1, end + 2050));
   if (!target) return null;
