@@ -20,7 +20,7 @@ from openclaw_kernel.bus import EventBus
 from openclaw_kernel.gateway import GatewayFacts
 from openclaw_kernel.host import PluginHost
 from openclaw_kernel.host.discovery import discover
-from openclaw_kernel.host.guard import Guard, PluginFault
+from openclaw_kernel.host.guard import PluginFault
 from openclaw_kernel.host.loader import load_driver
 from openclaw_kernel.http import Handler, Probes, build_application
 from openclaw_kernel.lock import StateLock
@@ -83,7 +83,6 @@ class GatewayApp:
         self._stack = contextlib.AsyncExitStack()
         self._presence: PresenceBook
         self._bus = EventBus()
-        self._guard = Guard()
         self._tasks: TaskOwner
         self._presence_timer: asyncio.TimerHandle | None = None
         self._health_timer: asyncio.TimerHandle | None = None
@@ -135,7 +134,7 @@ class GatewayApp:
         await self.host.load()
         refused = await store.open(self.host.registry.migrations())
         stack.push_async_callback(store.close)
-        self.host.reject(refused)
+        self.host.refuse_migrations(refused)
         pages.load(await kernel_values.get(PAGE_SESSIONS_KEY))
         self.wire = self._build_wire(pages, limiter)
         stack.push_async_callback(self.host.stop, STOP_SECONDS)
@@ -293,7 +292,7 @@ class GatewayApp:
     def _fence(self, owner: str, handler: Handler) -> Handler:
         async def fenced(request: web.Request) -> web.StreamResponse:
             try:
-                return await self._guard.run(owner, f"route {request.method} {request.path}", lambda: handler(request), None)
+                return await self.host.guard.run(owner, f"route {request.method} {request.path}", lambda: handler(request), None)
             except PluginFault as fault:
                 if isinstance(fault.error, web.HTTPException | ConnectionError):
                     raise fault.error from None
