@@ -18,10 +18,12 @@ export async function exchange(base, code) {
     const wait = response.headers.get('retry-after');
     return { problem: 'Too many tries', cure: `Wait ${wait ? `${wait} seconds` : 'a few minutes'}, then try again.` };
   }
-  const said = /json/.test(response.headers.get('content-type') ?? '') ? (await response.json()).error : null;
-  const reason = typeof said === 'string' ? said : said?.message;
-  return { problem: reason ? `This code was not taken: ${reason}` : 'This code has been used already, or is too old', cure: CURE };
+  const said = /json/.test(response.headers.get('content-type') ?? '') ? (await response.json()).error?.message : null;
+  const [problem, ...cure] = (said ?? 'this code was used or has expired').split('; ');
+  return { problem: sentence(problem), cure: cure.length ? `${sentence(cure.join('; '))}.` : CURE };
 }
+
+const sentence = (text) => text[0].toUpperCase() + text.slice(1);
 
 async function ask(url, options) {
   try {
