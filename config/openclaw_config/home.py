@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 from typing import Final
 
-from openclaw_config.load import FILE_NAME
+from openclaw_config.source import FILE_NAME
 
 ENVIRONMENT_KEY: Final = "OPENCLAW_KERNEL_HOME"
 TOKEN_FILE: Final = "gateway.token"  # noqa: S105 - a file name

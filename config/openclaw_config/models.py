@@ -51,7 +51,7 @@ class GatewayAuth(Model):
 
 class GatewayReload(Model):
     mode: Literal["hybrid", "hot", "restart", "off"] = "hybrid"
-    """What a saved edit does: apply what can be applied live and restart for the rest (hybrid), only live (hot), always restart, or nothing."""
+    """What a saved edit does: apply live what can be and restart for the rest (hybrid), only live (hot), always restart, or nothing."""
     debounce_ms: Annotated[int, Field(ge=0, le=60_000)] = 300
     """Milliseconds without a further write before an edit is taken."""
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import hmac
 from typing import TYPE_CHECKING, Any, Final, NoReturn, final
 
-from pydantic_core import core_schema
-
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
     from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import core_schema
 
 REDACTED: Final = "__OPENCLAW_REDACTED__"
 
@@ -57,8 +56,11 @@ class Secret:
         raise TypeError(message)
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:  # noqa: ANN401
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         """Accept a non-empty string or a `Secret`; dump only the redaction mark."""
+        # Imported here: the command line has secrets and no pydantic.
+        from pydantic_core import core_schema
+
         from_text = core_schema.no_info_after_validator_function(cls, core_schema.str_schema(min_length=1))
         return core_schema.union_schema(
             [core_schema.is_instance_schema(cls), from_text],
@@ -66,8 +68,6 @@ class Secret:
         )
 
     @classmethod
-    def __get_pydantic_json_schema__(
-        cls, _schema: core_schema.CoreSchema, _handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(cls, _schema: core_schema.CoreSchema, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Describe a secret as a string for JSON Schema."""
         return {"type": "string", "minLength": 1, "format": "password"}
