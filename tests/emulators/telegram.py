@@ -57,9 +57,7 @@ async def read_parameters(request: web.Request) -> tuple[Json, dict[str, tuple[s
     return {name: decoded(name, value) for name, value in raw.items()}, files
 
 
-TEXT_PARAMETERS = frozenset(
-    {"text", "caption", "url", "secret_token", "parse_mode", "callback_query_id", "photo", "document", "file_id"}
-)
+TEXT_PARAMETERS = frozenset({"text", "caption", "url", "secret_token", "parse_mode", "callback_query_id", "photo", "document", "file_id"})
 
 
 def decoded(name: str, value: Any) -> Any:
@@ -130,9 +128,7 @@ async def handle_method(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def call_method(
-    request: web.Request, bot: Bot, record: Json, files: dict[str, tuple[str, bytes, str]]
-) -> web.Response:
+async def call_method(request: web.Request, bot: Bot, record: Json, files: dict[str, tuple[str, bytes, str]]) -> web.Response:
     method, parameters = record["method"], record["parameters"]
     name, handler = METHODS.get(method, (method, None))
     record["method"] = name
@@ -201,9 +197,7 @@ async def long_poll(bot: Bot, parameters: Json, number: int) -> list[Json]:
         while True:
             if bot.poll_number != number:
                 bot.polls_terminated += 1
-                text = (
-                    "Conflict: terminated by other getUpdates request; make sure that only one bot instance is running"
-                )
+                text = "Conflict: terminated by other getUpdates request; make sure that only one bot instance is running"
                 raise ApiError(409, text)
             if bot.webhook is not None:
                 raise ApiError(409, "Conflict: terminated by setWebhook request")

@@ -61,9 +61,7 @@ class TelegramEmulator:
         self._session = aiohttp.ClientSession()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._session is not None:
             await self._session.close()
         await self.stop()
@@ -102,9 +100,7 @@ class TelegramEmulator:
                 fields[name] = base64.b64encode(value).decode()
             elif isinstance(value, dict) and isinstance(value.get("content"), bytes):
                 fields[name] = {**value, "content": base64.b64encode(value["content"]).decode()}
-        message: Json = await self._call(
-            "POST", "user_message", text=text, chat_id=chat_id, **{"from": sender}, **fields
-        )
+        message: Json = await self._call("POST", "user_message", text=text, chat_id=chat_id, **{"from": sender}, **fields)
         return message
 
     async def update(self, kind: str, body: Json, *, token: str | None = None) -> int:

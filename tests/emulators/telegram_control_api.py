@@ -127,10 +127,7 @@ class Control:
     async def sent(self, request: web.Request) -> web.Response:
         bot = self._bot(request.query.get("token"))
         calls = [record for record in bot.calls if record.get("status") == 200 and record["method"] != "getUpdates"]
-        messages = {
-            str(chat.chat_id): [message.described() for message in chat.messages.values()]
-            for chat in bot.chats.values()
-        }
+        messages = {str(chat.chat_id): [message.described() for message in chat.messages.values()] for chat in bot.chats.values()}
         visible = {str(chat_id): bot.visible(chat_id) for chat_id in bot.chats}
         return web.json_response({"calls": calls, "visible": visible, "messages": messages})
 
@@ -214,9 +211,7 @@ def receive(bot: Bot, body: Json) -> Message:
         message = chat.messages[int(body["message_id"])]
         message.body |= {**content, "edit_date": int(time.time())}
         return message
-    return bot.add_message(
-        chat, from_bot=False, sender=sender, content=content, replies_to=body.get("reply_to_message_id")
-    )
+    return bot.add_message(chat, from_bot=False, sender=sender, content=content, replies_to=body.get("reply_to_message_id"))
 
 
 def received_media(bot: Bot, kind: str, given: Any) -> Json:

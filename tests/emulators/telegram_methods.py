@@ -90,9 +90,7 @@ def post(bot: Bot, parameters: Json, content: Json, *, mode: str | None, source:
     if parameters.get("reply_markup"):
         content = {**content, "reply_markup": parameters["reply_markup"]}
     sender = {key: bot.user[key] for key in ("id", "is_bot", "first_name", "username")}
-    message = bot.add_message(
-        chat, from_bot=True, sender=sender, content=content, replies_to=reply_target(chat, parameters)
-    )
+    message = bot.add_message(chat, from_bot=True, sender=sender, content=content, replies_to=reply_target(chat, parameters))
     message.parse_mode, message.source = mode, source
     return message
 
@@ -226,10 +224,7 @@ def send_media_group(bot: Bot, parameters: Json, files: Uploads) -> list[Json]:
         content |= media_content(item["type"], uploaded(bot, item.get("media"), files, field_name=item["type"]))
         contents.append((content, mode))
     group_id = str(int(time.time() * 1000))
-    return [
-        post(bot, parameters, {**content, "media_group_id": group_id}, mode=mode, source="").body
-        for content, mode in contents
-    ]
+    return [post(bot, parameters, {**content, "media_group_id": group_id}, mode=mode, source="").body for content, mode in contents]
 
 
 def get_file(bot: Bot, parameters: Json, files: Uploads) -> Json:

@@ -8,6 +8,7 @@ import re
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 from tests.emulators.telegram_text import Entity, utf16_length
@@ -43,7 +44,7 @@ class StoredFile:
 
     @property
     def path(self) -> str:
-        return f"files/{self.file_id}/{self.name}"
+        return f"documents/{self.file_id}{PurePosixPath(self.name).suffix}"
 
 
 @dataclass
@@ -206,15 +207,11 @@ class Bot:
 
     def store_file(self, *, content: bytes, name: str, mime_type: str, size: int | None = None) -> StoredFile:
         number = next(self.file_numbers)
-        stored = StoredFile(
-            f"BQACAgIAAx{number:06d}", content, name, mime_type, size if size is not None else len(content)
-        )
+        stored = StoredFile(f"BQACAgIAAx{number:06d}", content, name, mime_type, size if size is not None else len(content))
         self.files[stored.file_id] = stored
         return stored
 
-    def add_message(
-        self, chat: Chat, *, from_bot: bool, sender: Json, content: Json, replies_to: int | None
-    ) -> Message:
+    def add_message(self, chat: Chat, *, from_bot: bool, sender: Json, content: Json, replies_to: int | None) -> Message:
         """Put a message into `chat`; `content` holds text, caption, media and entities of its Bot API form."""
         message_id = next(self.message_ids)
         body: Json = {"message_id": message_id, "from": sender, "chat": chat.body, "date": int(time.time()), **content}

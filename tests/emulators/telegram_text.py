@@ -92,9 +92,7 @@ def parse_html(source: str) -> tuple[str, list[Entity]]:
         offset = byte_offset(source, position)
         if tag is None:
             unclosed = re.match(r"</?([^\s<>]*)", source[position:])
-            raise EntityError(
-                f'Unsupported start tag "{unclosed.group(1) if unclosed else ""}" at byte offset {offset}'
-            )
+            raise EntityError(f'Unsupported start tag "{unclosed.group(1) if unclosed else ""}" at byte offset {offset}')
         name = tag.group(2).lower()
         if tag.group(1):
             _close_tag(builder, stack, name=name, offset=offset)
@@ -106,9 +104,7 @@ def parse_html(source: str) -> tuple[str, list[Entity]]:
     return builder.result()
 
 
-def _open_tag(
-    builder: Builder, stack: list[tuple[str, int, dict[str, str], int]], *, name: str, attributes: str, offset: int
-) -> None:
+def _open_tag(builder: Builder, stack: list[tuple[str, int, dict[str, str], int]], *, name: str, attributes: str, offset: int) -> None:
     if name not in HTML_TYPES:
         raise EntityError(f'Unsupported start tag "{name}" at byte offset {offset}')
     values: dict[str, str] = {}
@@ -248,9 +244,7 @@ def _close_markdown(builder: Builder, stack: list[OpenMarkdown], *, source: str,
         if target is None:
             return position
         url = re.sub(r"\\(.)", r"\1", target.group(1))
-        builder.close(
-            entry.kind, entry.start, **({"url": url} if entry.kind == "text_link" else {"custom_emoji_id": url})
-        )
+        builder.close(entry.kind, entry.start, **({"url": url} if entry.kind == "text_link" else {"custom_emoji_id": url}))
         return target.end()
     if entry.kind == "pre" and entry.language:
         builder.close("pre", entry.start, language=entry.language)

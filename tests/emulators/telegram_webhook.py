@@ -58,9 +58,7 @@ class WebhookSender:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
-    async def _post(
-        self, session: aiohttp.ClientSession, url: str, update: dict[str, object], headers: dict[str, str]
-    ) -> str | None:
+    async def _post(self, session: aiohttp.ClientSession, url: str, update: dict[str, object], headers: dict[str, str]) -> str | None:
         try:
             async with session.post(url, json=update, headers=headers) as response:
                 if 200 <= response.status < 300:

@@ -59,13 +59,7 @@ async def echo(update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
 
 
 def echo_application(emulator: TelegramEmulator) -> EchoApplication:
-    application = (
-        ApplicationBuilder()
-        .token(emulator.token)
-        .base_url(emulator.base_url)
-        .base_file_url(emulator.base_file_url)
-        .build()
-    )
+    application = ApplicationBuilder().token(emulator.token).base_url(emulator.base_url).base_file_url(emulator.base_file_url).build()
     application.add_handler(MessageHandler(filters.ALL, echo))
     return application
 
@@ -312,9 +306,7 @@ async def test_flood_control_refuses_and_notices_who_does_not_wait(emulator: Tel
     await bot.send_message(43, "another chat")
 
 
-async def test_faults_hang_drop_refuse_and_lose_the_answer_after_accepting(
-    emulator: TelegramEmulator, bot: Bot
-) -> None:
+async def test_faults_hang_drop_refuse_and_lose_the_answer_after_accepting(emulator: TelegramEmulator, bot: Bot) -> None:
     await emulator.fault("sendMessage", "hang")
     with pytest.raises(TimedOut):
         await bot.send_message(CHAT, "hangs", read_timeout=0.2)
@@ -339,9 +331,7 @@ async def test_faults_hang_drop_refuse_and_lose_the_answer_after_accepting(
         "accepted and lost",
         "fine",
     ]
-    assert [
-        call["parameters"]["text"] for call in (await emulator.sent())["calls"] if call["method"] == "sendMessage"
-    ] == [
+    assert [call["parameters"]["text"] for call in (await emulator.sent())["calls"] if call["method"] == "sendMessage"] == [
         "accepted and lost",
         "fine",
     ]
