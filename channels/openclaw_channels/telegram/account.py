@@ -160,7 +160,7 @@ class Account:
 
     async def _register_commands(self) -> None:
         """Tell Telegram the commands, for the menu people see; the bot works without."""
-        known = self._context.service(Commands).all()  # type: ignore[type-abstract]
+        known = self._context.service(Commands).all()
         commands = [
             BotCommand(command.name, command.description[:COMMAND_DESCRIPTION_LIMIT])
             for command in known

@@ -46,7 +46,7 @@ class Intake:
         incoming = join_albums([found for update in updates if (found := self._read(update)) is not None])
         messages = await asyncio.gather(*(self._complete(item) for item in incoming))
         try:
-            ingress = self._context.service(Ingress)  # type: ignore[type-abstract]
+            ingress = self._context.service(Ingress)
             for message in messages:
                 await ingress.accept(message)
         except REFUSALS as error:
@@ -66,7 +66,7 @@ class Intake:
             return None
 
     def _is_command(self, text: str) -> bool:
-        return self._context.service(Commands).find(text) is not None  # type: ignore[type-abstract]
+        return self._context.service(Commands).find(text) is not None
 
     async def _complete(self, incoming: Incoming) -> InboundMessage:
         message = incoming.message
@@ -83,7 +83,7 @@ class Intake:
         )
 
     def _is_admitted(self, message: InboundMessage) -> bool:
-        policies = self._context.service(Policies)  # type: ignore[type-abstract]
+        policies = self._context.service(Policies)
         return policies.admit(message, policies.route(message)).verdict is Verdict.ALLOW
 
     async def _load(self, media: Media) -> Attachment | str:
