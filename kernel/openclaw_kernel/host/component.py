@@ -90,7 +90,9 @@ class Component:
             return fault
 
     async def _attempt(self) -> bool:
-        self._become(ComponentState.STARTING, self.reason)
+        if self.state in {ComponentState.IDLE, ComponentState.STOPPED}:
+            # A repeated attempt shows what is wrong until it goes well.
+            self._become(ComponentState.STARTING)
         what = f"start of {self.label}"
         try:
             await self._guard.run(self.plugin_id, what, self.item.start, self._timing.call)

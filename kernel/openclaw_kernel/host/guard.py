@@ -13,7 +13,7 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Final, TypeVar
 
-from openclaw_kernel.tasks import TaskOwner
+from openclaw_kernel.tasks import TaskExited, TaskOwner
 
 logger: Final = logging.getLogger(__name__)
 
@@ -128,7 +128,8 @@ class Guard:
             raise PluginFault(plugin_id, what, "was cancelled by itself", "update the plugin or disable it")
         error = task.exception()
         if error is not None:
-            raise fault_of(plugin_id, what, error) from error
+            cause = error.__cause__ if isinstance(error, TaskExited) and error.__cause__ is not None else error
+            raise fault_of(plugin_id, what, cause) from cause
         result: ValueT = task.result()
         return result
 
