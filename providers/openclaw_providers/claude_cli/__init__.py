@@ -1,0 +1,1 @@
+"""Claude through the command-line agent `claude`, with its own login, tools and conversations."""
