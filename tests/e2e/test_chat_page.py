@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.requires("chromium")
 SCREENSHOT = Path(__file__).resolve().parents[2] / "docs" / "images" / "chat-page.png"
 OPEN_SECONDS = 20
 ABORT_SECONDS = 1.5
+DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 SLOW_WORDS = "one two three four five six seven eight nine ten"
 
 
@@ -210,6 +212,31 @@ async def test_a_message_typed_while_the_gateway_is_away_arrives_once(gateway: R
         history = await client.request("chat.history", {"sessionKey": "main"})
     said = [message["content"][0]["text"] for message in history["messages"] if message["role"] == "user"]
     assert said == ["before", "while away"]
+
+
+async def test_a_picture_goes_along_and_is_there_after_a_reload(gateway: RunningGateway, browse: Browse, tmp_path: Path) -> None:
+    link = await link_of(gateway)
+    picture = tmp_path / "dot.png"
+    picture.write_bytes(base64.b64decode(DOT))
+    notes = tmp_path / "notes.txt"
+    notes.write_text("remember the milk")
+
+    def story(page: ChatPage) -> None:
+        page.open(link)
+        page.wait_connected()
+        page.find("#files").send_keys(f"{picture}\n{notes}")
+        page.wait(lambda: len(page.texts("#tray li")) == 2, "both in the tray")
+        page.say("two things")
+        page.wait(lambda: len(page.answers()) == 1, "the answer")
+        page.wait_idle()
+        assert not page.is_shown("#tray")
+        for _ in range(2):
+            assert page.run("return document.querySelector('.item.user img').naturalWidth") == 1
+            assert page.texts(".item.user .file") == ["notes.txt"]
+            page.driver.refresh()
+            page.wait(lambda: len(page.answers()) == 1, "the history after a reload")
+
+    await browse(story)
 
 
 async def test_new_session_begins_afresh(gateway: RunningGateway, browse: Browse) -> None:

@@ -132,10 +132,10 @@ function foldHistory(state, payload, fresh = false) {
   return live && text ? setLive(next, inFlight, text, 'streaming') : next;
 }
 
-/** Own words that the transcript need not hold yet: not taken, refused, or taken and waiting for their turn. */
+/** What the transcript need not hold: own words not taken, refused, or waiting for their turn; a command and its answer. */
 function isOwnStill({ id, status, at }, stored, fresh) {
-  if (!id.startsWith('user:')) return false;
-  return /^(queued|sending)$/.test(status) || (!fresh && (status === 'failed' || at > (stored.at(-1)?.at ?? 0)));
+  if (/^(queued|sending)$/.test(status)) return true;
+  return !fresh && /^(user|run):/.test(id) && (status === 'failed' || at > (stored.at(-1)?.at ?? 0));
 }
 
 function foldOlder(state, payload) {

@@ -169,6 +169,14 @@ test('a fresh session forgets what failed in the old one', () => {
   assert.equal(fold([{ ...history([]), fresh: true }], failed).items.length, 0);
 });
 
+test('a command and its answer, which no transcript holds, stay until something newer is stored', () => {
+  const spoken = [history([stored({ ...words('old'), timestamp: 1000 }, 'm1')]), compose('r1', '/status', 4000), accepted('r1'), final('all is well')];
+  const again = fold([...spoken, history([stored({ ...words('old'), timestamp: 1000 }, 'm1')])]);
+  assert.deepEqual(outline(again).map(([, text]) => text), ['old', '/status', 'all is well']);
+  const later = fold([history([stored({ ...words('new'), timestamp: 9000 }, 'm2')])], again);
+  assert.deepEqual(outline(later).map(([, text]) => text), ['new']);
+});
+
 test('earlier messages go in front, once', () => {
   const state = fold([history([stored(words('new'), 'm9')], { hasMore: true, nextOffset: 1 })]);
   assert.equal(state.nextOffset, 1);
