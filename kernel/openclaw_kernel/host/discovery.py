@@ -128,7 +128,7 @@ def _read(entry_point: EntryPoint, kind: PluginKind) -> Found:
 
 
 def _manifest_path(entry_point: EntryPoint) -> Path:
-    if entry_point.attr == "":
+    if not entry_point.attr:
         raise ManifestError(f"entry point {entry_point.value!r} names a module; name a class: 'package.plugin:Class'")
     path = module_path(entry_point.module)
     if path is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -13,9 +13,12 @@ _SHOWN: Final = frozenset({"literal_error", "enum"})
 """Errors whose value may be printed: a value that must be one of a few words is no secret."""
 
 
-def explain(model: type[BaseModel], section: str, error: ValidationError) -> list[str]:
-    """Return one line for each fault; `section` is the path of the validated mapping, empty for a whole file."""
-    return [_line(model, section, dict(detail)) for detail in error.errors(include_url=False)]
+def explain(model: type[BaseModel], section: str, content: Any, error: ValidationError) -> list[str]:
+    """Return one line for each fault; `section` is the path of the validated `content`, empty for a whole file."""
+    by_path: dict[tuple[str | int, ...], list[dict[str, Any]]] = {}
+    for detail in error.errors(include_url=False):
+        by_path.setdefault(_real_path(content, detail["loc"]), []).append(dict(detail))
+    return [_line(model, section, path, details) for path, details in by_path.items()]
 
 
 def suggest(wrong: str, known: Iterable[str]) -> str:
@@ -27,19 +30,33 @@ def suggest(wrong: str, known: Iterable[str]) -> str:
     return f"use one of: {', '.join(names)}" if names else "remove it"
 
 
-def _line(model: type[BaseModel], section: str, detail: dict[str, Any]) -> str:
-    location: tuple[str | int, ...] = detail["loc"]
-    path = ".".join([part for part in (section, *map(str, location)) if part])
+def _real_path(content: Any, location: Sequence[str | int]) -> tuple[str | int, ...]:
+    # A union adds the name of its branch to the location, which the author of the section never wrote.
+    path: list[str | int] = []
+    for position, part in enumerate(location):
+        inside = part in content if isinstance(content, Mapping) else isinstance(content, list) and isinstance(part, int)
+        if inside:
+            content = content[part]
+        elif not isinstance(content, Mapping) or position < len(location) - 1:
+            continue
+        path.append(part)
+    return tuple(path)
+
+
+def _line(model: type[BaseModel], section: str, path: tuple[str | int, ...], details: Sequence[dict[str, Any]]) -> str:
+    # Of the branches of a union, those that ask for an instance cannot be met from a file.
+    detail = next((each for each in details if each["type"] != "is_instance_of"), details[0])
+    name = ".".join([part for part in (section, *map(str, path)) if part])
     kind = detail["type"]
     if kind == "extra_forbidden":
-        return f"{path}: unknown key {str(location[-1])!r}; {suggest(str(location[-1]), _keys(model, location[:-1]))}"
+        return f"{name}: unknown key {str(path[-1])!r}; {suggest(str(path[-1]), _keys(model, path[:-1]))}"
     if kind == "missing":
-        return f"{path}: missing; add it"
+        return f"{name}: missing; add it"
     message = str(detail["msg"])
     if kind in {"value_error", "assertion_error"}:
-        return f"{path}: {message.partition(', ')[2] or message}"
+        return f"{name}: {message.partition(', ')[2] or message}"
     found = repr(detail["input"]) if kind in _SHOWN else type(detail["input"]).__name__
-    return f"{path}: found {found}; {message[:1].lower()}{message[1:]}"
+    return f"{name}: found {found}; {message[:1].lower()}{message[1:]}"
 
 
 def _keys(model: type[BaseModel], location: Sequence[str | int]) -> set[str]:

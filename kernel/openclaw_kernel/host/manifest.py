@@ -64,7 +64,7 @@ def read_manifest(path: Path, plugin_id: str) -> Manifest:
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
-        raise ManifestError(f"{path}: {'; '.join(explain(Manifest, '', error))}") from error
+        raise ManifestError(f"{path}: {'; '.join(explain(Manifest, '', content, error))}") from error
     if manifest.id != plugin_id:
         raise ManifestError(f"{path}: id is {manifest.id!r}, the entry point is named {plugin_id!r}; make them equal")
     if manifest.api not in API_VERSIONS:

@@ -186,7 +186,10 @@ class PluginRegistrar:
 
 
 def check_fulfils(kind: type[Any], item: object, what: str) -> None:
-    """Raise `RegistrationRefused` where `item` lacks a member of the Protocol `kind`, naming what it lacks."""
+    """Raise `RegistrationRefused` where `item` is not a `kind`; of a Protocol's members, name those it lacks."""
+    if not getattr(kind, "_is_protocol", False):
+        _check_type(item, kind, what)
+        return
     missing = sorted(name for name in _members(kind) if not hasattr(item, name))
     if missing:
         raise RegistrationRefused(f"{what}: {type(item).__name__} lacks {', '.join(missing)}; add what {kind.__name__} asks")
@@ -195,9 +198,8 @@ def check_fulfils(kind: type[Any], item: object, what: str) -> None:
 def _members(kind: type[Any]) -> set[str]:
     members: set[str] = set()
     for base in kind.__mro__:
-        if base is not object and base is not Protocol and base is not Generic:
-            members.update(inspect.get_annotations(base))
-            members.update(name for name in base.__dict__ if not name.startswith("_"))
+        if getattr(base, "_is_protocol", False) and base is not Protocol:
+            members.update(inspect.get_annotations(base), base.__dict__)
     return {name for name in members if not name.startswith("_")}
 
 

@@ -64,7 +64,7 @@ def validate_section(model: type[ModelT], path: str, section: Mapping[str, Any])
     try:
         return model.model_validate(_own_keys(model, section))
     except ValidationError as error:
-        raise ValueError("; ".join(explain(model, path, error))) from error
+        raise ValueError("; ".join(explain(model, path, section, error))) from error
 
 
 def validate_instances(model: type[ModelT], instances: Mapping[str, Mapping[str, Any]]) -> Validated[ModelT]:

@@ -253,7 +253,7 @@ class HostedTools:
         except PluginHung:
             return _tool_error(f"{name} did not end in {tool.timeout_seconds:g} s and was stopped; try a smaller task")
         except PluginFault as fault:
-            return _tool_error(_what_a_model_is_told(tool, fault))
+            return _tool_error(_what_a_model_is_told(tool, arguments, fault))
         if not isinstance(result, ToolResult):
             return _tool_error(f"{name} returned {type(result).__name__} where a ToolResult was expected; update the plugin")
         return result
@@ -323,10 +323,10 @@ def _tool_error(text: str) -> ToolResult:
     return ToolResult(text=text, is_error=True)
 
 
-def _what_a_model_is_told(tool: Tool[Any], fault: PluginFault) -> str:
+def _what_a_model_is_told(tool: Tool[Any], arguments: Mapping[str, Any], fault: PluginFault) -> str:
     if isinstance(fault.error, ToolError):
         return str(fault.error)
     if isinstance(fault.error, ValidationError):
-        return f"{tool.name}: {'; '.join(explain(tool.params, 'arguments', fault.error))}"
+        return f"{tool.name}: {'; '.join(explain(tool.params, 'arguments', arguments, fault.error))}"
     logger.warning("%s", fault, exc_info=fault.error)
     return f"{tool.name} failed: {fault}"
