@@ -93,6 +93,7 @@ class RunningGateway:
         self.ready: Mapping[str, Any] = {}
         """What it said when it was ready: url, link, home, pid, problems."""
         self.lines: list[Line] = []
+        self.executable = sys.executable
         self._arguments = list(arguments)
         self._env = dict(env)
         self._process: asyncio.subprocess.Process | None = None
@@ -148,7 +149,7 @@ class RunningGateway:
 
     async def spawn(self) -> None:
         """Run the process, without waiting for anything."""
-        command = [sys.executable, "-W", "default", "-m", "openclaw_kernel", "run", "--home", str(self.home), "--json"]
+        command = [self.executable, "-W", "default", "-m", "openclaw_kernel", "run", "--home", str(self.home), "--json"]
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         self._process = await asyncio.create_subprocess_exec(
             *command,

@@ -1,0 +1,1 @@
+"""IRC channel for openclaw-kernel."""

@@ -1,0 +1,164 @@
+"""A stranger's plugin: built, installed by pip beside the kernel, and talking to a real IRC server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import venv
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.gateway import RunningGateway, base_config, free_port, merge
+
+ROOT = Path(__file__).resolve().parents[2]
+DEADLINE = 30.0
+pytestmark = [pytest.mark.requires("ngircd"), pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of a fresh venv that holds the kernel and the plugin, both from wheels."""
+    folder = tmp_path_factory.mktemp("stranger")
+    wheels = folder / "wheels"
+    pip = ["-m", "pip", "--disable-pip-version-check", "--quiet"]
+    sources = [str(ROOT), str(ROOT / "contrib" / "openclaw-irc")]
+    subprocess.run([sys.executable, *pip, "wheel", "--no-deps", "--wheel-dir", str(wheels), *sources], check=True, timeout=200)
+    venv.create(folder / "venv", with_pip=True)
+    python = folder / "venv" / "bin" / "python"
+    subprocess.run([str(python), *pip, "install", *map(str, wheels.glob("*.whl"))], check=True, timeout=250)
+    return python
+
+
+@pytest.fixture
+def ircd(tmp_path: Path) -> Iterator[int]:
+    """The port of an ngircd that runs for one test."""
+    port = free_port()
+    config = tmp_path / "ngircd.conf"
+    config.write_text(
+        f"[Global]\nName = irc.test\nInfo = test\nListen = 127.0.0.1\nPorts = {port}\n"
+        "[Options]\nDNS = no\nIdent = no\nPAM = no\nPredefChannelsOnly = no\n[Limits]\nMaxConnectionsIP = 0\n"
+    )
+    process = subprocess.Popen(["ngircd", "--nodaemon", "--config", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    yield port
+    process.terminate()
+    process.wait(10)
+
+
+class Person:
+    """Somebody on the server."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    def say(self, line: str) -> None:
+        """Send one raw line."""
+        self._writer.write(f"{line}\r\n".encode())
+
+    async def hears(self, *parts: str) -> str:
+        """The next line that has all these parts."""
+        async with asyncio.timeout(DEADLINE):
+            while True:
+                line = (await self._reader.readline()).decode()
+                assert line, "the server closed the connection"
+                if line.startswith("PING"):
+                    self.say(line.replace("PING", "PONG", 1).strip())
+                if all(part in line for part in parts):
+                    return line
+
+
+@asynccontextmanager
+async def person(port: int, nick: str) -> AsyncIterator[Person]:
+    """Somebody who came in."""
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                break
+            except OSError:
+                # The server was started a moment ago.
+                await asyncio.sleep(0.05)
+    somebody = Person(reader, writer)
+    somebody.say(f"NICK {nick}")
+    somebody.say(f"USER {nick} 0 * :{nick}")
+    await somebody.hears(" 001 ")
+    try:
+        yield somebody
+    finally:
+        writer.close()
+
+
+def irc_config(ircd_port: int, **more: object) -> dict[str, object]:
+    """A channel in `#room` for people of 127.0.0.1."""
+    section = {
+        "server": "127.0.0.1",
+        "port": ircd_port,
+        "tls": False,
+        "nick": "claw",
+        "rooms": ["#room"],
+        "allowFrom": ["ann!~ann@127.0.0.1"],
+        "groups": {"#room": {}},
+        "messagesPerSecond": 20,
+    }
+    return merge(base_config(free_port()), {"channels": {"irc": section | more}})
+
+
+def test_the_installed_plugin_is_listed_without_being_imported(stranger: Path, tmp_path: Path) -> None:
+    command = [str(stranger), "-X", "importtime", "-m", "openclaw_kernel", "plugins", "list", "--json", "--home", str(tmp_path)]
+    listed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    rows = {row["id"]: row for row in json.loads(listed.stdout)}
+    assert rows["irc"]["kind"] == "channel"
+    assert rows["irc"]["distribution"] == "openclaw-irc"
+    assert rows["irc"]["version"] == "0.1.0"
+    assert "openclaw_irc" not in listed.stderr
+    assert rows["telegram"]["state"] == "unavailable"
+    assert rows["telegram"]["reason"] == 'pip install "openclaw-kernel[telegram]"'
+
+
+async def test_people_talk_to_the_agent_in_private_and_in_a_room(stranger: Path, ircd: int, tmp_path: Path) -> None:
+    gateway = RunningGateway(tmp_path / "home", irc_config(ircd), arguments=(), env={})
+    gateway.executable = str(stranger)
+    gateway.write_config(gateway.config)
+    async with person(ircd, "ann") as ann, person(ircd, "mallory") as mallory:
+        ann.say("JOIN #room")
+        await ann.hears("366")
+        await gateway.start()
+        try:
+            await ann.hears("JOIN", "#room", "claw")
+            ann.say("PRIVMSG claw :good morning")
+            await ann.hears(":claw!", "PRIVMSG ann", "good morning")
+            ann.say("PRIVMSG #room :nobody is asked")
+            ann.say("PRIVMSG #room :claw: what now?")
+            line = await ann.hears(":claw!", "PRIVMSG #room")
+            assert "what now?" in line
+            mallory.say("PRIVMSG claw :let me in")
+            await mallory.hears("PRIVMSG mallory", "mallory!~mallory@127.0.0.1", "allowFrom")
+            mallory.say("PRIVMSG claw :let me in again")
+            ann.say("PRIVMSG claw :still there?")
+            await ann.hears(":claw!", "PRIVMSG ann", "still there?")
+            # What mallory would have been told is ordered before this answer of the server itself.
+            mallory.say("PING :end")
+            assert "PRIVMSG" not in await mallory.hears("")
+        finally:
+            await gateway.stop()
+
+
+async def test_a_server_that_is_away_is_reported_and_found_again(stranger: Path, tmp_path: Path) -> None:
+    gateway = RunningGateway(tmp_path / "home", irc_config(free_port()), arguments=(), env={})
+    gateway.executable = str(stranger)
+    gateway.write_config(gateway.config)
+    await gateway.start()
+    try:
+        async with gateway.connect() as client:
+            status = await client.request("channels.status", {"channel": "irc"})
+            account = status["channelAccounts"]["irc"][0]
+            assert account["connected"] is False
+            assert "channels.irc.server" in account["lastError"]
+            assert (await client.request("channels.status", {"channel": "webchat"}))["channels"]["webchat"]["running"] is True
+    finally:
+        await gateway.stop()
