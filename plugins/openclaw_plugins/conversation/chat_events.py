@@ -1,0 +1,271 @@
+"""What clients and the origin channel see of a run while it goes on, and of its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from openclaw_kernel.api import Channels, Events, Progress
+from openclaw_plugins.conversation.ledger import WEBCHAT
+from openclaw_plugins.conversation.runs import Outcome, Run
+
+PACE_SECONDS: Final = 0.075
+SESSIONS_TOPIC: Final = "sessions"
+
+
+def session_topic(session_key: str) -> str:
+    """Return the topic of a session's subscribers."""
+    return f"session:{session_key}"
+
+
+class RunStream:
+    """The events of one run: paced while it streams, one terminal state, one counter for `agent` and `chat` events."""
+
+    def __init__(self, run: Run, events: Events, channels: Channels, started_ms: int) -> None:
+        self._run = run
+        self._events = events
+        self._channels = channels
+        self._loop = asyncio.get_running_loop()
+        self._now_ms = started_ms
+        self._started_at = self._loop.time()
+        self._seq = 0
+        self._text = ""
+        self._unsent = ""
+        self._replace = False
+        self._complete = False
+        self._thinking = ""
+        self._unsent_thinking = ""
+        self._next_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        target = run.options.deliver_to
+        self._target = target if target is not None and target.channel != WEBCHAT else None
+
+    @property
+    def text_so_far(self) -> str:
+        """The streamed text of the message that is being written, empty once that message is complete."""
+        return "" if self._complete else self._text
+
+    @property
+    def seq(self) -> int:
+        return self._seq
+
+    def started(self) -> None:
+        """Tell that the turn begins."""
+        self._agent("lifecycle", {"phase": "start", "startedAt": self._now_ms})
+        self._progress("started")
+
+    def text(self, delta: str) -> None:
+        """Show more of the answer: at once where nothing was shown for 75 ms, else when these have passed."""
+        if self._closed or not delta:
+            return
+        if self._complete:
+            self._text = self._unsent = ""
+            self._complete = False
+            self._replace = True
+        self._text += delta
+        self._unsent += delta
+        self._schedule()
+
+    def thinking(self, delta: str) -> None:
+        """Show more of the model's reasoning."""
+        if self._closed or not delta:
+            return
+        self._thinking += delta
+        self._unsent_thinking += delta
+        self._schedule()
+
+    def tool(
+        self,
+        phase: Literal["start", "result"],
+        *,
+        call_id: str,
+        name: str,
+        arguments: Mapping[str, Any],
+        result: str,
+        is_error: bool,
+    ) -> None:
+        """Show a tool call: to the run's owner as `agent` event, to the session's subscribers as `session.tool`."""
+        if self._closed:
+            return
+        self.flush()
+        data: dict[str, Any] = {"phase": phase, "name": name, "toolCallId": call_id}
+        if phase == "start":
+            data["args"] = dict(arguments)
+            self._progress("tool", name)
+        else:
+            data |= {"result": result, "isError": is_error}
+        payload = self._agent_payload("tool", data)
+        owner = self._run.owner
+        if owner is not None:
+            self._events.broadcast("agent", payload, connections=(owner,))
+        self._events.broadcast(
+            "session.tool",
+            payload,
+            topics=(SESSIONS_TOPIC, session_topic(self._run.session_key)),
+            exclude=() if owner is None else (owner,),
+        )
+
+    def message_complete(self) -> None:
+        """Take note that what was streamed is a finished message; further text begins another one."""
+        self.flush()
+        self._complete = True
+        self._thinking = ""
+
+    def flush(self) -> None:
+        """Send what waits for its time."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._unsent_thinking:
+            self._agent("thinking", {"text": self._thinking, "delta": self._unsent_thinking})
+            self._unsent_thinking = ""
+        if self._unsent:
+            delta, self._unsent = self._unsent, ""
+            self._agent("assistant", {"text": self._text, "delta": delta})
+            payload = self._chat_payload("delta")
+            payload |= {"deltaText": delta, "message": self._message(self._text)}
+            if self._replace:
+                payload["replace"] = True
+                self._replace = False
+            self._broadcast("chat", payload)
+            self._progress("text", self._text)
+        self._next_at = self._loop.time() + PACE_SECONDS
+
+    def close(self) -> None:
+        """Take nothing more; what was streamed so far is shown."""
+        if not self._closed:
+            self.flush()
+            self._closed = True
+
+    def ended(self, outcome: Outcome, message: Mapping[str, Any] | None) -> None:
+        """Tell the end: a lifecycle event and the one terminal `chat` event."""
+        self.close()
+        ended = {"startedAt": self._now_ms, "endedAt": self._clock()}
+        if outcome.status in ("ok", "aborted"):
+            aborted = {"aborted": True} if outcome.status == "aborted" else {}
+            self._agent("lifecycle", {"phase": "end", **ended, **aborted})
+        else:
+            self._agent("lifecycle", {"phase": "error", "error": outcome.error or "", **ended})
+        self._broadcast("chat", terminal_payload(self._run, self._seq, outcome, message))
+
+    def progress_ended(self) -> None:
+        """Tell the origin channel that nothing more comes."""
+        self._progress("ended")
+
+    def _schedule(self) -> None:
+        if self._timer is not None:
+            return
+        wait = self._next_at - self._loop.time()
+        if wait <= 0:
+            self.flush()
+        else:
+            self._timer = self._loop.call_later(wait, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        if not self._closed:
+            self.flush()
+
+    def _clock(self) -> int:
+        return self._now_ms + round((self._loop.time() - self._started_at) * 1000)
+
+    def _message(self, text: str) -> dict[str, Any]:
+        return {"role": "assistant", "content": [{"type": "text", "text": text}], "timestamp": self._clock()}
+
+    def _agent(self, stream: str, data: dict[str, Any]) -> None:
+        self._broadcast("agent", self._agent_payload(stream, data))
+
+    def _agent_payload(self, stream: str, data: dict[str, Any]) -> dict[str, Any]:
+        self._seq += 1
+        return {
+            "runId": self._run.run_id,
+            "seq": self._seq,
+            "stream": stream,
+            "ts": self._clock(),
+            "data": data,
+            "sessionKey": self._run.session_key,
+            "agentId": self._run.agent_id,
+        }
+
+    def _chat_payload(self, state: str) -> dict[str, Any]:
+        return chat_payload(self._run, self._seq, state)
+
+    def _broadcast(self, event: str, payload: dict[str, Any]) -> None:
+        self._events.broadcast(event, payload, scoped_topic=session_topic(self._run.session_key))
+
+    def _progress(self, phase: Literal["started", "text", "tool", "ended"], text: str = "") -> None:
+        if self._target is not None:
+            self._channels.show_progress(Progress(target=self._target, run_id=self._run.run_id, phase=phase, text=text))
+
+
+def chat_payload(run: Run, seq: int, state: str) -> dict[str, Any]:
+    """Return what every `chat` event of a run begins with."""
+    return {"runId": run.run_id, "sessionKey": run.session_key, "agentId": run.agent_id, "seq": seq, "state": state}
+
+
+def terminal_payload(run: Run, seq: int, outcome: Outcome, message: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the one `chat` event that ends a run."""
+    states = {"ok": "final", "aborted": "aborted"}
+    payload = chat_payload(run, seq, states.get(outcome.status, "error"))
+    if message is not None:
+        payload["message"] = message
+    if outcome.stop_reason:
+        payload["stopReason"] = outcome.stop_reason
+    if payload["state"] == "error":
+        payload["errorMessage"] = outcome.error or "the turn failed"
+        payload["errorKind"] = outcome.error_kind or "unknown"
+    return payload
+
+
+class SessionEvents:
+    """`session.message`, and `sessions.changed` gathered for 100 ms, or 500 ms at most."""
+
+    QUIET_SECONDS: Final = 0.1
+    LONGEST_SECONDS: Final = 0.5
+    MOST_KEYS: Final = 500
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self._pending: dict[str, dict[str, Any]] = {}
+        self._first_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def message(self, run_id: str | None, session_key: str, agent_id: str, wire: Mapping[str, Any]) -> None:
+        """Tell the session's subscribers of a message that is on disk."""
+        place = wire["__openclaw"]
+        payload = {
+            "sessionKey": session_key,
+            "agentId": agent_id,
+            "message": wire,
+            "messageId": place["id"],
+            "messageSeq": place["seq"],
+        }
+        if run_id is not None:
+            payload["runId"] = run_id
+        self._events.broadcast("session.message", payload, topics=(SESSIONS_TOPIC, session_topic(session_key)))
+
+    def changed(self, payload: dict[str, Any]) -> None:
+        """Tell the subscribers of the list that a session changed; the newest state of each is sent."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if not self._pending:
+            self._first_at = now
+        self._pending[payload["sessionKey"]] = payload
+        if self._timer is not None:
+            self._timer.cancel()
+        if len(self._pending) >= self.MOST_KEYS:
+            self.flush()
+            return
+        due = min(now + self.QUIET_SECONDS, self._first_at + self.LONGEST_SECONDS)
+        self._timer = loop.call_at(due, self.flush)
+
+    def flush(self) -> None:
+        """Send what was gathered."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        pending, self._pending = self._pending, {}
+        for payload in pending.values():
+            self._events.broadcast("sessions.changed", payload, topics=(SESSIONS_TOPIC,))

@@ -1,0 +1,264 @@
+"""The conversation as a whole: what starts, what stops, and what it offers to other plugins."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from openclaw_kernel.api import (
+    Attachment,
+    Gateway,
+    InboundMessage,
+    InvalidRequest,
+    PluginContext,
+    SessionsSummary,
+    Target,
+    Unavailable,
+)
+from openclaw_plugins.conversation import ledger, outbox, sessions
+from openclaw_plugins.conversation.intake import Intake
+from openclaw_plugins.conversation.lanes import Lanes
+from openclaw_plugins.conversation.outbox import DeliveryRules
+from openclaw_plugins.conversation.runs import Outcome, Run, model_steps
+from openclaw_plugins.conversation.sessions import SessionRow
+from openclaw_plugins.conversation.settings import ConversationSettings
+from openclaw_plugins.conversation.turns import TurnRunner
+from openclaw_plugins.conversation.world import World
+
+STOP_SECONDS: Final = 3.0
+RESET_SECONDS: Final = 2.0
+READY_POLL_SECONDS: Final = 0.02
+READY_POLLS: Final = 500
+CLEANING_SECONDS: Final = 600.0
+CLEANING_ROWS: Final = 500
+DAY_MS: Final = 86_400_000
+
+
+class Conversation:
+    """Implements the services `Ingress`, `Delivery` and `Sessions`."""
+
+    def __init__(self, context: PluginContext, settings: ConversationSettings) -> None:
+        self._context = context
+        self._settings = settings
+        self._world: World | None = None
+        self._lanes: Lanes | None = None
+        self._turns: TurnRunner | None = None
+        self._intake: Intake | None = None
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    @property
+    def world(self) -> World:
+        """Return the shared state; raise `Unavailable` before the start."""
+        if self._world is None:
+            raise _not_started()
+        return self._world
+
+    @property
+    def lanes(self) -> Lanes:
+        if self._lanes is None:
+            raise _not_started()
+        return self._lanes
+
+    @property
+    def turns(self) -> TurnRunner:
+        if self._turns is None:
+            raise _not_started()
+        return self._turns
+
+    @property
+    def intake(self) -> Intake:
+        if self._intake is None:
+            raise _not_started()
+        return self._intake
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Open the books and take up what an earlier process left; it goes on once the gateway is ready."""
+        world = World(self._context, _delivery_rules(self._settings))
+        turns = TurnRunner(world)
+        lanes = Lanes(spawn=world.spawn, perform=turns.perform, failed=turns.failed)
+        intake = Intake(world, lanes, turns)
+        await world.sessions.open()
+        await world.outbox.load()
+        self._world, self._turns, self._lanes, self._intake = world, turns, lanes, intake
+        await intake.recover()
+        self._tasks = [world.spawn("intake", self._work()), world.spawn("cleaning", self._clean())]
+
+    async def close(self) -> None:
+        """End what runs as interrupted, with an answer for who waits; what is queued goes on after the next start."""
+        if self._world is None:
+            return
+        for task in self._tasks:
+            task.cancel()
+        self._tasks = []
+        await self.lanes.close(STOP_SECONDS)
+        await self.world.outbox.stop()
+        self.world.session_events.flush()
+
+    async def _work(self) -> None:
+        # Turns need providers, and sending needs channels, which start after this plugin.
+        gateway = self._context.service(Gateway)
+        for _ in range(READY_POLLS):
+            if gateway.ready:
+                break
+            await asyncio.sleep(READY_POLL_SECONDS)
+        self.lanes.open()
+        self.world.outbox.open()
+        await self.intake.work()
+
+    async def _clean(self) -> None:
+        while True:
+            await asyncio.sleep(CLEANING_SECONDS)
+            before = self.world.now_ms() - self._settings.ledger_days * DAY_MS
+            await self._forget(before)
+
+    async def _forget(self, before_ms: int) -> int:
+        return await self.world.store.write(lambda connection: ledger.forget_old(connection, before_ms, CLEANING_ROWS))
+
+    # --- Ingress and Delivery -----------------------------------------------------------------------------------------
+
+    async def accept(self, message: InboundMessage) -> bool:
+        """Append durably; only then may the channel acknowledge. Return False for a repeat."""
+        return await self.intake.accept(message)
+
+    async def enqueue(
+        self,
+        target: Target,
+        *,
+        text: str,
+        attachments: Sequence[Attachment] = (),
+        run_id: str | None = None,
+        reply_to_id: str | None = None,
+    ) -> str:
+        """Store a message durably and send it in order; return its outbox id."""
+        return await self.world.outbox.enqueue(
+            outbox.Draft(target=target, text=text, attachments=tuple(attachments), run_id=run_id, reply_to_id=reply_to_id)
+        )
+
+    # --- Sessions -----------------------------------------------------------------------------------------------------
+
+    def summary(self, agent_id: str | None = None) -> SessionsSummary:
+        """Return a cached summary without I/O."""
+        if self._world is None:
+            return SessionsSummary(path=str(self._context.home), count=0, recent=())
+        return self._world.sessions.summary(agent_id, self._world.now_ms())
+
+    async def new_session(self, session_key: str) -> str:
+        """Reset: abort what runs, start an empty transcript; return the new session id."""
+        row = await self.reset(self.world.keys.canonical(session_key))
+        return row.session_id
+
+    async def stop(self, session_key: str) -> Sequence[str]:
+        """Abort the running turn and drop the queued ones; return the run ids."""
+        return self.abort(self.world.keys.canonical(session_key))
+
+    async def describe(self, session_key: str) -> Mapping[str, Any]:
+        """Return the session's row as `sessions.list` shows it; one that does not exist yet is shown as it would begin."""
+        key = self.world.keys.canonical(session_key)
+        row = await self.world.sessions.get(key)
+        if row is None:
+            now = self.world.now_ms()
+            row = SessionRow(key, self.world.keys.agent(key), "", "direct", "direct", now, now)
+            wire = self.world.wire_row(row)
+            del wire["sessionId"]
+            return wire
+        return self.world.wire_row(row)
+
+    async def set_model(self, session_key: str, model: str | None) -> None:
+        """Choose the model of a session, None for the agent's; raise `InvalidRequest` for one that is not known."""
+        ref = self.known_model(model) if model is not None else None
+        await self.change(self.world.keys.canonical(session_key), "model", model=ref)
+
+    async def usage_rows(self, since_ms: int, until_ms: int) -> Sequence[Mapping[str, Any]]:
+        """Return model steps of a span of time."""
+        return await self.world.store.read(lambda connection: model_steps(connection, since_ms, until_ms))
+
+    # --- what methods and commands build on ---------------------------------------------------------------------------
+
+    def known_model(self, ref: str) -> str:
+        """Return the full reference of a model; raise `InvalidRequest` for one that no provider has."""
+        found = self.world.providers.find(ref)
+        if found is None:
+            known = ", ".join(info.ref for info in list(self.world.providers.models())[:10]) or "none is configured"
+            raise InvalidRequest(f"model: there is no model {ref[:120]!r}; use one of {known}")
+        return found.ref
+
+    def abort(self, key: str, run_id: str | None = None) -> list[str]:
+        """Stop a session's running turn and drop what waits, or only the run that is named; return the run ids."""
+        stopped = []
+        for run in self.world.board.of_session(key):
+            if run_id is not None and run.run_id != run_id:
+                continue
+            if self._abort_run(run):
+                stopped.append(run.run_id)
+        return stopped
+
+    def _abort_run(self, run: Run) -> bool:
+        if not run.lined_up or not run.stop():
+            return False
+        if self.lanes.withdraw(run.session_key, run):
+            self.world.spawn(f"drop {run.run_id}", self._drop(run))
+        return True
+
+    async def _drop(self, run: Run) -> None:
+        await self.turns.finish(run, Outcome(status="aborted", stop_reason="aborted"))
+
+    async def abort_and_wait(self, key: str) -> None:
+        """Stop all of a session's runs and wait until their ends are written."""
+        runs = [run for run in self.world.board.of_session(key) if run.lined_up]
+        self.abort(key)
+        try:
+            async with asyncio.timeout(RESET_SECONDS):
+                for run in runs:
+                    await run.done.wait()
+        except TimeoutError:
+            raise Unavailable(f"session {key}: its turn has not ended yet; try again", retry_after_ms=1000) from None
+
+    async def reset(self, key: str) -> SessionRow:
+        """Abort what runs and give the session an empty transcript."""
+        world = self.world
+        await self.abort_and_wait(key)
+        now = world.now_ms()
+        agent_id = world.keys.agent(key)
+
+        def write(connection: sqlite3.Connection) -> tuple[SessionRow, SessionRow, bool]:
+            row, created = sessions.find_or_create(connection, key, agent_id, now)
+            return row, row if created else sessions.renew(connection, row, now), created
+
+        before, row, created = await world.store.write(write)
+        world.transcript.forget(before.session_id)
+        world.sessions.put(row, created=created)
+        world.changed(row, "reset")
+        return row
+
+    async def change(self, key: str, reason: str, **columns: Any) -> SessionRow:
+        """Set columns of a session's row, which begins to exist where it does not; return the row."""
+        world = self.world
+        now = world.now_ms()
+        agent_id = world.keys.agent(key)
+
+        def write(connection: sqlite3.Connection) -> tuple[SessionRow, bool]:
+            row, created = sessions.find_or_create(connection, key, agent_id, now)
+            return sessions.save(connection, replace(row, updated_ms=now, **columns)), created
+
+        row, created = await world.store.write(write)
+        world.sessions.put(row, created=created)
+        world.changed(row, reason)
+        return row
+
+
+def _delivery_rules(settings: ConversationSettings) -> DeliveryRules:
+    return DeliveryRules(
+        attempts=settings.delivery_attempts,
+        first_delay=settings.delivery_first_delay_seconds,
+        longest_delay=settings.delivery_longest_delay_seconds,
+        expiry_ms=round(settings.delivery_expiry_hours * 3_600_000),
+    )
+
+
+def _not_started() -> Unavailable:
+    return Unavailable("conversations have not started yet; try again", retry_after_ms=500)

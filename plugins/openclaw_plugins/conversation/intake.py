@@ -1,0 +1,516 @@
+"""The door: every message is written before it is acknowledged, then goes one way to one end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import sqlite3
+import uuid
+from collections import deque
+from collections.abc import Awaitable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from openclaw_kernel.api import (
+    Command,
+    CommandCall,
+    GatewayError,
+    InboundMessage,
+    InvalidRequest,
+    Route,
+    Target,
+    UserPart,
+    Verdict,
+)
+from openclaw_plugins.conversation import ledger, outbox
+from openclaw_plugins.conversation.commands import is_stop
+from openclaw_plugins.conversation.lanes import Lanes
+from openclaw_plugins.conversation.ledger import Inbound
+from openclaw_plugins.conversation.runs import Outcome, Run, RunOptions
+from openclaw_plugins.conversation.turns import INTERRUPTED, Begun, TurnRunner, begin_in
+from openclaw_plugins.conversation.world import World
+
+logger: Final = logging.getLogger(__name__)
+
+BACKLOG: Final = 4096
+BATCH: Final = 128
+COMMAND_SECONDS: Final = 30.0
+FULL: Final = "Too many messages are waiting in this conversation; this one was not taken. Send it again later."
+BROKEN: Final = "Something went wrong with your message; it was not answered. Please try again."
+_BRACKETS: Final = re.compile(r"[\[\]\s]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A message of a WebSocket client. `message_id` is the principal with the idempotency key."""
+
+    run_id: str
+    message_id: str
+    request_hash: str
+    session_key: str
+    agent_id: str
+    message: InboundMessage
+    parts: tuple[UserPart, ...]
+    options: RunOptions
+    owner: str | None
+    commands: bool = True
+    interrupt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What became of a request: `started`, `in_flight`, or `known` for one that was answered before."""
+
+    status: str
+    run: Run | None = None
+    message_seq: int | None = None
+    interrupted: bool = False
+
+
+class Intake:
+    """Takes messages in; its one worker decides for each where it goes."""
+
+    def __init__(self, world: World, lanes: Lanes, turns: TurnRunner) -> None:
+        self._world = world
+        self._lanes = lanes
+        self._turns = turns
+        self._backlog: deque[Inbound] = deque()
+        self._arrived = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    async def recover(self) -> None:
+        """Take up what an earlier process left: what waited waits again, what ran is ended as interrupted."""
+        for entry in await self._world.store.read(ledger.unfinished):
+            if entry.state == "running":
+                await self._turns.finish(await self._cut_off(entry), _interrupted())
+            elif entry.state == "queued":
+                run = self._run_of(entry)
+                run.lined_up = True
+                self._world.board.add(run)
+                self._lanes.enqueue(run)
+            else:
+                self._backlog.append(entry)
+        self._arrived.set()
+
+    async def work(self) -> None:
+        """Decide about what arrives, in order, until cancelled."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._backlog:
+                batch = [self._backlog.popleft() for _ in range(min(BATCH, len(self._backlog)))]
+                self._room.set()
+                results = await asyncio.gather(*(self._admit(entry) for entry in batch), return_exceptions=True)
+                for entry, problem in zip(batch, results, strict=True):
+                    if isinstance(problem, BaseException):
+                        await self._broken(entry, problem)
+
+    # --- channels -----------------------------------------------------------------------------------------------------
+
+    async def accept(self, message: InboundMessage) -> bool:
+        """Append durably; return False for a repeat."""
+        while len(self._backlog) >= BACKLOG:
+            self._room.clear()
+            await self._room.wait()
+        world = self._world
+        now = world.now_ms()
+        entry = Inbound(
+            id=0,
+            channel=message.target.channel,
+            account_id=message.target.account_id,
+            message_id=message.message_id,
+            received_ms=message.timestamp_ms or now,
+            state="accepted",
+            message=message,
+        )
+        inbound_id = await world.store.write(lambda connection: ledger.append(connection, entry, now))
+        if inbound_id is None:
+            return False
+        entry.id = inbound_id
+        # The files are on disk; nothing may hold them in memory until their turn comes.
+        entry.message = replace(message, attachments=())
+        self._backlog.append(entry)
+        self._arrived.set()
+        return True
+
+    async def _admit(self, entry: Inbound) -> None:
+        """Decide about one message. Up to its first wait it runs in order of arrival, so that lanes keep that order."""
+        if entry.session_key is not None and entry.agent_id is not None:
+            route = Route(agent_id=entry.agent_id, session_key=entry.session_key, reason="")
+        else:
+            route = self._world.policies.route(entry.message)
+            key = self._world.keys.canonical(route.session_key)
+            route = replace(route, session_key=key)
+            admission = self._world.policies.admit(entry.message, route)
+            if admission.verdict is not Verdict.ALLOW:
+                hint = admission.hint if admission.verdict is Verdict.HINT else ""
+                await self._refuse(entry, route, admission.reason, hint)
+                return
+        entry.agent_id, entry.session_key = route.agent_id, route.session_key
+        text = entry.message.text
+        command = self._world.commands.find("/stop" if is_stop(text) else text)
+        if command is not None and entry.from_client:
+            run = self._run_of(entry)
+            self._world.board.add(run)
+            self._world.spawn(f"command {command[0].name}", self._answer_client(run, *command))
+            return
+        if command is not None:
+            self._world.spawn(f"command {command[0].name}", self._answer(entry, *command, route_reason=route.reason))
+            return
+        await self._line_up(entry, route)
+
+    async def _line_up(self, entry: Inbound, route: Route) -> None:
+        run = self._run_of(entry)
+        if self._is_full(run.session_key):
+            await self._refuse_full(run)
+            return
+        run.lined_up = True
+        self._world.board.add(run)
+        now = self._world.now_ms()
+        if self._lanes.claim(run):
+            await self._begin_claimed(run, self._world.store.write(lambda connection: begin_in(connection, run, now)), now)
+            return
+        self._lanes.enqueue(run)
+        await self._world.store.write(
+            lambda connection: ledger.advance(
+                connection,
+                run.inbound_id,
+                "queued",
+                now_ms=now,
+                agent_id=run.agent_id,
+                session_key=run.session_key,
+                run_id=run.run_id,
+                route_reason=route.reason,
+            )
+        )
+
+    async def _begin_claimed(self, run: Run, write: Awaitable[Begun], now_ms: int) -> None:
+        try:
+            begun = await write
+        except GatewayError as error:
+            self._lanes.release(run)
+            await self._turns.failed(run, error)
+            return
+        self._turns.took_lane(run, begun, now_ms)
+        self._lanes.start(run)
+
+    async def _refuse(self, entry: Inbound, route: Route, reason: str, hint: str) -> None:
+        """End a message that starts no turn; the hint goes out once to each sender, whatever happens later."""
+        now = self._world.now_ms()
+        target = entry.message.target
+
+        def write(connection: sqlite3.Connection) -> outbox.Outgoing | None:
+            ledger.advance(
+                connection,
+                entry.id,
+                "routed",
+                now_ms=now,
+                agent_id=route.agent_id,
+                session_key=route.session_key,
+                run_id=None,
+                route_reason=route.reason,
+            )
+            ledger.end(connection, entry.id, "suppressed", reason, now)
+            if hint and ledger.remember_hint(connection, target, entry.message.sender_id, now):
+                return outbox.insert(connection, outbox.Draft(target=target, text=hint, inbound_id=entry.id), now)
+            return None
+
+        outgoing = await self._world.store.write(write)
+        if outgoing is not None:
+            self._world.outbox.dispatch(outgoing)
+
+    async def _refuse_full(self, run: Run) -> None:
+        self._world.board.add(run)
+        await self._turns.finish(run, Outcome(status="error", error=FULL, error_kind="rate_limit"))
+
+    async def _broken(self, entry: Inbound, problem: BaseException) -> None:
+        """End a message on whose way something raised; the sender is told, for silence would be worse."""
+        logger.error("message %s of %s could not be taken", entry.message_id, entry.channel, exc_info=problem)
+        now = self._world.now_ms()
+        target = entry.message.target
+        reason = f"{type(problem).__name__}: {problem}"
+
+        def write(connection: sqlite3.Connection) -> outbox.Outgoing | None:
+            ended = ledger.end(connection, entry.id, "dead_lettered", reason, now)
+            if not ended or entry.from_client:
+                return None
+            return outbox.insert(connection, outbox.Draft(target=target, text=BROKEN, inbound_id=entry.id), now)
+
+        try:
+            outgoing = await self._world.store.write(write)
+        except GatewayError:
+            # It stays open in the ledger, and the next start takes it up again.
+            logger.exception("message %s of %s could not even be ended", entry.message_id, entry.channel)
+            return
+        if outgoing is not None:
+            self._world.outbox.dispatch(outgoing)
+
+    # --- commands -----------------------------------------------------------------------------------------------------
+
+    async def _answer(self, entry: Inbound, command: Command, arguments: str, *, route_reason: str = "") -> None:
+        """Run a command beside the lane and bring its answer to the sender."""
+        key, agent_id = entry.session_key or "", entry.agent_id or ""
+        call = CommandCall(
+            session_key=key,
+            agent_id=agent_id,
+            arguments=arguments,
+            target=None if entry.from_client else entry.message.target,
+            sender_id=entry.message.sender_id,
+        )
+        text = await run_command(command, call)
+        now = self._world.now_ms()
+        target = entry.message.target
+
+        def write(connection: sqlite3.Connection) -> outbox.Outgoing | None:
+            ledger.advance(
+                connection,
+                entry.id,
+                "routed",
+                now_ms=now,
+                agent_id=agent_id,
+                session_key=key,
+                run_id=None,
+                route_reason=route_reason,
+            )
+            ledger.end(connection, entry.id, "answered", f"command /{command.name}", now)
+            if not text:
+                return None
+            return outbox.insert(connection, outbox.Draft(target=target, text=text, inbound_id=entry.id), now)
+
+        outgoing = await self._world.store.write(write)
+        if outgoing is not None:
+            self._world.outbox.dispatch(outgoing)
+
+    async def _answer_client(self, run: Run, command: Command, arguments: str) -> None:
+        call = CommandCall(session_key=run.session_key, agent_id=run.agent_id, arguments=arguments, target=None, sender_id=run.run_id)
+        text = await run_command(command, call)
+        await self._turns.finish(run, Outcome(status="ok", text=text, stop_reason="command", silent=not text))
+
+    # --- WebSocket clients --------------------------------------------------------------------------------------------
+
+    async def submit(self, request: Request) -> Submission:
+        """Take a client's message; return once it is on disk. A repeat changes nothing.
+
+        Raise `InvalidRequest` where the same key came with another payload.
+        """
+        known = self._joined(request)
+        if known is not None:
+            return known
+        command = self._world.commands.find(request.message.text) if request.commands else None
+        run = self._run_of_request(request)
+        self._world.board.add(run)
+        if command is not None:
+            return await self._submit_command(request, run, command)
+        interrupted = request.interrupt and self._interrupt(request.session_key)
+        full = self._is_full(run.session_key)
+        run.lined_up = not full
+        claimed = not full and self._lanes.claim(run)
+        entry = _entry_of(request, "accepted" if claimed or full else "queued")
+        now = self._world.now_ms()
+
+        def write(connection: sqlite3.Connection) -> tuple[int, Begun | None] | None:
+            inbound_id = ledger.append(connection, entry, now)
+            if inbound_id is None:
+                return None
+            run.inbound_id = inbound_id
+            return inbound_id, begin_in(connection, run, now) if claimed else None
+
+        if claimed:
+            # The transcript takes the files in the same write.
+            entry.message = replace(entry.message, attachments=())
+        written = await self._written(run, write, claimed=claimed)
+        if written is None:
+            return await self._repeated(request)
+        _, begun = written
+        if begun is not None:
+            self._turns.took_lane(run, begun, now)
+            self._lanes.start(run)
+            return Submission("started", run, begun.entry.seq, interrupted)
+        if full:
+            self._world.spawn(f"refuse {run.run_id}", self._refuse_full(run))
+        else:
+            run.parts = None
+            self._lanes.enqueue(run, first=interrupted)
+        return Submission("started", run, None, interrupted)
+
+    async def _submit_command(self, request: Request, run: Run, command: tuple[Command, str]) -> Submission:
+        entry = _entry_of(request, "routed")
+        entry.message = replace(entry.message, attachments=())
+        now = self._world.now_ms()
+
+        def write(connection: sqlite3.Connection) -> int | None:
+            inbound_id = ledger.append(connection, entry, now)
+            run.inbound_id = inbound_id or 0
+            return inbound_id
+
+        if await self._written(run, write, claimed=False) is None:
+            return await self._repeated(request)
+        self._world.spawn(f"command {command[0].name}", self._answer_client(run, *command))
+        return Submission("started", run)
+
+    async def _written(self, run: Run, write: Any, *, claimed: bool) -> Any:
+        """Run the accepting write; a run that it did not take up leaves no trace in memory."""
+        taken = None
+        try:
+            taken = await self._world.store.write(write)
+        finally:
+            if taken is None:
+                self._world.board.remove(run)
+                if claimed:
+                    self._lanes.release(run)
+        return taken
+
+    def _joined(self, request: Request) -> Submission | None:
+        active = self._world.board.by_request(request.message_id)
+        if active is None:
+            other = self._world.board.find(request.run_id)
+            if other is not None:
+                raise _conflict(request.run_id)
+            return None
+        if active.request is not None and active.request[1] != request.request_hash:
+            raise _conflict(request.run_id)
+        # A client that comes back on a new connection goes on seeing its tools.
+        active.owner = request.owner or active.owner
+        return Submission("in_flight", active)
+
+    async def _repeated(self, request: Request) -> Submission:
+        known = await self._world.store.read(
+            lambda connection: ledger.find(connection, ledger.WEBCHAT, ledger.DEFAULT_ACCOUNT, request.message_id)
+        )
+        if known is None or known.request_hash != request.request_hash:
+            raise _conflict(request.run_id)
+        return Submission("known")
+
+    def _interrupt(self, session_key: str) -> bool:
+        running = self._lanes.running(session_key)
+        return running is not None and running.stop()
+
+    # --- runs ---------------------------------------------------------------------------------------------------------
+
+    def _is_full(self, session_key: str) -> bool:
+        # Counts also those whose writing is under way, and not the one that has the lane.
+        waiting = sum(run.lined_up for run in self._world.board.of_session(session_key)) - 1
+        return waiting >= self._world.context.config.session.queue_limit
+
+    def _run_of_request(self, request: Request) -> Run:
+        return Run(
+            run_id=request.run_id,
+            inbound_id=0,
+            session_key=request.session_key,
+            agent_id=request.agent_id,
+            text=request.message.text,
+            received_ms=request.message.timestamp_ms,
+            options=request.options,
+            parts=request.parts,
+            extra={"idempotencyKey": request.run_id},
+            request=(request.message_id, request.request_hash),
+            owner=request.owner,
+        )
+
+    def _run_of(self, entry: Inbound) -> Run:
+        message = entry.message
+        if entry.from_client:
+            extra: dict[str, Any] = {"idempotencyKey": entry.run_id}
+            options = entry.options
+        else:
+            extra = _origin(message)
+            options = RunOptions(channel=entry.channel, deliver_to=message.target, reply_to_id=message.message_id)
+        return Run(
+            run_id=entry.run_id or str(uuid.uuid4()),
+            inbound_id=entry.id,
+            session_key=entry.session_key or "",
+            agent_id=entry.agent_id or "",
+            text=message.text if entry.from_client else _with_sender(message),
+            received_ms=entry.received_ms,
+            options=options,
+            extra=extra,
+            request=(entry.message_id, entry.request_hash) if entry.request_hash is not None else None,
+        )
+
+    async def _cut_off(self, entry: Inbound) -> Run:
+        """Return the run of a message whose turn an earlier process did not end."""
+        run = self._run_of(entry)
+        row = await self._world.store.read(
+            lambda connection: connection.execute(
+                "SELECT id, session_id, started_ms FROM conversation_runs WHERE inbound_id = ? ORDER BY id DESC LIMIT 1",
+                (entry.id,),
+            ).fetchone()
+        )
+        if row is not None:
+            run.row_id, run.session_id, run.started_ms = row
+            run.begun = True
+        self._world.board.add(run)
+        return run
+
+
+async def run_command(command: Command, call: CommandCall) -> str:
+    """Return a command's answer; a command that fails or hangs answers that it did."""
+
+    async def bounded() -> str:
+        async with asyncio.timeout(COMMAND_SECONDS):
+            return await command.run(call)
+
+    (answer,) = await asyncio.gather(bounded(), return_exceptions=True)
+    if isinstance(answer, str):
+        return answer
+    if isinstance(answer, TimeoutError):
+        return f"/{command.name} did not answer within {COMMAND_SECONDS:g} s."
+    if isinstance(answer, GatewayError):
+        return answer.message
+    logger.error("command /%s failed", command.name, exc_info=answer)
+    return f"/{command.name} failed; the log says more."
+
+
+def _entry_of(request: Request, state: ledger.OpenState) -> Inbound:
+    return Inbound(
+        id=0,
+        channel=ledger.WEBCHAT,
+        account_id=ledger.DEFAULT_ACCOUNT,
+        message_id=request.message_id,
+        received_ms=request.message.timestamp_ms,
+        state=state,
+        message=request.message,
+        options=request.options,
+        agent_id=request.agent_id,
+        session_key=request.session_key,
+        run_id=request.run_id,
+        request_hash=request.request_hash,
+    )
+
+
+def client_target(principal: str) -> Target:
+    """Return the place a WebSocket client's message comes from."""
+    return Target(channel=ledger.WEBCHAT, account_id=ledger.DEFAULT_ACCOUNT, peer_kind="direct", peer_id=principal)
+
+
+def _interrupted() -> Outcome:
+    return Outcome(status="interrupted", error=INTERRUPTED, stop_reason="interrupted")
+
+
+def _conflict(run_id: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"idempotencyKey {run_id[:80]!r} was used for another request; use a new key for each message",
+        details={"reason": "chat-request-conflict"},
+    )
+
+
+def _origin(message: InboundMessage) -> dict[str, Any]:
+    """Return what the transcript keeps of where a message came from."""
+    origin: dict[str, Any] = {
+        "channel": message.target.channel,
+        "sender": {"id": message.sender_id, "name": message.sender_name},
+        "messageId": message.message_id,
+    }
+    if message.reply_to_id:
+        origin["replyToId"] = message.reply_to_id
+    return origin
+
+
+def _with_sender(message: InboundMessage) -> str:
+    """Return the text; where many talk, with who said it, in brackets that a name cannot forge."""
+    if message.target.peer_kind == "direct":
+        return message.text
+    name = _BRACKETS.sub(" ", message.sender_name).strip()[:64] or message.sender_id
+    return f"[{name}] {message.text}"

@@ -1,0 +1,293 @@
+"""The ledger of incoming messages: each is written once and ends in exactly one terminal state."""
+
+from __future__ import annotations
+
+import sqlite3
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeAlias
+
+import orjson
+
+from openclaw_kernel.api import Attachment, File, Image, InboundMessage, Target, UserPart
+from openclaw_plugins.conversation.runs import RunOptions
+
+OpenState: TypeAlias = Literal["accepted", "routed", "queued", "running"]
+EndState: TypeAlias = Literal["answered", "suppressed", "dead_lettered", "superseded"]
+
+WEBCHAT: Final = "webchat"
+DEFAULT_ACCOUNT: Final = "default"
+TEXT_FILE_BYTES: Final = 256 << 10
+IMAGE_BYTES: Final = 6 << 20
+_TEXT_TYPES: Final = ("text/", "application/json", "application/xml", "application/yaml", "application/x-yaml")
+
+
+@dataclass(slots=True, kw_only=True)
+class Inbound:
+    """One message of the ledger. `message` is without its attachments, which stay in their own table."""
+
+    id: int
+    channel: str
+    account_id: str
+    message_id: str
+    received_ms: int
+    state: OpenState
+    message: InboundMessage
+    options: RunOptions = field(default_factory=RunOptions)
+    agent_id: str | None = None
+    session_key: str | None = None
+    run_id: str | None = None
+    request_hash: str | None = None
+
+    @property
+    def from_client(self) -> bool:
+        """Tell whether a WebSocket client sent it, who named the session and was admitted by its scope."""
+        return self.request_hash is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the ledger answers to a repeat."""
+
+    id: int
+    state: str
+    run_id: str | None
+    request_hash: str | None
+
+
+def append(connection: sqlite3.Connection, entry: Inbound, now_ms: int) -> int | None:
+    """Write a message and its attachments; return the row's id, None for a repeat."""
+    cursor = connection.execute(
+        "INSERT INTO conversation_inbound (channel, account_id, message_id, received_ms, updated_ms, state, agent_id,"
+        " session_key, run_id, body, request_hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (
+            entry.channel,
+            entry.account_id,
+            entry.message_id,
+            entry.received_ms,
+            now_ms,
+            entry.state,
+            entry.agent_id,
+            entry.session_key,
+            entry.run_id,
+            encode(entry.message, entry.options),
+            entry.request_hash,
+        ),
+    )
+    if cursor.rowcount == 0:
+        return None
+    inbound_id = int(cursor.lastrowid or 0)
+    keep_attachments(connection, "inbound", inbound_id, entry.message.attachments)
+    return inbound_id
+
+
+def find(connection: sqlite3.Connection, channel: str, account_id: str, message_id: str) -> Known | None:
+    """Look a message up by its key."""
+    row = connection.execute(
+        "SELECT id, state, run_id, request_hash FROM conversation_inbound WHERE channel = ? AND account_id = ? AND message_id = ?",
+        (channel, account_id, message_id),
+    ).fetchone()
+    return None if row is None else Known(*row)
+
+
+def advance(
+    connection: sqlite3.Connection,
+    inbound_id: int,
+    state: OpenState,
+    *,
+    now_ms: int,
+    agent_id: str,
+    session_key: str,
+    run_id: str | None,
+    route_reason: str | None = None,
+) -> None:
+    """Write the next step of a message's way."""
+    connection.execute(
+        "UPDATE conversation_inbound SET state = ?, updated_ms = ?, agent_id = ?, session_key = ?, run_id = ?,"
+        " route_reason = coalesce(?, route_reason), attempts = attempts + ? WHERE id = ?",
+        (state, now_ms, agent_id, session_key, run_id, route_reason, int(state == "running"), inbound_id),
+    )
+
+
+def end(connection: sqlite3.Connection, inbound_id: int, state: EndState, reason: str | None, now_ms: int) -> bool:
+    """Write a message's terminal state; return False where it has one already."""
+    changed = connection.execute(
+        "UPDATE conversation_inbound SET state = ?, reason = ?, updated_ms = ?"
+        " WHERE id = ? AND state IN ('accepted', 'routed', 'queued', 'running')",
+        (state, reason, now_ms, inbound_id),
+    ).rowcount
+    drop_attachments(connection, "inbound", inbound_id)
+    return changed > 0
+
+
+def unfinished(connection: sqlite3.Connection) -> list[Inbound]:
+    """Return what an earlier process left, oldest first."""
+    rows = connection.execute(
+        "SELECT id, channel, account_id, message_id, received_ms, state, agent_id, session_key, run_id, request_hash, body"
+        " FROM conversation_inbound WHERE state IN ('accepted', 'routed', 'queued', 'running') ORDER BY id"
+    )
+    found = []
+    for row_id, channel, account_id, message_id, received_ms, state, agent_id, key, run_id, request_hash, body in rows:
+        message, options = decode(body, channel, account_id, message_id)
+        found.append(
+            Inbound(
+                id=row_id,
+                channel=channel,
+                account_id=account_id,
+                message_id=message_id,
+                received_ms=received_ms,
+                state=state,
+                message=message,
+                options=options,
+                agent_id=agent_id,
+                session_key=key,
+                run_id=run_id,
+                request_hash=request_hash,
+            )
+        )
+    return found
+
+
+def remember_hint(connection: sqlite3.Connection, target: Target, sender_id: str, now_ms: int) -> bool:
+    """Note that a sender gets the hint; return False where it was noted before."""
+    return (
+        connection.execute(
+            "INSERT INTO conversation_hints (channel, account_id, sender_id, hinted_ms) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (target.channel, target.account_id, sender_id, now_ms),
+        ).rowcount
+        > 0
+    )
+
+
+def forget_old(connection: sqlite3.Connection, before_ms: int, limit: int) -> int:
+    """Look at the `limit` oldest messages and deliveries; delete those finished before a time and return how many."""
+    gone = connection.execute(
+        "DELETE FROM conversation_inbound WHERE updated_ms < ? AND state NOT IN ('accepted', 'routed', 'queued', 'running')"
+        " AND id IN (SELECT id FROM conversation_inbound ORDER BY id LIMIT ?)",
+        (before_ms, limit),
+    ).rowcount
+    gone += connection.execute(
+        "DELETE FROM conversation_outbox WHERE updated_ms < ? AND state NOT IN ('prepared', 'sending')"
+        " AND id IN (SELECT id FROM conversation_outbox ORDER BY id LIMIT ?)",
+        (before_ms, limit),
+    ).rowcount
+    return gone
+
+
+# --- attachments ------------------------------------------------------------------------------------------------------
+
+
+def keep_attachments(
+    connection: sqlite3.Connection, owner: Literal["inbound", "outbox"], owner_id: int, attachments: Sequence[Attachment]
+) -> None:
+    """Write the files of a message."""
+    connection.executemany(
+        "INSERT INTO conversation_attachments VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [(owner, owner_id, position, item.kind, item.mime_type, item.file_name, item.content) for position, item in enumerate(attachments)],
+    )
+
+
+def read_attachments(connection: sqlite3.Connection, owner: Literal["inbound", "outbox"], owner_id: int) -> tuple[Attachment, ...]:
+    """Return the files of a message in order."""
+    rows = connection.execute(
+        "SELECT kind, mime_type, file_name, content FROM conversation_attachments WHERE owner = ? AND owner_id = ? ORDER BY position",
+        (owner, owner_id),
+    )
+    return tuple(Attachment(kind=kind, mime_type=mime, file_name=name, content=content) for kind, mime, name, content in rows)
+
+
+def drop_attachments(connection: sqlite3.Connection, owner: Literal["inbound", "outbox"], owner_id: int) -> None:
+    """Delete the files of a message that needs them no more."""
+    connection.execute("DELETE FROM conversation_attachments WHERE owner = ? AND owner_id = ?", (owner, owner_id))
+
+
+def parts_of(attachments: Sequence[Attachment]) -> tuple[UserPart, ...]:
+    """Return files as parts of a user message: pictures whole, text files with their text, others by name."""
+    return tuple(_part_of(item) for item in attachments)
+
+
+def _part_of(item: Attachment) -> UserPart:
+    if item.kind == "image" and len(item.content) <= IMAGE_BYTES:
+        return Image(item.mime_type, b64encode(item.content).decode("ascii"), item.file_name)
+    if item.mime_type.startswith(_TEXT_TYPES) and len(item.content) <= TEXT_FILE_BYTES:
+        return File(item.mime_type, item.file_name, item.content.decode("utf-8", "replace"))
+    return File(item.mime_type, item.file_name)
+
+
+# --- JSON of a message ------------------------------------------------------------------------------------------------
+
+
+def encode(message: InboundMessage, options: RunOptions) -> str:
+    """Return the JSON of a message and its options, without what has columns and without attachments."""
+    return orjson.dumps(
+        {
+            "target": encode_target(message.target),
+            "senderId": message.sender_id,
+            "senderName": message.sender_name,
+            "text": message.text,
+            "replyToId": message.reply_to_id,
+            "timestampMs": message.timestamp_ms,
+            "mentioned": message.mentioned,
+            "extra": message.extra,
+            "options": {
+                "model": options.model,
+                "thinking": options.thinking,
+                "timeoutSeconds": options.timeout_seconds,
+                "extraSystemPrompt": options.extra_system_prompt,
+                "channel": options.channel,
+                "deliverTo": None if options.deliver_to is None else encode_target(options.deliver_to),
+                "replyToId": options.reply_to_id,
+            },
+        }
+    ).decode()
+
+
+def decode(body: str, channel: str, account_id: str, message_id: str) -> tuple[InboundMessage, RunOptions]:
+    """Read back what `encode` wrote."""
+    wire = orjson.loads(body)
+    message = InboundMessage(
+        target=decode_target(wire["target"], channel, account_id),
+        message_id=message_id,
+        sender_id=wire["senderId"],
+        sender_name=wire["senderName"],
+        text=wire["text"],
+        reply_to_id=wire["replyToId"],
+        timestamp_ms=wire["timestampMs"],
+        mentioned=wire["mentioned"],
+        extra=wire["extra"],
+    )
+    chosen = wire["options"]
+    place = chosen["deliverTo"]
+    options = RunOptions(
+        model=chosen["model"],
+        thinking=chosen["thinking"],
+        timeout_seconds=chosen["timeoutSeconds"],
+        extra_system_prompt=chosen["extraSystemPrompt"],
+        channel=chosen["channel"],
+        deliver_to=None if place is None else decode_target(place, channel, account_id),
+        reply_to_id=chosen["replyToId"],
+    )
+    return message, options
+
+
+def encode_target(target: Target) -> dict[str, Any]:
+    """Return the JSON of a place."""
+    return {
+        "channel": target.channel,
+        "accountId": target.account_id,
+        "peerKind": target.peer_kind,
+        "peerId": target.peer_id,
+        "threadId": target.thread_id,
+    }
+
+
+def decode_target(wire: dict[str, Any], channel: str, account_id: str) -> Target:
+    """Read back what `encode_target` wrote."""
+    return Target(
+        channel=wire.get("channel", channel),
+        account_id=wire.get("accountId", account_id),
+        peer_kind=wire["peerKind"],
+        peer_id=wire["peerId"],
+        thread_id=wire["threadId"],
+    )

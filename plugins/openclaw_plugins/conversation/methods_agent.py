@@ -1,0 +1,330 @@
+"""The methods `agent`, `agent.wait` and `send`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, Final
+
+from openclaw_kernel.api import (
+    AgentTimeout,
+    Attachment,
+    AttachmentKind,
+    Call,
+    Idempotency,
+    InboundMessage,
+    InvalidRequest,
+    Scope,
+    Target,
+    Unavailable,
+    rpc,
+)
+from openclaw_plugins.conversation import outbox, runs
+from openclaw_plugins.conversation.engine import Conversation
+from openclaw_plugins.conversation.intake import Request, client_target
+from openclaw_plugins.conversation.ledger import WEBCHAT, parts_of
+from openclaw_plugins.conversation.methods_chat import append_assistant, last_place, tool_events_owner
+from openclaw_plugins.conversation.outbox import Delivered, Draft, KnownRequest
+from openclaw_plugins.conversation.requests import (
+    attachments_of,
+    decode_base64,
+    request_hash,
+    target_of,
+    thinking_level,
+)
+from openclaw_plugins.conversation.runs import EndedRun, Run, RunOptions
+from openclaw_plugins.conversation.sessions import find as find_session
+from openclaw_plugins.conversation.wire import (
+    AgentParams,
+    AgentResult,
+    AgentWaitParams,
+    AgentWaitResult,
+    SendParams,
+    SendResult,
+)
+
+SEND_SECONDS: Final = 25.0
+_STATUSES: Final = {"ok": "ok", "timeout": "timeout"}
+
+
+def agent_scopes(params: AgentParams) -> Iterable[Scope]:
+    """Ask for the admin scope where the message resets the session."""
+    words = params.message.split(maxsplit=1)
+    return (Scope.ADMIN,) if words and words[0].lower() in ("/new", "/reset") else ()
+
+
+class AgentMethods:
+    """Turns for programs, and messages sent by programs."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+
+    @rpc(
+        "agent",
+        scope=Scope.WRITE,
+        params=AgentParams,
+        result=AgentResult,
+        idempotency=Idempotency.HANDLED,
+        requires=agent_scopes,
+    )
+    async def agent(self, call: Call, params: AgentParams) -> dict[str, Any]:
+        """Run a turn; answers twice on one id: `accepted` once the message is stored, then how the turn ended."""
+        world = self._conversation.world
+        request = await self._request(call, params)
+        submission = await self._conversation.intake.submit(request)
+        if submission.status == "in_flight":
+            return {"runId": request.run_id, "status": "in_flight"}
+        run = submission.run
+        if run is None:
+            ended = await world.store.read(lambda connection: runs.find_ended(connection, request.run_id))
+            if ended is None:
+                raise Unavailable(f"run {request.run_id[:80]} left no result; send the message with a new key")
+            return _finished(ended)
+        call.respond_early(
+            {
+                "runId": request.run_id,
+                "sessionKey": request.session_key,
+                "agentId": request.agent_id,
+                "status": "accepted",
+                "acceptedAt": world.now_ms(),
+            }
+        )
+        await run.done.wait()
+        return _finished(_ended(run))
+
+    @rpc("agent.wait", scope=Scope.WRITE, params=AgentWaitParams, result=AgentWaitResult)
+    async def wait(self, call: Call, params: AgentWaitParams) -> dict[str, Any]:
+        """Wait for a run to end, also one that ended before or has not been sent yet."""
+        world = self._conversation.world
+        run_id = params.run_id
+        active = world.board.find(run_id)
+        if active is None:
+            ended = await world.store.read(lambda connection: runs.find_ended(connection, run_id))
+            if ended is not None and ended.ended_ms is not None:
+                return _waited(ended)
+        run = await world.board.wait(run_id, params.timeout_ms / 1000)
+        if run is not None:
+            return _waited(_ended(run))
+        active = world.board.find(run_id)
+        answer: dict[str, Any] = {"runId": run_id, "status": "timeout"}
+        if active is not None and active.started_ms is None:
+            answer["status"] = "pending"
+        elif active is not None:
+            answer["startedAt"] = active.started_ms
+        return answer
+
+    @rpc("send", scope=Scope.WRITE, params=SendParams, result=SendResult, idempotency=Idempotency.HANDLED)
+    async def send(self, call: Call, params: SendParams) -> SendResult:
+        """Send a message to a channel and return once the platform has it."""
+        world = self._conversation.world
+        draft = self._draft(call, params)
+        request_key, digest = draft.request or ("", "")
+        known = await world.store.read(lambda connection: outbox.find_request(connection, request_key))
+        if known is None:
+            delivered = await self._dispatch(draft)
+            if params.session_key and delivered.state == "sent" and draft.text:
+                key = world.keys.canonical(params.session_key, params.agent_id)
+                await append_assistant(self._conversation, key, draft.text)
+        elif known.request_hash != digest:
+            raise InvalidRequest(
+                f"idempotencyKey {params.idempotency_key[:80]!r} was used for another message; use a new key",
+                details={"reason": "chat-request-conflict"},
+            )
+        else:
+            delivered = await self._join(known)
+        return _sent(params.idempotency_key, draft.target, delivered)
+
+    # --- agent --------------------------------------------------------------------------------------------------------
+
+    async def _request(self, call: Call, params: AgentParams) -> Request:
+        world = self._conversation.world
+        key = await self._session_of(params)
+        agent_id = world.require_agent(world.keys.agent(key)).id
+        attachments = attachments_of(params.attachments)
+        principal = call.client.principal
+        model = self._conversation.known_model(_model_ref(params)) if params.model else None
+        return Request(
+            run_id=params.idempotency_key,
+            message_id=f"{principal}:{params.idempotency_key}",
+            request_hash=request_hash(params),
+            session_key=key,
+            agent_id=agent_id,
+            message=InboundMessage(
+                target=client_target(principal),
+                message_id=params.idempotency_key,
+                sender_id=principal,
+                sender_name=call.client.display_name or "",
+                text=params.message,
+                attachments=attachments,
+                timestamp_ms=world.now_ms(),
+                mentioned=True,
+            ),
+            parts=parts_of(attachments),
+            options=RunOptions(
+                model=model,
+                thinking=thinking_level(params.thinking),
+                timeout_seconds=float(params.timeout) if params.timeout else None,
+                extra_system_prompt=params.extra_system_prompt,
+                channel=params.channel or WEBCHAT,
+                deliver_to=await self._deliver_to(params, key),
+            ),
+            owner=tool_events_owner(call),
+        )
+
+    async def _session_of(self, params: AgentParams) -> str:
+        world = self._conversation.world
+        if params.session_key:
+            return world.keys.canonical(params.session_key, params.agent_id)
+        if params.session_id:
+            session_id = params.session_id
+            found = await world.store.read(
+                lambda connection: connection.execute(
+                    "SELECT key FROM conversation_sessions WHERE session_id = ?", (session_id,)
+                ).fetchone()
+            )
+            if found is None:
+                raise InvalidRequest(f"sessionId: there is no session {session_id[:80]!r}; name it by sessionKey")
+            return str(found[0])
+        return world.keys.canonical("main", params.agent_id)
+
+    async def _deliver_to(self, params: AgentParams, key: str) -> Target | None:
+        if not params.deliver:
+            return None
+        channel = (params.reply_channel or params.channel or "").strip().lower()
+        to = params.reply_to or params.to
+        if channel and to:
+            return target_of(
+                channel=channel,
+                to=to,
+                account_id=params.reply_account_id or params.account_id,
+                thread_id=params.thread_id,
+                peer_kind="group" if params.group_id else None,
+            )
+        world = self._conversation.world
+        row = world.sessions.cached(key) or await world.store.read(lambda connection: find_session(connection, key))
+        return last_place(row)
+
+    # --- send ---------------------------------------------------------------------------------------------------------
+
+    def _draft(self, call: Call, params: SendParams) -> Draft:
+        if params.media_url or params.media_urls:
+            raise InvalidRequest("mediaUrl: files are not fetched; send the file itself as base64 in buffer")
+        attachments = self._buffer(params)
+        text = params.message or ""
+        if not text.strip() and not attachments:
+            raise InvalidRequest("message: is empty; send a text or a file in buffer")
+        target = target_of(channel=self._channel(params), to=params.to, account_id=params.account_id, thread_id=params.thread_id)
+        return Draft(
+            target=target,
+            text=text,
+            attachments=attachments,
+            run_id=params.idempotency_key,
+            reply_to_id=params.reply_to_id or None,
+            silent=bool(params.silent),
+            request=(f"{call.client.principal}:{params.idempotency_key}", request_hash(params)),
+        )
+
+    def _channel(self, params: SendParams) -> str:
+        known = [channel for channel in self._conversation.world.channels.ids() if channel != WEBCHAT]
+        channel = (params.channel or "").strip().lower()
+        if not channel:
+            prefix = params.to.partition(":")[0].lower()
+            channel = prefix if prefix in known else known[0] if len(known) == 1 else ""
+        if not channel:
+            raise InvalidRequest(f"channel: is missing; name one of {', '.join(known) or 'no channel is configured'}")
+        if channel not in known and channel != WEBCHAT:
+            raise InvalidRequest(f"channel: there is no channel {channel!r}; use one of {', '.join(known)}")
+        return channel
+
+    def _buffer(self, params: SendParams) -> tuple[Attachment, ...]:
+        if not params.buffer:
+            return ()
+        mime = params.content_type or "application/octet-stream"
+        family = mime.partition("/")[0]
+        kinds: dict[str, AttachmentKind] = {"image": "image", "audio": "audio", "video": "video"}
+        kind: AttachmentKind = "file" if params.force_document else kinds.get(family, "file")
+        content = decode_base64("buffer", params.buffer)
+        return (Attachment(kind=kind, mime_type=mime, file_name=params.filename or "file", content=content),)
+
+    async def _dispatch(self, draft: Draft) -> Delivered:
+        world = self._conversation.world
+        now = world.now_ms()
+        item = await world.store.write(lambda connection: outbox.insert(connection, draft, now))
+        waiting = world.outbox.result_of(item.outbox_id)
+        world.outbox.dispatch(item)
+        return await _within(waiting, item.outbox_id)
+
+    async def _join(self, known: KnownRequest) -> Delivered:
+        if known.state in ("prepared", "sending"):
+            return await _within(self._conversation.world.outbox.result_of(known.outbox_id), known.outbox_id)
+        state: Any = known.state
+        return Delivered(known.outbox_id, state, known.receipt, known.error)
+
+
+async def _within(waiting: asyncio.Future[Delivered], outbox_id: str) -> Delivered:
+    try:
+        async with asyncio.timeout(SEND_SECONDS):
+            return await asyncio.shield(waiting)
+    except TimeoutError:
+        raise Unavailable(
+            f"the message {outbox_id} is stored and goes out as soon as the channel takes it",
+            details={"code": "OUTBOUND_DELIVERY_QUEUED"},
+        ) from None
+
+
+def _sent(run_id: str, target: Target, delivered: Delivered) -> SendResult:
+    if delivered.state != "sent":
+        raise Unavailable(f"not sent to {target.channel}: {delivered.error or delivered.state}", details={"state": delivered.state})
+    message_id = delivered.message_ids[0] if delivered.message_ids else delivered.outbox_id
+    return {"runId": run_id, "messageId": message_id, "channel": target.channel, "chatId": target.peer_id}
+
+
+def _model_ref(params: AgentParams) -> str:
+    model = params.model or ""
+    return f"{params.provider}/{model}" if params.provider and "/" not in model else model
+
+
+def _ended(run: Run) -> EndedRun:
+    outcome = run.outcome
+    if outcome is None:
+        raise Unavailable(f"run {run.run_id[:80]} ended without a result")
+    return EndedRun(
+        run.run_id,
+        run.session_key,
+        outcome.status,
+        run.started_ms,
+        run.ended_ms,
+        outcome.text,
+        outcome.error,
+        outcome.stop_reason,
+    )
+
+
+def _finished(ended: EndedRun) -> dict[str, Any]:
+    """Return the second answer of `agent`; raise where the turn did not end well."""
+    took = (ended.ended_ms or 0) - (ended.started_ms or ended.ended_ms or 0)
+    if ended.state == "ok":
+        payloads = [{"text": ended.text, "mediaUrl": None}] if ended.text else []
+        return {
+            "runId": ended.run_id,
+            "status": "ok",
+            "summary": "completed",
+            "result": {"payloads": payloads, "meta": {"durationMs": took, "stopReason": ended.stop_reason}},
+        }
+    summary = ended.error or ("stopped" if ended.state == "aborted" else ended.state)
+    details = {"runId": ended.run_id, "status": _STATUSES.get(ended.state, "error"), "summary": summary}
+    if ended.state == "timeout":
+        raise AgentTimeout(summary, details=details)
+    raise Unavailable(summary, details=details)
+
+
+def _waited(ended: EndedRun) -> dict[str, Any]:
+    answer: dict[str, Any] = {"runId": ended.run_id, "status": _STATUSES.get(ended.state, "error")}
+    optional = {
+        "startedAt": ended.started_ms,
+        "endedAt": ended.ended_ms,
+        "error": ended.error or ("stopped" if ended.state == "aborted" else None),
+        "stopReason": ended.stop_reason,
+    }
+    answer.update({key: value for key, value in optional.items() if value is not None})
+    return answer

@@ -1,0 +1,250 @@
+"""The methods `chat.*`."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+from typing import Any, Final
+
+import orjson
+
+from openclaw_kernel.api import (
+    AssistantMessage,
+    Call,
+    Encoded,
+    Idempotency,
+    InboundMessage,
+    InvalidRequest,
+    Scope,
+    Target,
+    Text,
+    rpc,
+)
+from openclaw_plugins.conversation import sessions, transcript
+from openclaw_plugins.conversation.chat_events import session_topic
+from openclaw_plugins.conversation.commands import is_stop
+from openclaw_plugins.conversation.engine import Conversation
+from openclaw_plugins.conversation.history import HistoryPage, read_page
+from openclaw_plugins.conversation.intake import Request, client_target
+from openclaw_plugins.conversation.ledger import parts_of
+from openclaw_plugins.conversation.requests import attachments_of, request_hash, target_of, thinking_level
+from openclaw_plugins.conversation.runs import RunOptions
+from openclaw_plugins.conversation.sessions import PREVIEW_CHARACTERS, SessionRow, shorten
+from openclaw_plugins.conversation.transcript import Entry
+from openclaw_plugins.conversation.wire import (
+    ChatAbortParams,
+    ChatAbortResult,
+    ChatHistoryParams,
+    ChatHistoryResult,
+    ChatInjectParams,
+    ChatInjectResult,
+    ChatSendParams,
+    ChatSendResult,
+)
+
+TOOL_EVENTS: Final = "tool-events"
+
+
+class ChatMethods:
+    """`chat.send`, `chat.history`, `chat.abort` and `chat.inject`."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+
+    @rpc(
+        "chat.send",
+        scope=Scope.WRITE,
+        params=ChatSendParams,
+        result=ChatSendResult,
+        idempotency=Idempotency.HANDLED,
+    )
+    async def send(self, call: Call, params: ChatSendParams) -> dict[str, Any]:
+        """Send a message to an agent; the answer comes as `chat` events under `runId`, the idempotency key.
+
+        A stop word stops the session's turn instead and is answered at once.
+        """
+        world = self._conversation.world
+        key = world.keys.canonical(params.session_key, params.agent_id)
+        agent_id = world.require_agent(world.keys.agent(key)).id
+        commands = not params.suppress_command_interpretation
+        if commands and not params.attachments and is_stop(params.message):
+            stopped = self._conversation.abort(key)
+            return {"ok": True, "aborted": bool(stopped), "runIds": stopped}
+        if not params.message.strip() and not params.attachments:
+            raise InvalidRequest("message: is empty; send a text or an attachment")
+        if params.session_id is not None:
+            await self._require_session(key, params.session_id)
+        attachments = attachments_of(params.attachments)
+        principal = call.client.principal
+        target = await self._deliver_to(params, key)
+        request = Request(
+            run_id=params.idempotency_key,
+            message_id=f"{principal}:{params.idempotency_key}",
+            request_hash=request_hash(params),
+            session_key=key,
+            agent_id=agent_id,
+            message=InboundMessage(
+                target=client_target(principal),
+                message_id=params.idempotency_key,
+                sender_id=principal,
+                sender_name=call.client.display_name or "",
+                text=params.message,
+                attachments=attachments,
+                timestamp_ms=world.now_ms(),
+                mentioned=True,
+            ),
+            parts=parts_of(attachments),
+            options=RunOptions(
+                thinking=thinking_level(params.thinking),
+                timeout_seconds=params.timeout_ms / 1000 if params.timeout_ms else None,
+                channel=params.originating_channel or "webchat",
+                deliver_to=target,
+                reply_to_id=params.reply_to_id,
+            ),
+            owner=tool_events_owner(call),
+            commands=commands,
+            interrupt=params.queue_mode == "interrupt",
+        )
+        submission = await self._conversation.intake.submit(request)
+        if submission.status == "in_flight":
+            return {"runId": request.run_id, "status": "in_flight"}
+        answer: dict[str, Any] = {"runId": request.run_id, "status": "started"}
+        if submission.message_seq is not None:
+            answer["messageSeq"] = submission.message_seq
+        if submission.interrupted:
+            answer["interruptedActiveRun"] = True
+        return answer
+
+    @rpc("chat.history", scope=Scope.READ, params=ChatHistoryParams, result=ChatHistoryResult)
+    async def history(self, call: Call, params: ChatHistoryParams) -> Encoded:
+        """Return the newest page of a transcript, oldest message first, or with `cursor` what came since."""
+        world = self._conversation.world
+        key = world.keys.canonical(params.session_key, params.agent_id)
+        row = await world.sessions.get(key)
+        page = HistoryPage(params=params, session_id=params.session_id or (row.session_id if row is not None else ""))
+        found = await world.store.read(lambda connection: read_page(connection, key, page))
+        kind = found.get("kind")
+        if kind != "reset":
+            around = self._around(key, row, page.session_id)
+            if kind == "delta":
+                around = {name: around[name] for name in ("sessionInfo", "inFlightRun") if name in around}
+            found |= around
+        return Encoded(orjson.dumps(found))
+
+    @rpc("chat.abort", scope=(Scope.WRITE, Scope.SESSIONS_WRITE), params=ChatAbortParams, result=ChatAbortResult)
+    def abort(self, call: Call, params: ChatAbortParams) -> ChatAbortResult:
+        """Stop a session's turn and drop what waits, or only the run that is named."""
+        world = self._conversation.world
+        key = world.keys.canonical(params.session_key, params.agent_id)
+        if params.run_id is not None:
+            run = world.board.find(params.run_id)
+            if run is not None and run.session_key != key:
+                raise InvalidRequest(f"runId: {params.run_id[:80]} does not belong to the session {key}")
+        stopped = self._conversation.abort(key, params.run_id)
+        return {"ok": True, "aborted": bool(stopped), "runIds": stopped}
+
+    @rpc("chat.inject", scope=Scope.ADMIN, params=ChatInjectParams, result=ChatInjectResult, advertised=False)
+    async def inject(self, call: Call, params: ChatInjectParams) -> ChatInjectResult:
+        """Append a message to a transcript as the agent's, without a turn."""
+        key = self._conversation.world.keys.canonical(params.session_key, params.agent_id)
+        text = f"[{params.label}]\n\n{params.message}" if params.label else params.message
+        entry = await append_assistant(self._conversation, key, text)
+        world = self._conversation.world
+        wire = entry.to_wire()
+        payload = {
+            "runId": f"inject-{entry.id}",
+            "sessionKey": key,
+            "agentId": world.keys.agent(key),
+            "seq": 0,
+            "state": "final",
+            "message": wire,
+        }
+        world.events.broadcast("chat", payload, scoped_topic=session_topic(key))
+        return {"ok": True, "messageId": entry.id}
+
+    async def _require_session(self, key: str, session_id: str) -> None:
+        row = await self._conversation.world.sessions.get(key)
+        if row is not None and row.session_id != session_id:
+            raise InvalidRequest(
+                f"sessionId: {session_id[:80]} is not the current one of {key}; read the history again",
+                details={"reason": "session-changed"},
+            )
+
+    async def _deliver_to(self, params: ChatSendParams, key: str) -> Target | None:
+        if not params.deliver:
+            return None
+        if params.originating_channel and params.originating_to:
+            return target_of(
+                channel=params.originating_channel.strip().lower(),
+                to=params.originating_to,
+                account_id=params.originating_account_id,
+                thread_id=params.originating_thread_id,
+            )
+        return last_place(await self._conversation.world.sessions.get(key))
+
+    def _around(self, key: str, row: SessionRow | None, session_id: str) -> dict[str, Any]:
+        """Return what a page tells beside its messages."""
+        world = self._conversation.world
+        agent = world.find_agent(world.keys.agent(key))
+        model = agent.model if agent is not None else None
+        provider, _, name = (model or "").partition("/")
+        around: dict[str, Any] = {
+            "defaults": {
+                "modelProvider": provider or None,
+                "model": name or None,
+                "contextTokens": agent.context_tokens if agent is not None else None,
+            },
+            "sessionInfo": world.wire_row(row) if row is not None else {"key": key},
+        }
+        thinking = (row.thinking_level if row is not None else None) or (agent.thinking if agent is not None else None)
+        if thinking:
+            around["thinkingLevel"] = thinking
+        for run in world.board.of_session(key):
+            if run.begun and run.session_id == session_id and run.stream is not None:
+                around["inFlightRun"] = {
+                    "runId": run.run_id,
+                    "text": run.stream.text_so_far,
+                    "seq": run.stream.seq,
+                    "startedAt": run.started_ms,
+                }
+        return around
+
+
+def tool_events_owner(call: Call) -> str | None:
+    """Return the connection that gets a run's tool events."""
+    return call.client.connection_id if TOOL_EVENTS in call.client.caps else None
+
+
+def last_place(row: SessionRow | None) -> Target | None:
+    """Return where a session's messages last came from, None for WebSocket clients alone."""
+    if row is None or row.channel is None or row.peer_id is None:
+        return None
+    kinds: dict[str, Any] = {"direct": "direct", "group": "group", "channel": "channel"}
+    return Target(
+        channel=row.channel,
+        account_id=row.account_id or "default",
+        peer_kind=kinds[row.peer_kind or "direct"],
+        peer_id=row.peer_id,
+        thread_id=row.thread_id,
+    )
+
+
+async def append_assistant(conversation: Conversation, key: str, text: str) -> Entry:
+    """Append a text to a transcript as the agent's and tell the subscribers."""
+    world = conversation.world
+    now = world.now_ms()
+    agent_id = world.keys.agent(key)
+    message = AssistantMessage(content=(Text(text),), timestamp_ms=now, provider="openclaw", model="gateway-injected")
+
+    def write(connection: sqlite3.Connection) -> tuple[SessionRow, bool, Entry]:
+        row, created = sessions.find_or_create(connection, key, agent_id, now)
+        (entry,) = transcript.append(connection, row.session_id, (message,), run_id=None, now_ms=now)
+        row = replace(row, updated_ms=now, preview=shorten(text, PREVIEW_CHARACTERS))
+        return sessions.save(connection, row), created, entry
+
+    row, created, entry = await world.store.write(write)
+    world.sessions.put(row, created=created)
+    world.transcript.committed((entry,))
+    world.session_events.message(None, key, agent_id, entry.to_wire())
+    world.changed(row, "created" if created else "inject")
+    return entry

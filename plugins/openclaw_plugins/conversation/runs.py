@@ -1,0 +1,275 @@
+"""Runs: one accepted message that becomes a turn, from the lane to its one end."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+from openclaw_kernel.api import Message, Step, Target, ThinkingLevel, Usage, UserPart
+
+if TYPE_CHECKING:
+    from openclaw_plugins.conversation.chat_events import RunStream
+
+RunStatus: TypeAlias = Literal["ok", "error", "timeout", "aborted", "interrupted"]
+ErrorKind: TypeAlias = Literal["refusal", "timeout", "rate_limit", "context_length", "unknown"]
+
+SUMMARY_CHARACTERS: Final = 4000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What the sender chose for one message; kept with it, so that it holds after a restart."""
+
+    model: str | None = None
+    thinking: ThinkingLevel | None = None
+    timeout_seconds: float | None = None
+    extra_system_prompt: str | None = None
+    channel: str | None = None
+    deliver_to: Target | None = None
+    """Where the answer goes beside the transcript; None for nowhere."""
+    reply_to_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a run ended."""
+
+    status: RunStatus
+    text: str = ""
+    error: str | None = None
+    error_kind: ErrorKind | None = None
+    stop_reason: str | None = None
+    model: str | None = None
+    usage: Usage = Usage()
+    cost_usd: float | None = None
+    silent: bool = False
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Run:
+    """One message on its way through a lane."""
+
+    run_id: str
+    inbound_id: int
+    session_key: str
+    agent_id: str
+    text: str
+    received_ms: int
+    options: RunOptions
+    parts: tuple[UserPart, ...] | None = None
+    """Attachments that are still in memory; None means they are in the ledger, if there are any."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What the transcript keeps of the sender."""
+    request: tuple[str, str] | None = None
+    """Message id and hash of the request, for a run that a WebSocket client began."""
+    owner: str | None = None
+    """Connection id that gets tool events."""
+
+    session_id: str = ""
+    row_id: int = 0
+    message: Message | None = None
+    user_seq: int = 0
+    started_ms: int | None = None
+    ended_ms: int | None = None
+    lined_up: bool = False
+    """True for one that has or waits for its lane, false for a command or one that is refused."""
+    begun: bool = False
+    settled: bool = False
+    """True once its end is decided; stopping it comes too late."""
+    stream: RunStream | None = None
+    stopped: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    stop_status: Literal["aborted", "interrupted"] = "aborted"
+    outcome: Outcome | None = None
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def stop(self, status: Literal["aborted", "interrupted"] = "aborted") -> bool:
+        """Ask the run to end; return False where it ends already."""
+        if self.settled or self.stopped.done():
+            return False
+        self.stop_status = status
+        self.stopped.set_result(None)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRun:
+    """What is kept of a run."""
+
+    run_id: str
+    session_key: str
+    state: str
+    started_ms: int | None
+    ended_ms: int | None
+    text: str | None
+    error: str | None
+    stop_reason: str | None
+
+
+class RunBoard:
+    """Every run that has not ended, by run id and by request."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, Run] = {}
+        self._requests: dict[str, Run] = {}
+        self._sessions: dict[str, list[Run]] = {}
+        self._waiting: dict[str, list[asyncio.Future[Run]]] = {}
+
+    def add(self, run: Run) -> None:
+        """Take up a run."""
+        self._runs[run.run_id] = run
+        self._sessions.setdefault(run.session_key, []).append(run)
+        if run.request is not None:
+            self._requests[run.request[0]] = run
+
+    def remove(self, run: Run) -> None:
+        """Forget a run that never came to be."""
+        if self._runs.get(run.run_id) is run:
+            del self._runs[run.run_id]
+        siblings = self._sessions.get(run.session_key, [])
+        if run in siblings:
+            siblings.remove(run)
+        if not siblings:
+            self._sessions.pop(run.session_key, None)
+        if run.request is not None and self._requests.get(run.request[0]) is run:
+            del self._requests[run.request[0]]
+
+    def ended(self, run: Run) -> None:
+        """Forget an ended run and wake who waits for it."""
+        self.remove(run)
+        run.done.set()
+        for waiter in self._waiting.pop(run.run_id, ()):
+            if not waiter.done():
+                waiter.set_result(run)
+
+    def find(self, run_id: str) -> Run | None:
+        """Return an active run."""
+        return self._runs.get(run_id)
+
+    def by_request(self, message_id: str) -> Run | None:
+        """Return the active run of a client's request."""
+        return self._requests.get(message_id)
+
+    def of_session(self, session_key: str) -> Sequence[Run]:
+        """Return the active runs of a session, in the order in which they came."""
+        return tuple(self._sessions.get(session_key, ()))
+
+    async def wait(self, run_id: str, seconds: float) -> Run | None:
+        """Wait for a run of this id to end, also one that is not there yet; None after the time."""
+        waiter: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(run_id, []).append(waiter)
+        try:
+            async with asyncio.timeout(seconds):
+                return await waiter
+        except TimeoutError:
+            return None
+        finally:
+            waiting = self._waiting.get(run_id, [])
+            if waiter in waiting:
+                waiting.remove(waiter)
+            if not waiting:
+                self._waiting.pop(run_id, None)
+
+
+# --- rows, inside a write or read ------------------------------------------------------------------------------------
+
+
+def insert_run(connection: sqlite3.Connection, run: Run, session_id: str, now_ms: int, state: str = "running") -> int:
+    """Write that a turn begins; return the row's id."""
+    cursor = connection.execute(
+        "INSERT INTO conversation_runs (run_id, session_key, session_id, agent_id, inbound_id, state, started_ms)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (run.run_id, run.session_key, session_id, run.agent_id, run.inbound_id, state, now_ms),
+    )
+    return int(cursor.lastrowid or 0)
+
+
+def end_run(connection: sqlite3.Connection, row_id: int, outcome: Outcome, now_ms: int) -> None:
+    """Write how a turn ended."""
+    usage = outcome.usage
+    connection.execute(
+        "UPDATE conversation_runs SET state = ?, ended_ms = ?, text = ?, error = ?, error_kind = ?, stop_reason = ?, model = ?,"
+        " input_tokens = ?, output_tokens = ?, cache_read_tokens = ?, cache_write_tokens = ?, cost_usd = ? WHERE id = ?",
+        (
+            outcome.status,
+            now_ms,
+            outcome.text[:SUMMARY_CHARACTERS],
+            outcome.error,
+            outcome.error_kind,
+            outcome.stop_reason,
+            outcome.model,
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.cache_read_tokens,
+            usage.cache_write_tokens,
+            outcome.cost_usd,
+            row_id,
+        ),
+    )
+
+
+def insert_steps(connection: sqlite3.Connection, run: Run, steps: Iterable[Step]) -> None:
+    """Append to the ledger of model and tool calls."""
+    connection.executemany(
+        "INSERT INTO conversation_steps (run_id, session_key, agent_id, kind, name, started_ms, ended_ms, input_tokens,"
+        " output_tokens, cache_read_tokens, cache_write_tokens, cost_usd, error, retry_class)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                run.run_id,
+                run.session_key,
+                run.agent_id,
+                step.kind,
+                step.name,
+                step.started_ms,
+                step.ended_ms,
+                step.usage.input_tokens,
+                step.usage.output_tokens,
+                step.usage.cache_read_tokens,
+                step.usage.cache_write_tokens,
+                step.cost_usd,
+                step.error,
+                step.retry_class,
+            )
+            for step in steps
+        ],
+    )
+
+
+def find_ended(connection: sqlite3.Connection, run_id: str) -> EndedRun | None:
+    """Return the newest run of an id."""
+    row = connection.execute(
+        "SELECT run_id, session_key, state, started_ms, ended_ms, text, error, stop_reason FROM conversation_runs"
+        " WHERE run_id = ? ORDER BY id DESC LIMIT 1",
+        (run_id,),
+    ).fetchone()
+    return None if row is None else EndedRun(*row)
+
+
+def model_steps(connection: sqlite3.Connection, since_ms: int, until_ms: int) -> list[dict[str, Any]]:
+    """Return the model calls of a span of time as the usage reports take them."""
+    rows = connection.execute(
+        "SELECT started_ms, session_key, agent_id, name, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens,"
+        " cost_usd FROM conversation_steps WHERE kind = 'model' AND started_ms >= ? AND started_ms < ? ORDER BY started_ms",
+        (since_ms, until_ms),
+    )
+    found = []
+    for started, key, agent_id, name, used, made, cache_read, cache_write, cost in rows:
+        provider, _, model = name.partition("/")
+        found.append(
+            {
+                "startedMs": started,
+                "sessionKey": key,
+                "agentId": agent_id,
+                "provider": provider,
+                "model": model or name,
+                "input": used,
+                "output": made,
+                "cacheRead": cache_read,
+                "cacheWrite": cache_write,
+                "costUsd": cost,
+            }
+        )
+    return found

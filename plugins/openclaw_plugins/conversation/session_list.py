@@ -1,0 +1,75 @@
+"""`sessions.list` as SQL: pages by index, filters in the database."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Final
+
+from openclaw_plugins.conversation.sessions import COLUMNS, SessionRow
+from openclaw_plugins.conversation.wire import SessionsListParams
+
+DEFAULT_LIMIT: Final = 100
+LARGEST_LIMIT: Final = 1000
+_SEARCHED: Final = ("key", "label", "display_name", "title", "session_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One page with the number of all that match."""
+
+    rows: tuple[SessionRow, ...]
+    total: int
+    limit: int
+
+
+def read_list(connection: sqlite3.Connection, params: SessionsListParams, *, agents: Collection[str], now_ms: int) -> Listing:
+    """Return a page, newest first. `agents` are the configured ones."""
+    where, values = _filters(params, agents, now_ms)
+    limit = min(params.limit or DEFAULT_LIMIT, LARGEST_LIMIT)
+    order = "interaction_ms" if params.sort_by == "lastInteractionAt" else "updated_ms"
+    # Only text of this module is put together; what a client sent is bound.
+    page = f"SELECT {COLUMNS} FROM conversation_sessions WHERE {where} ORDER BY {order} DESC, key LIMIT ? OFFSET ?"  # noqa: S608
+    count = f"SELECT count(*) FROM conversation_sessions WHERE {where}"  # noqa: S608
+    rows = tuple(SessionRow(*row) for row in connection.execute(page, (*values, limit, params.offset)))
+    (total,) = connection.execute(count, values).fetchone()
+    return Listing(rows, int(total), limit)
+
+
+def _filters(params: SessionsListParams, agents: Collection[str], now_ms: int) -> tuple[str, list[Any]]:
+    found = [
+        *(() if params.archived == "all" else [("archived = ?", int(params.archived))]),
+        *(() if params.include_global else [("kind <> ?", "global")]),
+        *(() if params.include_unknown else [("kind <> ?", "unknown")]),
+        *_chosen(params, now_ms),
+    ]
+    clauses: list[str] = [clause for clause, _ in found]
+    values: list[Any] = [value for _, value in found]
+    if params.configured_agents_only:
+        clauses.append(f"agent_id IN ({', '.join('?' * len(agents))})")
+        values += agents
+    if params.require_last_interaction:
+        clauses.append("interaction_ms IS NOT NULL")
+    if params.creator_id or params.owner_id or params.involving_profile_id:
+        # People's profiles are not kept, so nobody created, owns or takes part in a session by one.
+        clauses.append("0")
+    words = (params.search or "").strip()
+    if words:
+        like = "%" + words.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+        clauses.append("(" + " OR ".join(f"{field} LIKE ? ESCAPE '\\'" for field in _SEARCHED) + ")")
+        values += [like] * len(_SEARCHED)
+    return " AND ".join(clauses) or "1", values
+
+
+def _chosen(params: SessionsListParams, now_ms: int) -> list[tuple[str, Any]]:
+    agent_id = params.agent_id.strip().lower() if params.agent_id is not None else None
+    since = now_ms - params.active_minutes * 60_000 if params.active_minutes is not None else None
+    filters = [
+        ("agent_id = ?", agent_id),
+        ("label = ?", params.label),
+        ("spawned_by = ?", params.spawned_by),
+        ("updated_ms >= ?", since),
+        ("coalesce(json_extract(settings, '$.boardFace'), 'chat') = ?", params.board_face),
+    ]
+    return [(clause, value) for clause, value in filters if value is not None]

@@ -1,0 +1,137 @@
+"""What the parts of this plugin share: state on disk and in memory, and the services of others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from openclaw_kernel.api import (
+    AgentInfo,
+    AgentRuntime,
+    Channels,
+    Commands,
+    Events,
+    InvalidRequest,
+    PluginContext,
+    Policies,
+    Providers,
+    Store,
+    Unavailable,
+)
+from openclaw_plugins.conversation.chat_events import SessionEvents
+from openclaw_plugins.conversation.keys import KeyRules
+from openclaw_plugins.conversation.outbox import DeliveryRules, Outbox
+from openclaw_plugins.conversation.runs import RunBoard
+from openclaw_plugins.conversation.session_rows import wire_row
+from openclaw_plugins.conversation.sessions import SessionBook, SessionRow
+from openclaw_plugins.conversation.transcript import Transcript
+
+DEFAULT_AGENT: Final = "main"
+
+
+class World:
+    """Made at the plugin's start, when every service can be asked for."""
+
+    def __init__(self, context: PluginContext, rules: DeliveryRules) -> None:
+        self.context = context
+        self.store: Store = context.store
+        self.sessions = SessionBook(context.store, str(context.home))
+        self.transcript = Transcript(context.store)
+        self.board = RunBoard()
+        self.session_events = SessionEvents(context.service(Events))
+        self.outbox = Outbox(
+            store=context.store,
+            channels=lambda: context.service(Channels),
+            spawn=context.spawn,
+            now_ms=context.now_ms,
+            rules=rules,
+        )
+
+    @property
+    def events(self) -> Events:
+        return self.context.service(Events)
+
+    @property
+    def channels(self) -> Channels:
+        return self.context.service(Channels)
+
+    @property
+    def runtime(self) -> AgentRuntime:
+        return self.context.service(AgentRuntime)
+
+    @property
+    def providers(self) -> Providers:
+        return self.context.service(Providers)
+
+    @property
+    def commands(self) -> Commands:
+        return self.context.service(Commands)
+
+    @property
+    def policies(self) -> Policies:
+        return self.context.service(Policies)
+
+    @property
+    def keys(self) -> KeyRules:
+        """Return what bare session keys stand for now."""
+        try:
+            default = self.runtime.default_agent_id()
+        except LookupError:
+            default = DEFAULT_AGENT
+        return KeyRules(default, self.context.config.session.main_key)
+
+    def now_ms(self) -> int:
+        """Return Unix milliseconds."""
+        return self.context.now_ms()
+
+    def spawn(self, name: str, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run a task of this plugin."""
+        return self.context.spawn(name, coroutine)
+
+    def find_agent(self, agent_id: str) -> AgentInfo | None:
+        """Return a configured agent, None also where no plugin runs agents."""
+        try:
+            return self.runtime.agent(agent_id)
+        except LookupError:
+            return None
+
+    def require_agent(self, agent_id: str) -> AgentInfo:
+        """Return a configured agent; raise `InvalidRequest` for another."""
+        try:
+            runtime = self.runtime
+        except LookupError:
+            raise Unavailable("no plugin runs agents; enable the plugin agents") from None
+        agent = runtime.agent(agent_id)
+        if agent is None:
+            known = ", ".join(info.id for info in runtime.agents())
+            raise InvalidRequest(
+                f"unknown agent id {agent_id!r}; use one of {known}",
+                details={"code": "UNKNOWN_AGENT_ID", "agentId": agent_id},
+            )
+        return agent
+
+    def wire_row(self, row: SessionRow) -> dict[str, Any]:
+        """Return a session as clients see it, with what is going on in it now."""
+        return wire_row(row, agent=self.find_agent(row.agent_id), live=self.live_status(row.key), main=self.keys)
+
+    def live_status(self, session_key: str) -> str | None:
+        """Return `running` or `queued` while a session has work, else None."""
+        found = None
+        for run in self.board.of_session(session_key):
+            if run.begun:
+                return "running"
+            found = "queued"
+        return found
+
+    def changed(self, row: SessionRow, reason: str) -> None:
+        """Tell the subscribers of the list that a session changed."""
+        self.session_events.changed(
+            {
+                "sessionKey": row.key,
+                "agentId": row.agent_id,
+                "reason": reason,
+                "ts": self.now_ms(),
+                "session": self.wire_row(row),
+            }
+        )
