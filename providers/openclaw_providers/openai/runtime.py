@@ -135,23 +135,23 @@ class OpenAIProvider:
             max_retries=0,
         )
         # The SDK loads its parts on first access.
-        _ = client.chat.completions, client.models
+        _ = client.chat.completions
         return client
 
     async def _list_models(self) -> None:
         """Ask until the server answers: one on this machine may be started after the gateway."""
-        client = await self._open()
-        from openai import APIError
+        from openclaw_providers.openai.listing import ListingFailed, list_models
 
+        key = self._settings.api_key
         while True:
             try:
-                self._take_models([model.id async for model in client.models.list()])
+                self._take_models(await list_models(self._url, key.unwrap() if key is not None else None, self._settings.headers))
                 return
-            except APIError as error:
-                failure = self._translate(error, None)
+            except ListingFailed as error:
+                failure = error
             if failure.message != self._unlisted:
                 self._unlisted = failure.message
-                self._context.logger.info("%s: cannot list the models: %s", self.id, failure.message)
+                self._context.logger.info("%s: %s", self.id, failure.message)
             if failure.kind is ProviderErrorKind.AUTH:
                 return
             await asyncio.sleep(_LIST_AGAIN_SECONDS)
@@ -176,7 +176,7 @@ class OpenAIProvider:
             return None
         return f"{where}.apiKey is not set; set it to ${{env:{variable}}} and export {variable}"
 
-    def _translate(self, error: APIError, model: str | None) -> ProviderError:
+    def _translate(self, error: APIError, model: str) -> ProviderError:
         from openai import APIConnectionError, APIStatusError, APITimeoutError
 
         if isinstance(error, APITimeoutError):
@@ -192,12 +192,12 @@ class OpenAIProvider:
         after = retry_after(error.response.headers) if isinstance(error, APIStatusError) else None
         return self._error(kind, message, model, after)
 
-    def _silent(self, model: str | None) -> ProviderError:
+    def _silent(self, model: str) -> ProviderError:
         seconds = f"{self._settings.timeout_seconds:g} s"
         message = f"{self._url} was silent for {seconds} (models.providers.{self.id}.timeoutSeconds)"
         return self._error(ProviderErrorKind.TIMEOUT, message, model)
 
-    def _unconnected(self, error: Exception, model: str | None) -> ProviderError:
+    def _unconnected(self, error: Exception, model: str) -> ProviderError:
         cure = f"check models.providers.{self.id}.baseUrl and that the server runs"
         message = f"no connection to {self._url} ({cause_of(error)}); {cure}"
         return self._error(ProviderErrorKind.NETWORK, message, model)

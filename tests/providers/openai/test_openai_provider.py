@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,17 @@ async def provider(server: EmulatorProcess, tmp_path: Path) -> AsyncIterator[Pro
 def openai(server: EmulatorProcess, tmp_path: Path, identity: str = "openai", **settings: Any) -> Provider:
     entry = {"baseUrl": server.openai_url, "apiKey": API_KEY, **settings}
     return load(OpenAIPlugin, Context({identity: entry}, tmp_path))[identity]
+
+
+class Logged(logging.Handler):
+    """Sets an event with the first record."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.event = asyncio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.event.set()
 
 
 async def test_an_answer_is_streamed_piece_by_piece_with_its_usage(server: EmulatorProcess, provider: Provider) -> None:
@@ -253,6 +265,36 @@ async def test_models_that_the_config_does_not_name_are_listed_by_the_server(ser
     assert provider.problem() is None
     assert [(model.ref, model.input_price) for model in provider.models()] == [("ollama/llama3.2", 0.0)]
     await provider.stop()
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "told"),
+    [
+        ("http://127.0.0.1:1/v1", None, "no list of models from http://127.0.0.1:1/v1"),
+        (None, "wrong", "answered 401: Incorrect API key"),
+    ],
+)
+async def test_a_server_that_does_not_list_its_models_is_a_problem_with_its_reason(
+    server: EmulatorProcess,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    url: str | None,
+    key: str | None,
+    told: str,
+) -> None:
+    entry = {"api": "openai-completions", "baseUrl": url or server.openai_url, **({"apiKey": key} if key else {})}
+    context = Context({"mine": entry}, tmp_path)
+    provider = load(OpenAIPlugin, context)["mine"]
+    logged = Logged()
+    monkeypatch.setattr(context, "logger", logging.Logger("context"))
+    context.logger.addHandler(logged)
+    await provider.start()
+    async with asyncio.timeout(5):
+        await logged.event.wait()
+    assert told in (provider.problem() or "")
+    assert "or name them in models.providers.mine.models" in (provider.problem() or "")
+    await provider.stop()
+    await asyncio.wait(context.tasks)
 
 
 async def test_configured_models_carry_their_facts_and_prices(server: EmulatorProcess, tmp_path: Path) -> None:

@@ -1,0 +1,45 @@
+"""Ask a server which models it has.
+
+Without the SDK: this happens when the gateway starts, and importing the SDK costs more than all of the gateway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import aiohttp
+
+from openclaw_kernel.api import ProviderErrorKind
+from openclaw_providers.openai.failures import cause_of, error_fields, kind_of
+
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=30, connect=10)
+_OK: Final = 200
+
+
+class ListingFailed(Exception):
+    """The server did not list its models."""
+
+    def __init__(self, kind: ProviderErrorKind, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+
+
+async def list_models(url: str, key: str | None, headers: Mapping[str, str]) -> list[str]:
+    """Return the ids that `GET {url}/models` lists; raise `ListingFailed`."""
+    sent = {**({"Authorization": f"Bearer {key}"} if key is not None else {}), **headers}
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=True) as session,
+            session.get(f"{url.rstrip('/')}/models", headers=sent) as response,
+        ):
+            body: Any = await response.json(content_type=None)
+            status = response.status
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        raise ListingFailed(ProviderErrorKind.NETWORK, f"no list of models from {url} ({cause_of(error)})") from error
+    listed = body.get("data") if isinstance(body, dict) else None
+    if status != _OK or not isinstance(listed, list):
+        code, told = error_fields(body)
+        raise ListingFailed(kind_of(status, code, told), f"{url}/models answered {status}: {told or 'no list'}")
+    return [str(item["id"]) for item in listed if isinstance(item, dict) and item.get("id")]
