@@ -63,7 +63,11 @@ class Outgoing:
             raise SendFailed("there is nothing to send: the message has neither text nor files", permanent=True)
         progress = f"sent:{message.outbox_id}"
         sent = await self._already_sent(progress) if len(parts) > 1 else []
-        for number in range(len(sent), len(parts)):
+        give_up = asyncio.get_running_loop().time() + self._pacing.send_budget
+        first = len(sent)
+        for number in range(first, len(parts)):
+            if number > first:
+                await self._pause(place, give_up)
             sent.append(await self._deliver(parts[number], place, draft=draft, number=number))
             if len(parts) > 1:
                 await self._storage.put(progress, json.dumps(sent))
@@ -73,6 +77,13 @@ class Outgoing:
         if len(parts) > 1:
             await self._storage.remove(progress)
         return Receipt(message_ids=tuple(f"{place.chat}:{message_id}" for message_id in sent))
+
+    async def _pause(self, place: _Place, give_up: float) -> None:
+        """Wait out a short silence between parts; a long one, or too many parts, is left to the next attempt."""
+        left = self._quiet.left(place.chat)
+        if asyncio.get_running_loop().time() + left > give_up:
+            raise SendFailed("the rest of a long message waits for the next attempt", retry_after=left)
+        await asyncio.sleep(left)
 
     def _place(self, message: OutboundMessage) -> _Place:
         chat = chat_id(message.target)
@@ -92,7 +103,16 @@ class Outgoing:
         return [int(number) for number in json.loads(stored)] if stored else []
 
     async def _deliver(self, part: Part, place: _Place, *, draft: int | None, number: int) -> int:
-        """Send one part; every failure leaves as `SendFailed`."""
+        """Send one part; every failure leaves as `SendFailed`. A later part that meets a 429 is tried once more."""
+        try:
+            return await self._deliver_once(part, place, draft=draft, number=number)
+        except SendFailed as failed:
+            if number == 0 or failed.retry_after is None or failed.retry_after > self._pacing.short_silence:
+                raise
+            await asyncio.sleep(failed.retry_after)
+        return await self._deliver_once(part, place, draft=draft, number=number)
+
+    async def _deliver_once(self, part: Part, place: _Place, *, draft: int | None, number: int) -> int:
         if (left := self._quiet.left(place.chat)) > 0:
             raise SendFailed(f"Telegram wants a pause in chat {place.chat}", retry_after=left)
         edits = draft is not None and number == 0 and not isinstance(part, Attachment)

@@ -13,8 +13,12 @@ CHATS_REMEMBERED: Final = 4096
 class Pacing:
     """All waits, in seconds."""
 
-    call: float = 30.0
+    call: float = 20.0
     """Longest any one call may take, the request for updates apart."""
+    send_budget: float = 20.0
+    """After this a long message leaves its further parts to the next attempt: the gateway waits a minute for a send."""
+    short_silence: float = 5.0
+    """A silence between two parts that is waited out at once."""
     poll_margin: float = 15.0
     """How much longer than its own timeout a request for updates may take before it is given up."""
     first_outcome: float = 3.0

@@ -270,6 +270,27 @@ async def test_a_second_attempt_goes_on_after_the_parts_that_were_sent(emulator:
     assert context.storage.values == {}
 
 
+async def test_flood_control_between_parts_is_waited_out_in_one_attempt(emulator: TelegramEmulator, context: StandingContext) -> None:
+    await emulator.open_chat(CHAT)
+    await emulator.flood(3, seconds=1.0, retry_after=1)
+    context.section = {**context.section, "textChunkLimit": 64}
+    text = "\n\n".join(f"part {number} " + "x" * 50 for number in range(5))
+    async with running(context) as runtime:
+        assert await send_like_an_outbox(runtime, answer(text)) == 1
+    assert [message["text"][:6] for message in await emulator.visible(CHAT)] == [f"part {number}" for number in range(5)]
+    stats = await emulator.stats()
+    assert (stats["flood_refused"], stats["flood_ignored"]) == (1, 0)
+
+
+async def test_a_message_too_long_for_one_attempt_is_finished_by_the_next(emulator: TelegramEmulator, context: StandingContext) -> None:
+    await emulator.open_chat(CHAT)
+    context.section = {**context.section, "textChunkLimit": 64}
+    text = "\n\n".join(f"part {number} " + "x" * 50 for number in range(3))
+    async with running(context, replace(QUICK, send_budget=-1.0)) as runtime:
+        assert await send_like_an_outbox(runtime, answer(text)) == 3
+    assert [message["text"][:6] for message in await emulator.visible(CHAT)] == [f"part {number}" for number in range(3)]
+
+
 async def test_files_go_out_as_what_they_are(emulator: TelegramEmulator, context: StandingContext) -> None:
     await emulator.open_chat(CHAT)
     kinds = [("image", "image/png"), ("image", "image/svg+xml"), ("audio", "audio/mpeg"), ("video", "video/mp4"), ("file", "text/csv")]
