@@ -275,18 +275,14 @@ async def test_models_that_the_config_does_not_name_are_listed_by_the_server(ser
     ],
 )
 async def test_a_server_that_does_not_list_its_models_is_a_problem_with_its_reason(
-    server: EmulatorProcess,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    url: str | None,
-    key: str | None,
-    told: str,
+    server: EmulatorProcess, tmp_path: Path, url: str | None, key: str | None, told: str
 ) -> None:
     entry = {"api": "openai-completions", "baseUrl": url or server.openai_url, **({"apiKey": key} if key else {})}
     context = Context({"mine": entry}, tmp_path)
     provider = load(OpenAIPlugin, context)["mine"]
     logged = Logged()
-    monkeypatch.setattr(context, "logger", logging.Logger("context"))
+    context.logger = logging.getLogger(f"tests.providers.{tmp_path.name}")
+    context.logger.setLevel(logging.INFO)
     context.logger.addHandler(logged)
     await provider.start()
     async with asyncio.timeout(5):
