@@ -17,6 +17,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
@@ -46,10 +47,18 @@ class GatewayFailed(AssertionError):
     """The gateway did not start, ended by itself, or ended badly; the text has the end of its output."""
 
 
-def base_config() -> dict[str, Any]:
-    """A port the system chooses, one token, the echo model, nothing else."""
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that was free a moment ago; for servers that cannot choose one themselves."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def base_config(port: int = 0) -> dict[str, Any]:
+    """One token, the echo model, nothing else; the system chooses the port unless one is given."""
     return {
-        "gateway": {"port": 0, "auth": {"mode": "token", "token": TOKEN}},
+        "gateway": {"port": port, "auth": {"mode": "token", "token": TOKEN}},
         "models": {"providers": {"echo": {}}},
     }
 

@@ -46,9 +46,9 @@ SERVER_WORLD = (
 )
 # Functions of the command line that may reach into the server's world, and how far.
 SERVER_WORLD_DEFERRED: dict[str, tuple[str, ...]] = {
-    "openclaw_kernel.cli.run": SERVER_WORLD,
+    "openclaw_kernel.cli.commands.run": SERVER_WORLD,
     # Lists what is installed without importing a plugin.
-    "openclaw_kernel.cli.plugins": ("openclaw_kernel.host.discovery",),
+    "openclaw_kernel.cli.commands.plugins": ("openclaw_kernel.host.discovery",),
 }
 
 TASK_MAKERS = {"create_task", "ensure_future"}

@@ -116,9 +116,8 @@ class SourceTree:
             parts = module.name.split(".")
             kept = len(parts) - statement.level + (1 if module.is_package else 0)
             base = ".".join([*parts[:kept], *([base] if base else [])])
-        for alias in statement.names:
-            inner = f"{base}.{alias.name}"
-            yield inner if inner in self.modules else base
+        inner = (f"{base}.{alias.name}" for alias in statement.names)
+        yield from dict.fromkeys(name if name in self.modules else base for name in inner)
 
 
 def _parents(name: str) -> Iterator[str]:
