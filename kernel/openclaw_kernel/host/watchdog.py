@@ -51,6 +51,7 @@ class LoopWatchdog:
         self._stopped = threading.Event()
         self._ticked = threading.Event()
         self._asked_at = 0.0
+        self._armed = False
         self._loop_thread = 0
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -102,6 +103,7 @@ class LoopWatchdog:
             block = self._sample(block)
             if block.plugin_id is not None and block.seconds >= self._interrupt_after and self._may_interrupt:
                 logger.error("plugin %r: interrupting it at %s", block.plugin_id, block.place)
+                self._armed = True
                 signal.pthread_kill(self._loop_thread, _SIGNAL)
         ended = Block(block.plugin_id, block.place, time.monotonic() - self._asked_at)
         self._ask(lambda: self._on_block(ended))
@@ -141,7 +143,8 @@ class LoopWatchdog:
 
     def _interrupt(self, _signal: int, frame: FrameType | None) -> None:
         # The block may have ended between the decision and this call: then whoever runs now is innocent.
-        if self._ticked.is_set() or time.monotonic() - self._asked_at < self._interrupt_after:
+        armed, self._armed = self._armed, False
+        if not armed or self._ticked.is_set():
             return
         plugin_id, _ = self._culprit(frame)
         if plugin_id is not None:
