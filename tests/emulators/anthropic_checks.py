@@ -116,9 +116,7 @@ def _content_faults(content: Any, where: str, role: str, *, may_be_empty: bool) 
     elif not content and role == "user":
         yield refusal(f"{where}: user messages must have non-empty content")
     elif not content and not may_be_empty:
-        yield refusal(
-            f"{where}: all messages must have non-empty content except for the optional final assistant message"
-        )
+        yield refusal(f"{where}: all messages must have non-empty content except for the optional final assistant message")
     elif isinstance(content, str) and content and not content.strip():
         yield refusal("messages: text content blocks must contain non-whitespace text")
     elif isinstance(content, list):
@@ -184,9 +182,7 @@ def _ending_faults(messages: list[dict[str, Any]], model: str) -> Iterator[Refus
     if messages[-1]["role"] != "assistant":
         return
     if not model.startswith(_WITH_PREFILL):
-        yield refusal(
-            "This model does not support assistant message prefill. The conversation must end with a user message."
-        )
+        yield refusal("This model does not support assistant message prefill. The conversation must end with a user message.")
     content = messages[-1]["content"]
     last = content if isinstance(content, str) else content[-1].get("text", "") if content else ""
     if last != last.rstrip():

@@ -249,9 +249,7 @@ class ModelEmulator(ABC):
                 return turn
         return default_turn(self.last_text(body))
 
-    async def _play(
-        self, request: web.Request, record: Recorded, turn: Turn, body: dict[str, Any]
-    ) -> web.StreamResponse:
+    async def _play(self, request: web.Request, record: Recorded, turn: Turn, body: dict[str, Any]) -> web.StreamResponse:
         if turn.hang:
             await asyncio.Event().wait()
         if turn.error is not None and turn.error.after_chunks is None:
@@ -265,9 +263,7 @@ class ModelEmulator(ABC):
         record.outcome = "answered"
         return web.json_response(self.whole(turn, body), headers=self.answer_headers())
 
-    async def _stream(
-        self, request: web.Request, record: Recorded, turn: Turn, body: dict[str, Any]
-    ) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, record: Recorded, turn: Turn, body: dict[str, Any]) -> web.StreamResponse:
         headers = {**self.answer_headers(), "content-type": "text/event-stream; charset=utf-8"}
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)

@@ -60,9 +60,7 @@ class EmulatorProcess:
         self._client = aiohttp.ClientSession(self.url)
         return self
 
-    async def __aexit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None) -> None:
         if self._client is not None:
             await self._client.close()
         await self.kill()

@@ -107,9 +107,7 @@ class OpenAIEmulator(ModelEmulator):
         yield from _parameter_faults(body, model)
         messages = body.get("messages")
         if not isinstance(messages, list):
-            yield refusal(
-                400, "Missing required parameter: 'messages'.", param="messages", code="missing_required_parameter"
-            )
+            yield refusal(400, "Missing required parameter: 'messages'.", param="messages", code="missing_required_parameter")
             return
         if not messages:
             yield _empty_array("messages")
@@ -267,17 +265,13 @@ def _finish(turn: Turn) -> str:
 
 
 def _empty_array(param: str) -> Refusal:
-    message = (
-        f"Invalid '{param}': empty array. Expected an array with minimum length 1, but got an empty array instead."
-    )
+    message = f"Invalid '{param}': empty array. Expected an array with minimum length 1, but got an empty array instead."
     return refusal(400, message, param=param, code="empty_array")
 
 
 def _invalid_type(param: str, expected: str, found: object) -> Refusal:
     names = {dict: "an object", list: "an array", str: "a string", int: "an integer", type(None): "null"}
-    message = (
-        f"Invalid type for '{param}': expected {expected}, but got {names.get(type(found), 'another type')} instead."
-    )
+    message = f"Invalid type for '{param}': expected {expected}, but got {names.get(type(found), 'another type')} instead."
     return refusal(400, message, param=param, code="invalid_type")
 
 
@@ -291,15 +285,10 @@ def _parameter_faults(body: dict[str, Any], model: str) -> Iterator[Refusal]:
     if "max_tokens" in body and "max_completion_tokens" in body:
         yield refusal(400, "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.")
     if _is_reasoning_model(model) and body.get("max_tokens") is not None:
-        message = (
-            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
-        )
+        message = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
         yield refusal(400, message, param="max_tokens", code="unsupported_parameter")
     if _is_reasoning_model(model) and body.get("temperature") not in (None, 1):
-        message = (
-            "Unsupported value: 'temperature' does not support this value with this model. "
-            "Only the default (1) value is supported."
-        )
+        message = "Unsupported value: 'temperature' does not support this value with this model. Only the default (1) value is supported."
         yield refusal(400, message, param="temperature", code="unsupported_value")
 
 
@@ -374,10 +363,7 @@ def _pairing_faults(messages: list[dict[str, Any]]) -> Iterator[Refusal]:
     for index, message in enumerate(messages):
         if message["role"] == "tool":
             if not opened_by_call:
-                text = (
-                    "Invalid parameter: messages with role 'tool' must be a response to a preceeding message with "
-                    "'tool_calls'."
-                )
+                text = "Invalid parameter: messages with role 'tool' must be a response to a preceeding message with 'tool_calls'."
                 yield refusal(400, text, param=f"messages.[{index}].role")
             elif message["tool_call_id"] not in waiting:
                 yield refusal(400, "Invalid parameter: 'tool_call_id' of a message not found in 'tool_calls'.")
@@ -415,9 +401,7 @@ def _tool_faults(body: dict[str, Any]) -> Iterator[Refusal]:
         elif not _TOOL_NAME.match(str(function.get("name"))):
             yield _bad_name(f"tools[{index}].function.name")
         elif function.get("parameters", {"type": "object"}).get("type") != "object":
-            text = (
-                f"Invalid schema for function '{function['name']}': schema must be a JSON Schema of 'type: \"object\"'."
-            )
+            text = f"Invalid schema for function '{function['name']}': schema must be a JSON Schema of 'type: \"object\"'."
             yield refusal(400, text, param=f"tools[{index}].function.parameters", code="invalid_function_parameters")
 
 

@@ -50,9 +50,7 @@ def result(identity: str) -> dict[str, Any]:
 
 
 async def ask(client: AsyncAnthropic, messages: Any, **more: Any) -> anthropic.types.Message:
-    message: anthropic.types.Message = await client.messages.create(
-        **{"model": MODEL, "max_tokens": 64, "messages": messages, **more}
-    )
+    message: anthropic.types.Message = await client.messages.create(**{"model": MODEL, "max_tokens": 64, "messages": messages, **more})
     return message
 
 
@@ -63,9 +61,7 @@ async def test_without_a_script_the_capital_of_france_is_paris(client: AsyncAnth
 
 
 async def test_a_stream_has_every_event_in_the_real_order(server: EmulatorProcess, client: AsyncAnthropic) -> None:
-    await server.script(
-        [{"thinking": "hm", "text": "It is", "tool_calls": [{"name": "weather", "arguments": {"city": "Paris"}}]}]
-    )
+    await server.script([{"thinking": "hm", "text": "It is", "tool_calls": [{"name": "weather", "arguments": {"city": "Paris"}}]}])
     stream = await client.messages.create(
         model=MODEL, max_tokens=64, messages=[{"role": "user", "content": "x"}], tools=[WEATHER], stream=True
     )
@@ -87,9 +83,7 @@ async def test_the_sdk_puts_a_streamed_message_together(server: EmulatorProcess,
             }
         ]
     )
-    async with client.messages.stream(
-        model=MODEL, max_tokens=64, messages=[{"role": "user", "content": "x"}], tools=[WEATHER]
-    ) as stream:
+    async with client.messages.stream(model=MODEL, max_tokens=64, messages=[{"role": "user", "content": "x"}], tools=[WEATHER]) as stream:
         message = await stream.get_final_message()
     assert [block.type for block in message.content] == ["thinking", "text", "tool_use"]
     assert message.content[2].type == "tool_use"
@@ -172,9 +166,7 @@ async def test_tokens_are_counted_and_models_listed(client: AsyncAnthropic) -> N
     assert MODEL in [model.id async for model in client.models.list()]
 
 
-async def test_a_wrong_key_and_an_unknown_model_have_their_types(
-    server: EmulatorProcess, client: AsyncAnthropic
-) -> None:
+async def test_a_wrong_key_and_an_unknown_model_have_their_types(server: EmulatorProcess, client: AsyncAnthropic) -> None:
     with pytest.raises(anthropic.NotFoundError, match="not_found_error"):
         await ask(client, [user("x")], model="claude-99")
     async with AsyncAnthropic(api_key="sk-wrong", base_url=server.url, max_retries=0) as stranger:
@@ -186,9 +178,7 @@ async def test_a_wrong_key_and_an_unknown_model_have_their_types(
     ("status", "kind"),
     [(429, "rate_limit_error"), (500, "api_error"), (529, "overloaded_error"), (403, "permission_error")],
 )
-async def test_scripted_errors_carry_the_vendors_type(
-    server: EmulatorProcess, client: AsyncAnthropic, status: int, kind: str
-) -> None:
+async def test_scripted_errors_carry_the_vendors_type(server: EmulatorProcess, client: AsyncAnthropic, status: int, kind: str) -> None:
     await server.script([{"error": {"status": status, "retry_after": 7}}])
     with pytest.raises(anthropic.APIStatusError, match=kind) as caught:
         await ask(client, [user("x")])
@@ -196,12 +186,8 @@ async def test_scripted_errors_carry_the_vendors_type(
     assert caught.value.response.headers["retry-after"] == "7"
 
 
-async def test_an_overload_in_the_middle_of_a_stream_is_raised_by_the_sdk(
-    server: EmulatorProcess, client: AsyncAnthropic
-) -> None:
+async def test_an_overload_in_the_middle_of_a_stream_is_raised_by_the_sdk(server: EmulatorProcess, client: AsyncAnthropic) -> None:
     await server.script([{"text": "one two three", "error": {"status": 529, "after_chunks": 1}}])
-    stream = await client.messages.create(
-        model=MODEL, max_tokens=64, messages=[{"role": "user", "content": "x"}], stream=True
-    )
+    stream = await client.messages.create(model=MODEL, max_tokens=64, messages=[{"role": "user", "content": "x"}], stream=True)
     with pytest.raises(anthropic.APIStatusError, match="overloaded_error"):
         [event async for event in stream]

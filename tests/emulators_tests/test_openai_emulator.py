@@ -45,9 +45,7 @@ def user(text: str) -> list[Any]:
 
 
 def called(*identities: str) -> Any:
-    calls = [
-        {"id": name, "type": "function", "function": {"name": "weather", "arguments": "{}"}} for name in identities
-    ]
+    calls = [{"id": name, "type": "function", "function": {"name": "weather", "arguments": "{}"}} for name in identities]
     return {"role": "assistant", "content": None, "tool_calls": calls}
 
 
@@ -84,13 +82,9 @@ async def test_a_stream_without_usage_asked_for_carries_none(client: AsyncOpenAI
     assert all(chunk.usage is None for chunk in [chunk async for chunk in stream])
 
 
-async def test_scripted_turns_are_taken_in_order_and_tool_arguments_come_in_fragments(
-    server: EmulatorProcess, client: AsyncOpenAI
-) -> None:
+async def test_scripted_turns_are_taken_in_order_and_tool_arguments_come_in_fragments(server: EmulatorProcess, client: AsyncOpenAI) -> None:
     await server.script([{"tool_calls": [{"name": "weather", "arguments": {"city": "Paris"}}]}, {"text": "It rains"}])
-    stream = await client.chat.completions.create(
-        model="gpt-4o-mini", messages=user("weather?"), tools=[WEATHER], stream=True
-    )
+    stream = await client.chat.completions.create(model="gpt-4o-mini", messages=user("weather?"), tools=[WEATHER], stream=True)
     fragments: list[str] = []
     finish = None
     async for chunk in stream:
@@ -145,9 +139,7 @@ async def test_parameters_the_real_server_refuses_are_refused(client: AsyncOpenA
         await create(model="gpt-4o-mini", messages=user("x"), tools=[])
 
 
-async def test_a_prompt_past_the_context_is_context_length_exceeded(
-    server: EmulatorProcess, client: AsyncOpenAI
-) -> None:
+async def test_a_prompt_past_the_context_is_context_length_exceeded(server: EmulatorProcess, client: AsyncOpenAI) -> None:
     await server.configure(context_tokens=10)
     with pytest.raises(openai.BadRequestError) as caught:
         await client.chat.completions.create(model="gpt-4o-mini", messages=user("word " * 50))
@@ -186,26 +178,20 @@ async def test_a_rate_limit_says_when_it_resets(server: EmulatorProcess, client:
     assert caught.value.response.headers["x-ratelimit-reset-requests"] == "7s"
 
 
-async def test_a_dropped_stream_is_a_network_error_after_its_chunks(
-    server: EmulatorProcess, client: AsyncOpenAI
-) -> None:
+async def test_a_dropped_stream_is_a_network_error_after_its_chunks(server: EmulatorProcess, client: AsyncOpenAI) -> None:
     await server.script([{"text": "one two three", "drop_after_chunks": 2}])
     stream = await client.chat.completions.create(model="gpt-4o-mini", messages=user("x"), stream=True)
     assert await read_until_error(stream, openai.APIConnectionError) == "one two"
 
 
-async def test_an_error_in_the_middle_of_a_stream_is_raised_by_the_sdk(
-    server: EmulatorProcess, client: AsyncOpenAI
-) -> None:
+async def test_an_error_in_the_middle_of_a_stream_is_raised_by_the_sdk(server: EmulatorProcess, client: AsyncOpenAI) -> None:
     await server.script([{"text": "one two three", "error": {"status": 503, "after_chunks": 1}}])
     stream = await client.chat.completions.create(model="gpt-4o-mini", messages=user("x"), stream=True)
     with pytest.raises(openai.APIError, match="overloaded"):
         [chunk async for chunk in stream]
 
 
-async def test_a_client_that_goes_away_from_a_hanging_answer_is_recorded(
-    server: EmulatorProcess, client: AsyncOpenAI
-) -> None:
+async def test_a_client_that_goes_away_from_a_hanging_answer_is_recorded(server: EmulatorProcess, client: AsyncOpenAI) -> None:
     await server.script([{"hang": True}])
     asking = asyncio.ensure_future(client.chat.completions.create(model="gpt-4o-mini", messages=user("x")))
     await server.requests(count=1)

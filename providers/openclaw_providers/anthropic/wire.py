@@ -78,14 +78,18 @@ def parameters(request: ModelRequest, *, provider: str, style: ThinkingStyle | N
 def _thinking(level: ThinkingLevel, style: ThinkingStyle, limit: int) -> dict[str, Any]:
     if level == "off":
         # The newest models always think; the least effort is what comes nearest.
-        return {"output_config": {"effort": "low"}} if style == "adaptive" else {}
+        return _effort("low") if style == "adaptive" else {}
     if style == "adaptive":
-        thinking = {"type": "adaptive", "display": "summarized"}
-        return {"thinking": thinking, "output_config": {"effort": _EFFORTS[level]}}
+        return {"thinking": {"type": "adaptive", "display": "summarized"}, **_effort(_EFFORTS[level])}
     budget = _BUDGETS[level]
     # The budget is part of the limit: what is left has to hold the answer.
     total = limit if limit > 2 * budget else limit + budget
     return {"thinking": {"type": "enabled", "budget_tokens": budget}, "max_tokens": total}
+
+
+def _effort(effort: str) -> dict[str, Any]:
+    # Older SDKs do not know the parameter, and pass on what they do not know this way alone.
+    return {"extra_body": {"output_config": {"effort": effort}}}
 
 
 def _mark_for_cache(made: dict[str, Any]) -> None:
