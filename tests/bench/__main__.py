@@ -1,0 +1,162 @@
+"""`make bench`: every figure beside its reach, the yardstick measured in the same run, and a profile where a reach is missed."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tests.bench import load
+from tests.bench.processes import Measured, config, gateway, running
+from tests.emulators.model_control import API_KEY, EmulatorProcess
+
+STARTS = 5
+REPEATS = 3
+PROFILE_ROWS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure. `reach` is the most it may be, or with `at_least` the least."""
+
+    name: str
+    value: float
+    unit: str
+    reach: float | None = None
+    at_least: bool = False
+    note: str = ""
+
+    @property
+    def reached(self) -> bool:
+        """Whether the figure is as good as it should be."""
+        return self.reach is None or (self.value >= self.reach if self.at_least else self.value <= self.reach)
+
+    def __str__(self) -> str:
+        bound = "" if self.reach is None else f"{'over' if self.at_least else 'under'} {self.reach:,.4g} {self.unit}"
+        verdict = "" if self.reach is None else ("ok" if self.reached else "MISSED")
+        return f"{self.name:<46} {self.value:>12,.4g} {self.unit:<5} {bound:<24} {verdict:<7} {self.note}"
+
+
+def ws_url(measured: Measured) -> str:
+    """Where a gateway or the echo server listens."""
+    if "port" in measured.ready:
+        return f"ws://127.0.0.1:{measured.ready['port']}/"
+    return str(measured.ready["url"]).replace("http://", "ws://") + "/"
+
+
+async def median_of(times: int, measure: Callable[[], Awaitable[float]]) -> float:
+    """The median of several measurements."""
+    return statistics.median([await measure() for _ in range(times)])
+
+
+async def start_rows(folder: Path) -> list[Row]:
+    """Exec to ready and memory at ready; the first start of a state folder, with its migrations, is a row of its own."""
+    seconds, memory = [], []
+    async with gateway(folder / "home", config()) as first:
+        rows = [Row("exec to ready, first start of a folder", first.seconds_to_ready, "s", note="makes the tables")]
+    for _ in range(STARTS):
+        async with gateway(folder / "home", config()) as measured:
+            seconds.append(measured.seconds_to_ready)
+            memory.append(measured.resident_mb)
+    rows.insert(0, Row("exec to ready", statistics.median(seconds), "s", 0.8))
+    return [*rows, Row("resident memory at ready", statistics.median(memory), "MB", 64)]
+
+
+async def wire_rows(folder: Path) -> list[Row]:
+    """Handshake and pipelined calls, against the echo server."""
+    async with running("-m", "tests.bench.echo_server") as echo, gateway(folder / "home", config()) as measured:
+        ours, bare = ws_url(measured), ws_url(echo)
+        echo_shake = await median_of(REPEATS, lambda: load.handshake_seconds(bare, echo=True))
+        shake = await median_of(REPEATS, lambda: load.handshake_seconds(ours, echo=False))
+        echo_rate = await median_of(REPEATS, lambda: load.pipelined_per_second(bare, echo=True))
+        rate = await median_of(REPEATS, lambda: load.pipelined_per_second(ours, echo=False))
+        return [
+            Row("resident memory of the bare echo", echo.resident_mb, "MB"),
+            Row("handshake p50 of the bare echo", echo_shake * 1000, "ms"),
+            Row("handshake p50", shake * 1000, "ms", 2 * echo_shake * 1000),
+            Row("pipelined echo", echo_rate, "/s"),
+            Row("pipelined system-presence", rate, "/s", echo_rate / 2, at_least=True),
+        ]
+
+
+async def turn_rows(folder: Path) -> list[Row]:
+    """A whole turn with an instant model over loopback HTTP, and its end at 50 subscribers."""
+    async with EmulatorProcess("openai") as emulator:
+        provider = {"baseUrl": emulator.openai_url, "apiKey": API_KEY, "models": [{"id": "gpt-4o-mini"}]}
+        settings = config(models={"providers": {"openai": provider}}, agents={"defaults": {"model": "openai/gpt-4o-mini"}})
+        async with gateway(folder / "home", settings) as measured:
+            url = ws_url(measured)
+            await load.turn_seconds(url, 10)
+            turn = await median_of(REPEATS, lambda: load.turn_seconds(url))
+            fan = await median_of(REPEATS, lambda: load.fan_out_seconds(url))
+    return [
+        Row("chat.send to final, instant model", turn * 1000, "ms", 12),
+        Row("last of 50 subscribers after the first", fan * 1000, "ms", 4),
+    ]
+
+
+async def cli_rows(folder: Path) -> list[Row]:
+    """`openclaw-kernel status` as a whole process."""
+    home = folder / "home"
+    async with gateway(home, config()):
+        taken = []
+        for _ in range(2 * STARTS):
+            begun = time.perf_counter()
+            command = [sys.executable, "-m", "openclaw_kernel", "status", "--home", str(home)]
+            await asyncio.to_thread(subprocess.run, command, check=True, stdout=subprocess.DEVNULL)
+            taken.append(time.perf_counter() - begun)
+    return [Row("openclaw-kernel status", statistics.median(taken), "s", 0.35)]
+
+
+async def profile_gateway(folder: Path) -> str:
+    """Where a gateway spends its time while it starts, shakes hands, answers and runs turns."""
+    output = folder / "gateway.profile"
+    async with gateway(folder / "profiled", config(), profile=("-m", "cProfile", "-o", str(output))) as measured:
+        url = ws_url(measured)
+        await load.handshake_seconds(url, echo=False, times=50)
+        await load.pipelined_per_second(url, echo=False, requests=5_000)
+        await load.turn_seconds(url, 30)
+    report = subprocess.run(
+        [sys.executable, "-c", f"import pstats; pstats.Stats({str(output)!r}).sort_stats('tottime').print_stats({PROFILE_ROWS})"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return report.stdout
+
+
+PARTS = {"start": start_rows, "wire": wire_rows, "turn": turn_rows, "cli": cli_rows}
+
+
+async def main() -> int:
+    """Print the rows; 1 where a reach was missed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="what to measure; everything by default")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    options = parser.parse_args()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="openclaw-bench-") as name:
+        for part in options.parts or PARTS:
+            found = await PARTS[part](Path(name) / part)
+            rows += found
+            if not options.json:
+                print(*found, sep="\n", flush=True)
+        missed = [row for row in rows if not row.reached]
+        if options.json:
+            print(json.dumps({"python": platform.python_version(), "machine": platform.machine(), "rows": [asdict(row) for row in rows]}))
+        elif missed:
+            print(f"\nmissed: {', '.join(row.name for row in missed)}; where the time goes:\n\n{await profile_gateway(Path(name))}")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

@@ -1,0 +1,121 @@
+"""The clients: the same code measures the gateway and the bare echo server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import time
+import uuid
+from typing import Any
+
+import aiohttp
+
+from tests.bench.processes import TOKEN
+
+CONNECT: dict[str, Any] = {
+    "minProtocol": 4,
+    "maxProtocol": 4,
+    "client": {"id": "cli", "version": "1.0", "platform": "linux", "mode": "cli"},
+    "scopes": ["operator.admin"],
+    "auth": {"token": TOKEN},
+}
+
+
+def frame(method: str, params: Any = None, request_id: str = "1") -> str:
+    """A request."""
+    return json.dumps({"type": "req", "id": request_id, "method": method, **({} if params is None else {"params": params})})
+
+
+async def connected(http: aiohttp.ClientSession, url: str) -> aiohttp.ClientWebSocketResponse:
+    """A client after hello-ok."""
+    ws = await http.ws_connect(url, max_msg_size=0)
+    await ws.receive()
+    await ws.send_str(frame("connect", CONNECT))
+    answer = json.loads((await ws.receive()).data)
+    assert answer["ok"], answer
+    return ws
+
+
+async def handshake_seconds(url: str, *, echo: bool, times: int = 200) -> float:
+    """Median seconds from the TCP connect to hello-ok, or to the second frame echoed."""
+    taken = []
+    hello = frame("connect", CONNECT)
+    async with aiohttp.ClientSession() as http:
+        for _ in range(times):
+            begun = time.perf_counter()
+            ws = await http.ws_connect(url)
+            if echo:
+                await ws.send_str(hello)
+                await ws.receive()
+            else:
+                await ws.receive()
+            await ws.send_str(hello)
+            await ws.receive()
+            taken.append(time.perf_counter() - begun)
+            await ws.close()
+    return statistics.median(taken)
+
+
+async def pipelined_per_second(url: str, *, echo: bool, requests: int = 30_000, window: int = 200) -> float:
+    """Answers per second with `window` requests in flight on one connection."""
+    text = frame("system-presence")
+    async with aiohttp.ClientSession() as http:
+        ws = await http.ws_connect(url) if echo else await connected(http, url)
+        free = asyncio.Semaphore(window)
+
+        async def send() -> None:
+            for _ in range(requests):
+                await free.acquire()
+                await ws.send_str(text)
+
+        begun = time.perf_counter()
+        sender = asyncio.ensure_future(send())
+        for _ in range(requests):
+            await ws.receive()
+            free.release()
+        await sender
+        taken = time.perf_counter() - begun
+        await ws.close()
+    return requests / taken
+
+
+async def turn_seconds(url: str, turns: int = 100) -> float:
+    """Median seconds from chat.send to its final event."""
+    taken = []
+    async with aiohttp.ClientSession() as http:
+        ws = await connected(http, url)
+        for number in range(turns):
+            begun = time.perf_counter()
+            # A conversation of ten turns, then another: a history of hundreds would measure its own length.
+            params = {"sessionKey": f"bench-{number // 10}", "message": "hello", "idempotencyKey": str(uuid.uuid4())}
+            await ws.send_str(frame("chat.send", params))
+            await _until_final(ws)
+            taken.append(time.perf_counter() - begun)
+        await ws.close()
+    return statistics.median(taken)
+
+
+async def fan_out_seconds(url: str, subscribers: int = 50, turns: int = 30) -> float:
+    """Median seconds between the first and the last of all subscribers reading the same final event."""
+    spread = []
+    async with aiohttp.ClientSession() as http:
+        clients = [await connected(http, url) for _ in range(subscribers)]
+        for _ in range(turns):
+            params = {"sessionKey": "main", "message": "hello", "idempotencyKey": str(uuid.uuid4())}
+            await clients[0].send_str(frame("chat.send", params))
+            seen = await asyncio.gather(*[_until_final(ws) for ws in clients])
+            spread.append(max(seen) - min(seen))
+        for ws in clients:
+            await ws.close()
+    return statistics.median(spread)
+
+
+async def _until_final(ws: aiohttp.ClientWebSocketResponse) -> float:
+    while True:
+        data = (await ws.receive()).data
+        # Parsing every event of 50 clients would measure this process.
+        if '"event":"chat"' in data and '"state":"final"' in data:
+            return time.perf_counter()
+        assert '"state":"error"' not in data, data
+        assert '"ok":false' not in data, data
