@@ -1,0 +1,1 @@
+"""The tool `fetch`, and the one guarded way out to the web."""
