@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -72,13 +73,16 @@ class Drafts:
         self._spawn = spawn
         self._runs: dict[str, _Run] = {}
         self._drawn: dict[str, int] | None = None
+        self._answered: deque[str] = deque(maxlen=RUNS_REMEMBERED)
 
     def show(self, progress: Progress, logger: logging.Logger) -> None:
         """Take note of a sign of life; the worker shows it."""
         run = self._runs.get(progress.run_id)
         if run is None:
             chat = chat_id(progress.target)
-            if chat is None or progress.phase == "ended" or not self._has_room():
+            # A sign of life that was overtaken by the answer must not start a second draft.
+            late = progress.phase == "ended" or progress.run_id in self._answered
+            if chat is None or late or not self._has_room():
                 return
             run = self._begin(progress, chat, logger)
         if run.ended:
@@ -109,6 +113,7 @@ class Drafts:
         if run_id is None:
             return
         self._runs.pop(run_id, None)
+        self._answered.append(run_id)
         drawn = await self._known()
         if drawn.pop(run_id, None) is not None:
             await self._storage.put(self._storage_key, json.dumps(drawn))

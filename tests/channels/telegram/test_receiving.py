@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -277,3 +279,22 @@ async def test_the_token_is_in_no_log_line(emulator: TelegramEmulator, context: 
         await context.door.wait(count=1)
     assert "<token>" in caplog.text
     assert emulator.token not in caplog.text
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors are counted in /proc")
+async def test_a_hundred_reconnects_leave_no_socket_and_no_task_behind(emulator: TelegramEmulator, context: StandingContext) -> None:
+    async with running(context, replace(QUICK, retry_first=0.001, retry_longest=0.002)):
+        await emulator.user_message("before", chat_id=CHAT)
+        await context.door.wait(count=1)
+        descriptors, tasks = open_descriptors(), len(asyncio.all_tasks())
+        await emulator.fault("getUpdates", "drop", times=100)
+        await emulator.user_message("after", chat_id=CHAT)
+        await context.door.wait(count=2)
+        assert (await emulator.stats())["attempted"]["getUpdates"] > 100
+        assert open_descriptors() <= descriptors + 2
+        assert len(asyncio.all_tasks()) <= tasks + 1
+    assert (await emulator.stats())["concurrent_polls_max"] == 1

@@ -178,6 +178,19 @@ async def test_an_answer_after_a_restart_still_replaces_its_draft(emulator: Tele
     assert again.message_ids == (f"{CHAT}:{messages[1]['message_id']}",)
 
 
+async def test_a_sign_of_life_that_comes_after_the_answer_changes_nothing(emulator: TelegramEmulator, context: StandingContext) -> None:
+    await emulator.open_chat(CHAT)
+    async with running(context) as runtime:
+        runtime.show_progress(progress("text", "The beginning of some answer"))
+        await emulator.wait(chat_id=CHAT, count=1)
+        await runtime.send(answer("The whole answer", run_id="r1"))
+        runtime.show_progress(progress("text", "The beginning of some answer and more"))
+        runtime.show_progress(progress("started", run_id="r2"))
+        await emulator.wait(accepted="sendChatAction")
+        assert context.tasks == {"telegram account default", "telegram progress r2"}
+    assert [message["text"] for message in await emulator.visible(CHAT)] == ["The whole answer"]
+
+
 async def test_a_deleted_draft_is_replaced_by_a_new_message(emulator: TelegramEmulator, context: StandingContext) -> None:
     await emulator.open_chat(CHAT)
     async with running(context) as runtime:

@@ -26,6 +26,37 @@ async def test_a_person_gets_an_answer(emulator: TelegramEmulator, start_gateway
     assert (await emulator.stats())["concurrent_polls_max"] == 1
 
 
+async def test_a_slow_answer_is_shown_as_it_grows_and_is_one_message(emulator: TelegramEmulator, start_gateway: StartGateway) -> None:
+    await start_gateway(section(emulator))
+    words = " ".join(f"word{number}" for number in range(30))
+    await emulator.user_message(f"!slow 100\n{words} **end**", chat_id=CHAT)
+    (draft,) = await emulator.wait(chat_id=CHAT, contains="word5")
+    assert "end" not in draft["text"]
+    (answer,) = await emulator.wait(chat_id=CHAT, contains=f"{words} end")
+    assert answer["message_id"] == draft["message_id"]
+    assert [entity["type"] for entity in answer["entities"]] == ["bold"]
+    assert len(answer["edits"]) >= 2
+    assert (await emulator.stats())["accepted"]["sendChatAction"] >= 1
+
+
+async def test_stop_ends_a_running_answer(emulator: TelegramEmulator, start_gateway: StartGateway) -> None:
+    await start_gateway(section(emulator))
+    await emulator.user_message("!slow 200\n" + "word " * 200, chat_id=CHAT)
+    await emulator.wait(chat_id=CHAT, contains="word word")
+    await emulator.user_message("/stop", chat_id=CHAT)
+    messages = await emulator.wait(chat_id=CHAT, count=2)
+    assert len(messages[0]["text"].split()) < 100
+    await emulator.user_message("and now something else", chat_id=CHAT)
+    await emulator.wait(chat_id=CHAT, contains="something else")
+
+
+async def test_a_photo_reaches_the_agent(emulator: TelegramEmulator, start_gateway: StartGateway) -> None:
+    await start_gateway(section(emulator))
+    await emulator.user_message(chat_id=CHAT, caption="what is this", photo=b"\xff\xd8\xff\xe0 not a whole jpeg")
+    await emulator.wait(chat_id=CHAT, contains="what is this")
+    assert (await emulator.stats())["accepted"]["file"] == 1
+
+
 async def test_the_commands_are_in_the_menu_and_answered(emulator: TelegramEmulator, start_gateway: StartGateway) -> None:
     await start_gateway(section(emulator))
     await emulator.wait(accepted="setMyCommands")
