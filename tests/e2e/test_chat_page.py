@@ -19,6 +19,7 @@ SCREENSHOT = Path(__file__).resolve().parents[2] / "docs" / "images" / "chat-pag
 OPEN_SECONDS = 20
 ABORT_SECONDS = 1.5
 DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+STEPS = "#log .item.assistant .prose, #log .item.tool summary b"
 SLOW_WORDS = "one two three four five six seven eight nine ten"
 
 
@@ -125,10 +126,12 @@ async def test_a_tool_step_shows_its_input_and_how_it_ended(gateway: RunningGate
         shown = page.find(".item.tool details").text
         assert "http://127.0.0.1:9/" in shown
         assert "Error" in shown
-        live = page.texts("#log .item.assistant .prose, #log .item.tool summary b")
+        live = page.texts(STEPS)
         assert live[:2] == ["look", "fetch"]
+        assert live[2].startswith("fetch: ")
         page.driver.refresh()
-        page.wait(lambda: page.texts("#log .item.assistant .prose, #log .item.tool summary b") == live, "the same steps after a reload")
+        page.wait(lambda: len(page.texts(STEPS)) == len(live), "the history after a reload")
+        assert page.texts(STEPS) == live
 
     await browse(story)
 
@@ -180,7 +183,7 @@ async def test_the_page_fits_a_phone_in_the_dark(gateway: RunningGateway, browse
         background = page.run("return getComputedStyle(document.body).backgroundColor")
         assert sum(int(part) for part in background[4:-1].split(",")) < 150, background
         page.find("#menu").click()
-        page.wait_shown("#new")
+        page.wait(lambda: page.run("return document.getElementById('sidebar').getBoundingClientRect().left") == 0, "the open list")
         page.find("#close-menu").click()
         page.wait(lambda: not page.is_shown("#shade"), "the closed list")
 

@@ -63,7 +63,8 @@ class ChatPage:
 
     def is_shown(self, selector: str) -> bool:
         """Whether any such element can be seen."""
-        script = "return [...document.querySelectorAll(arguments[0])].some((node) => node.checkVisibility())"
+        seen = "(node) => node.checkVisibility({ visibilityProperty: true })"
+        script = f"return [...document.querySelectorAll(arguments[0])].some({seen})"
         return bool(self.driver.execute_script(script, selector))
 
     def run(self, script: str, *arguments: Any) -> Any:
