@@ -83,12 +83,13 @@ async def pipelined_per_second(url: str, *, echo: bool, requests: int = 30_000, 
 async def turn_seconds(url: str, turns: int = 100) -> float:
     """Median seconds from chat.send to its final event."""
     taken = []
+    run = uuid.uuid4().hex[:8]
     async with aiohttp.ClientSession() as http:
         ws = await connected(http, url)
         for number in range(turns):
             begun = time.perf_counter()
             # A conversation of ten turns, then another: a history of hundreds would measure its own length.
-            params = {"sessionKey": f"bench-{number // 10}", "message": "hello", "idempotencyKey": str(uuid.uuid4())}
+            params = {"sessionKey": f"bench-{run}-{number // 10}", "message": "hello", "idempotencyKey": str(uuid.uuid4())}
             await ws.send_str(frame("chat.send", params))
             await _until_final(ws)
             taken.append(time.perf_counter() - begun)

@@ -96,9 +96,11 @@ class OpenAIProvider:
         transport = _transport()
         reasoning = any(model.id == request.model and model.reasoning for model in self._models)
         wanted = parameters(request, self._server, reasoning=reasoning, usage=self._settings.stream_usage)
+        # The SDK walks every message by its declared type, milliseconds for a conversation of a few turns; ours is in wire form already.
+        body = wanted.pop("extra_body", {}) | {name: wanted.pop(name) for name in ("messages", "tools") if name in wanted}
         reader = Reader(request.model)
         try:
-            async with await client.chat.completions.create(**wanted) as chunks:
+            async with await client.chat.completions.create(messages=[], extra_body=body, **wanted) as chunks:
                 async for chunk in chunks:
                     for event in reader.read(chunk):
                         yield event
