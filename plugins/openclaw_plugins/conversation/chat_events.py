@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 
 from openclaw_kernel.api import Channels, Events, Progress
 from openclaw_plugins.conversation.ledger import WEBCHAT
 from openclaw_plugins.conversation.runs import Outcome, Run
+from openclaw_plugins.conversation.sessions import SessionRow
 
 PACE_SECONDS: Final = 0.075
 SESSIONS_TOPIC: Final = "sessions"
+DELETED: Final = "delete"
 
 
 def session_topic(session_key: str) -> str:
@@ -32,8 +34,7 @@ class RunStream:
         self._seq = 0
         self._text = ""
         self._unsent = ""
-        self._replace = False
-        self._complete = False
+        self._recorded = 0
         self._thinking = ""
         self._unsent_thinking = ""
         self._next_at = 0.0
@@ -44,8 +45,13 @@ class RunStream:
 
     @property
     def text_so_far(self) -> str:
-        """The streamed text of the message that is being written, empty once that message is complete."""
-        return "" if self._complete else self._text
+        """All the text that was streamed."""
+        return self._text
+
+    @property
+    def unrecorded(self) -> str:
+        """The streamed text that no recorded message has."""
+        return self._text[self._recorded :].strip("\n")
 
     @property
     def seq(self) -> int:
@@ -60,10 +66,6 @@ class RunStream:
         """Show more of the answer: at once where nothing was shown for 75 ms, else when these have passed."""
         if self._closed or not delta:
             return
-        if self._complete:
-            self._text = self._unsent = ""
-            self._complete = False
-            self._replace = True
         self._text += delta
         self._unsent += delta
         self._schedule()
@@ -107,10 +109,11 @@ class RunStream:
             exclude=() if owner is None else (owner,),
         )
 
-    def message_complete(self) -> None:
-        """Take note that what was streamed is a finished message; further text begins another one."""
-        self.flush()
-        self._complete = True
+    def message_recorded(self) -> None:
+        """Take note that what was streamed so far is in the transcript."""
+        self._recorded = len(self._text)
+        if self._unsent_thinking:
+            self.flush()
         self._thinking = ""
 
     def flush(self) -> None:
@@ -126,9 +129,6 @@ class RunStream:
             self._agent("assistant", {"text": self._text, "delta": delta})
             payload = self._chat_payload("delta")
             payload |= {"deltaText": delta, "message": self._message(self._text)}
-            if self._replace:
-                payload["replace"] = True
-                self._replace = False
             self._broadcast("chat", payload)
             self._progress("text", self._text)
         self._next_at = self._loop.time() + PACE_SECONDS
@@ -226,9 +226,11 @@ class SessionEvents:
     LONGEST_SECONDS: Final = 0.5
     MOST_KEYS: Final = 500
 
-    def __init__(self, events: Events) -> None:
+    def __init__(self, events: Events, describe: Callable[[SessionRow], dict[str, Any]], now_ms: Callable[[], int]) -> None:
         self._events = events
-        self._pending: dict[str, dict[str, Any]] = {}
+        self._describe = describe
+        self._now_ms = now_ms
+        self._pending: dict[str, tuple[SessionRow, str]] = {}
         self._first_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -246,13 +248,13 @@ class SessionEvents:
             payload["runId"] = run_id
         self._events.broadcast("session.message", payload, topics=(SESSIONS_TOPIC, session_topic(session_key)))
 
-    def changed(self, payload: dict[str, Any]) -> None:
+    def changed(self, row: SessionRow, reason: str) -> None:
         """Tell the subscribers of the list that a session changed; the newest state of each is sent."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         if not self._pending:
             self._first_at = now
-        self._pending[payload["sessionKey"]] = payload
+        self._pending[row.key] = (row, reason)
         if self._timer is not None:
             self._timer.cancel()
         if len(self._pending) >= self.MOST_KEYS:
@@ -267,5 +269,8 @@ class SessionEvents:
             self._timer.cancel()
             self._timer = None
         pending, self._pending = self._pending, {}
-        for payload in pending.values():
+        for row, reason in pending.values():
+            payload = {"sessionKey": row.key, "agentId": row.agent_id, "reason": reason, "ts": self._now_ms()}
+            if reason != DELETED:
+                payload["session"] = self._describe(row)
             self._events.broadcast("sessions.changed", payload, topics=(SESSIONS_TOPIC,))

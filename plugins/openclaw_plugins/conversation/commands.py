@@ -65,6 +65,8 @@ class BuiltinCommands:
 
     async def _new(self, call: CommandCall) -> str:
         await self._conversation.new_session(call.session_key)
+        if call.arguments:
+            return "Started a new conversation. What followed /new was not sent; send it again on its own."
         return "Started a new conversation."
 
     async def _stop(self, call: CommandCall) -> str:

@@ -123,7 +123,7 @@ class Conversation:
 
     async def accept(self, message: InboundMessage) -> bool:
         """Append durably; only then may the channel acknowledge. Return False for a repeat."""
-        return await self.intake.accept(message)
+        return await self.world.complete("accept a message", self.intake.accept(message))
 
     async def enqueue(
         self,
@@ -135,9 +135,9 @@ class Conversation:
         reply_to_id: str | None = None,
     ) -> str:
         """Store a message durably and send it in order; return its outbox id."""
-        return await self.world.outbox.enqueue(
-            outbox.Draft(target=target, text=text, attachments=tuple(attachments), run_id=run_id, reply_to_id=reply_to_id)
-        )
+        draft = outbox.Draft(target=target, text=text, attachments=tuple(attachments), run_id=run_id, reply_to_id=reply_to_id)
+        item = await self.world.complete("enqueue a message", self.world.outbox.enqueue(draft))
+        return item.outbox_id
 
     # --- Sessions -----------------------------------------------------------------------------------------------------
 
@@ -220,6 +220,9 @@ class Conversation:
 
     async def reset(self, key: str) -> SessionRow:
         """Abort what runs and give the session an empty transcript."""
+        return await self.world.complete("reset a session", self._reset(key))
+
+    async def _reset(self, key: str) -> SessionRow:
         world = self.world
         await self.abort_and_wait(key)
         now = world.now_ms()
@@ -237,6 +240,9 @@ class Conversation:
 
     async def change(self, key: str, reason: str, **columns: Any) -> SessionRow:
         """Set columns of a session's row, which begins to exist where it does not; return the row."""
+        return await self.world.complete("change a session", self._change(key, reason, columns))
+
+    async def _change(self, key: str, reason: str, columns: Mapping[str, Any]) -> SessionRow:
         world = self.world
         now = world.now_ms()
         agent_id = world.keys.agent(key)

@@ -295,6 +295,9 @@ class Intake:
 
         Raise `InvalidRequest` where the same key came with another payload.
         """
+        return await self._world.complete(f"submit {request.run_id}", self._submit(request))
+
+    async def _submit(self, request: Request) -> Submission:
         known = self._joined(request)
         if known is not None:
             return known

@@ -24,7 +24,7 @@ from openclaw_plugins.conversation.engine import Conversation
 from openclaw_plugins.conversation.intake import Request, client_target
 from openclaw_plugins.conversation.ledger import WEBCHAT, parts_of
 from openclaw_plugins.conversation.methods_chat import append_assistant, last_place, tool_events_owner
-from openclaw_plugins.conversation.outbox import Delivered, Draft, KnownRequest
+from openclaw_plugins.conversation.outbox import Delivered, Draft, KnownRequest, Outgoing
 from openclaw_plugins.conversation.requests import (
     attachments_of,
     decode_base64,
@@ -248,28 +248,28 @@ class AgentMethods:
 
     async def _dispatch(self, draft: Draft) -> Delivered:
         world = self._conversation.world
-        now = world.now_ms()
-        item = await world.store.write(lambda connection: outbox.insert(connection, draft, now))
-        waiting = world.outbox.result_of(item.outbox_id)
-        world.outbox.dispatch(item)
-        return await _within(waiting, item.outbox_id)
+        item = await world.complete("send a message", world.outbox.enqueue(draft))
+        return await _within(item)
 
     async def _join(self, known: KnownRequest) -> Delivered:
-        if known.state in ("prepared", "sending"):
-            return await _within(self._conversation.world.outbox.result_of(known.outbox_id), known.outbox_id)
+        item = self._conversation.world.outbox.active(known.outbox_id)
+        if item is not None:
+            return await _within(item)
         state: Any = known.state
         return Delivered(known.outbox_id, state, known.receipt, known.error)
 
 
-async def _within(waiting: asyncio.Future[Delivered], outbox_id: str) -> Delivered:
+async def _within(item: Outgoing) -> Delivered:
     try:
         async with asyncio.timeout(SEND_SECONDS):
-            return await asyncio.shield(waiting)
+            if item.ended is not None:
+                return await asyncio.shield(item.ended)
     except TimeoutError:
-        raise Unavailable(
-            f"the message {outbox_id} is stored and goes out as soon as the channel takes it",
-            details={"code": "OUTBOUND_DELIVERY_QUEUED"},
-        ) from None
+        pass
+    raise Unavailable(
+        f"the message {item.outbox_id} is stored and goes out as soon as the channel takes it",
+        details={"code": "OUTBOUND_DELIVERY_QUEUED"},
+    )
 
 
 def _sent(run_id: str, target: Target, delivered: Delivered) -> SendResult:

@@ -10,6 +10,7 @@ import orjson
 
 from openclaw_kernel.api import Call, InvalidRequest, Scope, rpc
 from openclaw_plugins.conversation import sessions
+from openclaw_plugins.conversation.chat_events import DELETED
 from openclaw_plugins.conversation.engine import Conversation
 from openclaw_plugins.conversation.requests import thinking_level
 from openclaw_plugins.conversation.session_rows import resolved_model
@@ -79,6 +80,9 @@ class SessionChanges:
     )
     async def patch(self, call: Call, params: SessionsPatchParams) -> SessionsPatchResult:
         """Change settings of a session; null clears one, what is left out stays."""
+        return await self._conversation.world.complete("patch a session", self._patch(params))
+
+    async def _patch(self, params: SessionsPatchParams) -> SessionsPatchResult:
         world = self._conversation.world
         key = world.keys.canonical(params.key, params.agent_id)
         changed = params.model_fields_set - _ADDRESS
@@ -133,6 +137,9 @@ class SessionChanges:
     )
     async def delete(self, call: Call, params: SessionsDeleteParams) -> SessionsDeleteResult:
         """Stop what runs and delete a session; its transcripts too, unless `deleteTranscript` is false."""
+        return await self._conversation.world.complete("delete a session", self._delete(params))
+
+    async def _delete(self, params: SessionsDeleteParams) -> SessionsDeleteResult:
         world = self._conversation.world
         key = world.keys.canonical(params.key, params.agent_id)
         if world.keys.is_main(key):
@@ -161,8 +168,7 @@ class SessionChanges:
         archived = [] if params.delete_transcript else [gone.session_id]
         if params.delete_transcript:
             await self._delete_transcripts(key)
-        payload = {"sessionKey": key, "agentId": gone.agent_id, "reason": "delete", "ts": world.now_ms()}
-        world.session_events.changed(payload)
+        world.changed(gone, DELETED)
         return {"ok": True, "key": key, "deleted": True, "archived": archived}
 
     async def _delete_transcripts(self, key: str) -> None:

@@ -131,7 +131,7 @@ class ChatMethods:
             found |= around
         return Encoded(orjson.dumps(found))
 
-    @rpc("chat.abort", scope=(Scope.WRITE, Scope.SESSIONS_WRITE), params=ChatAbortParams, result=ChatAbortResult)
+    @rpc("chat.abort", scope=Scope.WRITE, params=ChatAbortParams, result=ChatAbortResult)
     def abort(self, call: Call, params: ChatAbortParams) -> ChatAbortResult:
         """Stop a session's turn and drop what waits, or only the run that is named."""
         world = self._conversation.world
@@ -231,6 +231,10 @@ def last_place(row: SessionRow | None) -> Target | None:
 
 async def append_assistant(conversation: Conversation, key: str, text: str) -> Entry:
     """Append a text to a transcript as the agent's and tell the subscribers."""
+    return await conversation.world.complete("inject a message", _append_assistant(conversation, key, text))
+
+
+async def _append_assistant(conversation: Conversation, key: str, text: str) -> Entry:
     world = conversation.world
     now = world.now_ms()
     agent_id = world.keys.agent(key)

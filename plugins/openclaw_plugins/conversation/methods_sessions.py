@@ -44,7 +44,7 @@ class SessionMethods:
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
 
-    @rpc("sessions.list", scope=(Scope.READ, Scope.SESSIONS_READ), params=SessionsListParams, result=SessionsListResult)
+    @rpc("sessions.list", scope=Scope.READ, params=SessionsListParams, result=SessionsListResult)
     async def list(self, call: Call, params: SessionsListParams) -> SessionsListResult:
         """Return a page of sessions, the last changed first."""
         return await self._list(params)

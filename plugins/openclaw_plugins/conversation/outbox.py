@@ -70,6 +70,8 @@ class Outgoing:
     next_attempt_ms: int = 0
     in_doubt: bool = False
     """True where an earlier process was sending it when it ended: it may have arrived."""
+    ended: asyncio.Future[Delivered] | None = None
+    """Becomes how it ended; there once it is dispatched."""
     on_attempt: Callable[[], None] | None = None
     """Called once, after the first attempt, however it went."""
 
@@ -148,7 +150,7 @@ class Outbox:
         self._now_ms = now_ms
         self._rules = rules
         self._queues: dict[Conversation, deque[Outgoing]] = {}
-        self._waiting: dict[str, asyncio.Future[Delivered]] = {}
+        self._active: dict[str, Outgoing] = {}
         self._under_way: set[str] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -174,14 +176,16 @@ class Outbox:
         except TimeoutError:
             logger.warning("outbox: %d messages were still being sent at the stop", len(self._under_way))
 
-    async def enqueue(self, draft: Draft) -> str:
-        """Write a message and send it when its turn comes; return its outbox id."""
+    async def enqueue(self, draft: Draft) -> Outgoing:
+        """Write a message and send it when its turn comes; run it to its end."""
         item = await self._store.write(lambda connection: insert(connection, draft, self._now_ms()))
         self.dispatch(item)
-        return item.outbox_id
+        return item
 
     def dispatch(self, item: Outgoing) -> None:
         """Queue a row that is on disk."""
+        self._active[item.outbox_id] = item
+        item.ended = asyncio.get_running_loop().create_future()
         conversation = conversation_of(item.target)
         queue = self._queues.get(conversation)
         if queue is not None:
@@ -194,12 +198,9 @@ class Outbox:
         queue = self._queues[conversation] = deque([item])
         self._spawn(f"deliver to {item.target.channel}", self._serve(conversation, queue))
 
-    def result_of(self, outbox_id: str) -> asyncio.Future[Delivered]:
-        """Return what will be the end of a row; ask before it is dispatched."""
-        waiting = self._waiting.get(outbox_id)
-        if waiting is None:
-            waiting = self._waiting[outbox_id] = asyncio.get_running_loop().create_future()
-        return waiting
+    def active(self, outbox_id: str) -> Outgoing | None:
+        """Return a row that has not come to its end."""
+        return self._active.get(outbox_id)
 
     async def _serve(self, conversation: Conversation, queue: deque[Outgoing]) -> None:
         try:
@@ -289,9 +290,9 @@ class Outbox:
             logger.warning("outbox %s to %s: %s: %s", item.outbox_id, item.target.channel, state, error)
         result = Delivered(item.outbox_id, state, message_ids, error)
         await self._store.write(lambda connection: _mark_ended(connection, item, result, self._now_ms()))
-        waiting = self._waiting.pop(item.outbox_id, None)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(result)
+        self._active.pop(item.outbox_id, None)
+        if item.ended is not None and not item.ended.done():
+            item.ended.set_result(result)
 
     async def _read(self, item: Outgoing) -> OutboundMessage:
         message = await self._store.read(lambda connection: _read_message(connection, item))

@@ -29,6 +29,8 @@ class Sink:
         self._calls: dict[str, ToolCall] = {}
         self.pending: list[Message] = []
         self.steps: list[Step] = []
+        self.partial = ""
+        """What was streamed and not recorded when the run's end was decided."""
         self.answered = False
         """True while the newest message is an answer without tool calls."""
 
@@ -69,7 +71,7 @@ class Sink:
             return
         if isinstance(message, AssistantMessage):
             if self._run.stream is not None:
-                self._run.stream.message_complete()
+                self._run.stream.message_recorded()
             self._calls.update({call.id: call for call in message.tool_calls})
         elif isinstance(message, ToolResultMessage):
             self._calls.pop(message.call_id, None)

@@ -188,6 +188,7 @@ class TurnRunner:
         await asyncio.wait({task, run.stopped}, timeout=timeout + GRACE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         run.settled = True
         partial = stream.text_so_far
+        sink.partial = stream.unrecorded
         if task.done():
             # A task that was cancelled from outside ends as if it had been stopped.
             answer = None if task.cancelled() else task.result()
@@ -336,10 +337,8 @@ def _closing(run: Run, outcome: Outcome, sink: Sink | None, now_ms: int) -> list
                 )
             )
         return found
-    if sink is not None and sink.answered and outcome.status == "aborted":
-        return found
     failed = outcome.status != "aborted"
-    partial = "" if sink is not None and sink.answered else outcome.text
+    partial = sink.partial if sink is not None else ""
     content = (Text(partial),) if partial else ()
     if failed or content:
         found.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from openclaw_kernel.api import (
     AgentInfo,
@@ -29,6 +29,8 @@ from openclaw_plugins.conversation.transcript import Transcript
 
 DEFAULT_AGENT: Final = "main"
 
+ValueT = TypeVar("ValueT")
+
 
 class World:
     """Made at the plugin's start, when every service can be asked for."""
@@ -39,7 +41,7 @@ class World:
         self.sessions = SessionBook(context.store, str(context.home))
         self.transcript = Transcript(context.store)
         self.board = RunBoard()
-        self.session_events = SessionEvents(context.service(Events))
+        self.session_events = SessionEvents(context.service(Events), self.wire_row, context.now_ms)
         self.outbox = Outbox(
             store=context.store,
             channels=lambda: context.service(Channels),
@@ -126,12 +128,21 @@ class World:
 
     def changed(self, row: SessionRow, reason: str) -> None:
         """Tell the subscribers of the list that a session changed."""
-        self.session_events.changed(
-            {
-                "sessionKey": row.key,
-                "agentId": row.agent_id,
-                "reason": reason,
-                "ts": self.now_ms(),
-                "session": self.wire_row(row),
-            }
-        )
+        self.session_events.changed(row, reason)
+
+    async def complete(self, name: str, coroutine: Coroutine[Any, Any, ValueT]) -> ValueT:
+        """Run to its end, whatever becomes of the caller: what is on disk and what is in memory must not part.
+
+        A connection that closes cancels its calls, and a write cannot be taken back.
+        """
+        task: asyncio.Task[ValueT | BaseException] = self.spawn(name, _kept(coroutine))
+        answer = await asyncio.shield(task)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+
+async def _kept(coroutine: Coroutine[Any, Any, ValueT]) -> ValueT | BaseException:
+    # What a task raises counts as a fault of the plugin; this is an answer for the caller.
+    answers = await asyncio.gather(coroutine, return_exceptions=True)
+    return answers[0]
