@@ -29,9 +29,7 @@ PlatformId: TypeAlias = Annotated[str, BeforeValidator(_as_text), Field(min_leng
 
 class _Section(BaseModel):
     # The channel's other keys belong to the channel.
-    model_config = ConfigDict(
-        extra="ignore", frozen=True, alias_generator=to_camel, validate_by_alias=True, validate_by_name=False
-    )
+    model_config = ConfigDict(extra="ignore", frozen=True, alias_generator=to_camel, validate_by_alias=True, validate_by_name=False)
 
 
 class GroupRule(_Section):
@@ -189,11 +187,7 @@ def _read_access(place: str, section: Mapping[str, Any], *, allow_key: str) -> A
 def _contradictions(place: str, rules: AccessRules, allow_key: str) -> list[str]:
     faults: list[str] = []
     if rules.dm_policy == "open" and ANYONE not in rules.allow_from:
-        faults.append(
-            f'{place}.dmPolicy: is open but {allow_key} lacks "*"; add "*" to let everybody in, or use allowlist'
-        )
+        faults.append(f'{place}.dmPolicy: is open but {allow_key} lacks "*"; add "*" to let everybody in, or use allowlist')
     if rules.dm_policy in ("pairing", "allowlist") and ANYONE in rules.allow_from:
-        faults.append(
-            f'{allow_key}: "*" lets nobody in under dmPolicy {rules.dm_policy}; set dmPolicy to open, or list ids'
-        )
+        faults.append(f'{allow_key}: "*" lets nobody in under dmPolicy {rules.dm_policy}; set dmPolicy to open, or list ids')
     return faults

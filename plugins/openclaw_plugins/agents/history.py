@@ -69,7 +69,7 @@ class PairedTranscript:
     def messages(self) -> tuple[Message, ...]:
         """Return what was added so far; calls still open are answered as interrupted in it."""
         everything = [*self._closed, *self._open_block()]
-        newest = max((index for index, message in enumerate(everything) if isinstance(message, UserMessage)), default=0)
+        newest = max((index for index, message in enumerate(everything) if isinstance(message, UserMessage)), default=-1)
         return tuple(
             message
             for index, original in enumerate(everything)

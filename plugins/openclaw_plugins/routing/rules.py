@@ -87,8 +87,7 @@ def problems(config: Config) -> list[str]:
     """Return one line for each binding that can never decide, with the cure."""
     known = agent_ids(config)
     return [
-        f"bindings.{index}.agentId: there is no agent {binding.agent_id!r}; "
-        f"add it under agents.entries or use one of {', '.join(known)}"
+        f"bindings.{index}.agentId: there is no agent {binding.agent_id!r}; add it under agents.entries or use one of {', '.join(known)}"
         for index, binding in enumerate(config.bindings)
         if binding.agent_id not in known
     ]

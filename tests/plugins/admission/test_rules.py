@@ -63,9 +63,7 @@ def test_a_name_never_admits() -> None:
 
 def test_the_hint_tells_the_sender_its_id_and_where_the_owner_adds_it() -> None:
     decided = admit(message("123"), read_policy("telegram", {}))
-    assert decided.hint == (
-        "this bot answers only people it knows; your id is 123. its owner can add it under channels.telegram.allowFrom"
-    )
+    assert decided.hint == ("this bot answers only people it knows; your id is 123. its owner can add it under channels.telegram.allowFrom")
     assert "\n" not in decided.hint
 
 

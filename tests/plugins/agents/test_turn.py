@@ -244,7 +244,7 @@ async def test_a_model_without_tools_or_eyes_is_sent_neither(tmp_path: Path) -> 
 )
 async def test_the_next_model_answers_where_one_cannot(tmp_path: Path, kind: ProviderErrorKind) -> None:
     config = {"agents": {"defaults": {"model": {"primary": "a/1", "fallbacks": ["b/2"]}}}}
-    scripts = {"a/1": [[ThinkingDelta("hm"), failure(kind)]], "b/2": [say("I can")]}
+    scripts: dict[str, list[Any]] = {"a/1": [[ThinkingDelta("hm"), failure(kind)]], "b/2": [say("I can")]}
     case = bench(tmp_path, models=[model("a/1"), model("b/2")], scripts=scripts, config=config)
     result = await case.runtime.run(turn(), case.sink)
     assert (result.status, result.text, result.model) == ("ok", "I can", "b/2")
@@ -263,7 +263,7 @@ async def test_no_other_model_is_asked_where_it_would_fail_too(tmp_path: Path, k
 @pytest.mark.parametrize("shown", [TextDelta("well"), ToolStep("t", "Bash", "start")])
 async def test_no_other_model_is_asked_once_something_was_shown(tmp_path: Path, shown: ModelEvent) -> None:
     config = {"agents": {"defaults": {"model": {"primary": "a/1", "fallbacks": ["b/2"]}}}}
-    scripts = {"a/1": [[shown, failure(ProviderErrorKind.NETWORK)]], "b/2": [say("no")]}
+    scripts: dict[str, list[Any]] = {"a/1": [[shown, failure(ProviderErrorKind.NETWORK)]], "b/2": [say("no")]}
     case = bench(tmp_path, models=[model("a/1"), model("b/2")], scripts=scripts, config=config)
     result = await case.runtime.run(turn(), case.sink)
     assert result.status == "error"
@@ -281,7 +281,7 @@ async def test_what_was_said_before_a_failure_is_kept(tmp_path: Path) -> None:
 
 async def test_all_models_failing_names_each_with_the_cure(tmp_path: Path) -> None:
     config = {"agents": {"defaults": {"model": {"primary": "a/1", "fallbacks": ["b/2"]}}}}
-    scripts = {
+    scripts: dict[str, list[Any]] = {
         "a/1": [[failure(ProviderErrorKind.AUTH, "bad key", provider="a")]],
         "b/2": [[failure(ProviderErrorKind.RATE_LIMIT, "slow\ndown", provider="b")]],
     }
@@ -297,7 +297,7 @@ async def test_a_silent_model_leaves_time_for_the_next(tmp_path: Path) -> None:
         yield DONE
 
     config = {"agents": {"defaults": {"model": {"primary": "a/1", "fallbacks": ["b/2"]}}}}
-    scripts = {"a/1": [silent], "b/2": [say("here")]}
+    scripts: dict[str, list[Any]] = {"a/1": [silent], "b/2": [say("here")]}
     case = bench(tmp_path, models=[model("a/1"), model("b/2")], scripts=scripts, config=config)
     result = await case.runtime.run(turn(timeout_seconds=0.5), case.sink)
     assert (result.status, result.text) == ("ok", "here")

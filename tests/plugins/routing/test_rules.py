@@ -140,9 +140,7 @@ LINKS = {"alice": ["telegram:123", "irc:Alice"], "bob": ["77"]}
         ("per-peer", message("123", kind="group"), "agent:main:telegram:group:123"),
     ],
 )
-def test_identity_links_replace_the_peer_of_direct_messages_only(
-    scope: str, incoming: InboundMessage, key: str
-) -> None:
+def test_identity_links_replace_the_peer_of_direct_messages_only(scope: str, incoming: InboundMessage, key: str) -> None:
     assert route(incoming, config(session={"dmScope": scope, "identityLinks": LINKS})).session_key == key
 
 
@@ -157,9 +155,7 @@ def test_a_binding_to_an_unknown_agent_falls_through_and_says_so() -> None:
     decided = route(message(), settled)
     assert decided.agent_id == "work"
     assert "bindings.0 skipped: there is no agent ghost" in decided.reason
-    assert problems(settled) == [
-        "bindings.0.agentId: there is no agent 'ghost'; add it under agents.entries or use one of main, work"
-    ]
+    assert problems(settled) == ["bindings.0.agentId: there is no agent 'ghost'; add it under agents.entries or use one of main, work"]
 
 
 @pytest.mark.parametrize(
@@ -213,9 +209,7 @@ matches = st.fixed_dictionaries(
         "roles": st.lists(identifiers, max_size=2),
     },
 )
-bindings = st.lists(
-    st.fixed_dictionaries({"agentId": st.sampled_from(["main", "work", "ghost"]), "match": matches}), max_size=5
-)
+bindings = st.lists(st.fixed_dictionaries({"agentId": st.sampled_from(["main", "work", "ghost"]), "match": matches}), max_size=5)
 scopes = st.sampled_from(["main", "per-peer", "per-channel-peer", "per-account-channel-peer"])
 messages = st.builds(
     message,
@@ -230,9 +224,7 @@ messages = st.builds(
 
 @settings(max_examples=300, deadline=None)
 @given(incoming=messages, bound=bindings, scope=scopes)
-def test_every_message_gets_one_route_and_always_the_same(
-    incoming: InboundMessage, bound: list[dict[str, Any]], scope: str
-) -> None:
+def test_every_message_gets_one_route_and_always_the_same(incoming: InboundMessage, bound: list[dict[str, Any]], scope: str) -> None:
     first = route(incoming, config(bound, session={"dmScope": scope}))
     assert first == route(incoming, config(bound, session={"dmScope": scope}))
     assert first.session_key.startswith(f"agent:{first.agent_id}:")
