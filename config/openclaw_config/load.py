@@ -13,7 +13,6 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from openclaw_config.models import Config
-from openclaw_config.secrets import REDACTED
 from openclaw_config.source import (
     FILE_NAME,
     ConfigError,
@@ -26,6 +25,7 @@ from openclaw_config.source import (
     parse,
     read_text,
     redact,
+    redact_text,
 )
 
 __all__ = ["FILE_NAME", "ConfigError", "Issue", "KeyPath", "Loaded", "dotted", "explain", "load"]
@@ -59,10 +59,7 @@ class Loaded:
 
     def redacted_text(self) -> str:
         """The file's text with every secret value replaced."""
-        text = self.text
-        for secret in sorted(set(self.secrets) | set(literal_secrets(self.source)), key=len, reverse=True):
-            text = text.replace(secret, REDACTED)
-        return text
+        return redact_text(self.text, self.secrets)
 
 
 def load(path: Path, *, environment: Mapping[str, str] | None = None) -> Loaded:

@@ -6,7 +6,7 @@ The command line reads its few keys through this module alone, for `load` costs 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -192,3 +192,10 @@ def literal_secrets(value: Any, key: Any = "") -> list[str]:
     if isinstance(value, str) and _SECRET_KEY.search(str(key)) and not _REFERENCE.match(value) and value:
         return [str(value)]
     return []
+
+
+def redact_text(text: str, secrets: Iterable[str]) -> str:
+    """The text with every one of the secrets replaced by the redaction mark."""
+    for secret in sorted(set(secrets), key=len, reverse=True):
+        text = text.replace(secret, REDACTED)
+    return text

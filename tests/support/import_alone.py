@@ -14,7 +14,7 @@ import sys
 import traceback
 import warnings
 
-SHARED = ("aiohttp.web", "orjson", "pluggy", "pydantic", "ruamel.yaml", "sqlite_utils", "stevedore", "websockets")
+SHARED = ("aiohttp.web", "orjson", "pluggy", "pydantic", "ruamel.yaml", "sqlite_utils", "stevedore", "wsproto")
 EXIT_IMPORTED = 0
 EXIT_FAILED = 1
 

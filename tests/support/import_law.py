@@ -49,6 +49,8 @@ SERVER_WORLD_DEFERRED: dict[str, tuple[str, ...]] = {
     "openclaw_kernel.cli.commands.run": SERVER_WORLD,
     # Lists what is installed without importing a plugin.
     "openclaw_kernel.cli.commands.plugins": ("openclaw_kernel.host.discovery",),
+    # `config validate` imports the settings of the plugins that would run.
+    "openclaw_kernel.cli.validation": ("openclaw_kernel.host",),
 }
 
 TASK_MAKERS = {"create_task", "ensure_future"}

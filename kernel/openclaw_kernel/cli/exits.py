@@ -6,8 +6,18 @@ from typing import Final
 
 OK: Final = 0
 FAILED: Final = 1
-"""The gateway answered with an error, or a check failed."""
 USAGE: Final = 2
 UNREACHABLE: Final = 69
 TEMPORARY: Final = 75
 CONFIG: Final = 78
+INTERRUPTED: Final = 130
+
+MEANINGS: Final = {
+    OK: "done",
+    FAILED: "the gateway answered with an error, or a check failed",
+    USAGE: "the command line is wrong",
+    UNREACHABLE: "no gateway answers",
+    TEMPORARY: "not now; the same command can work later",
+    CONFIG: "openclaw.yaml cannot be used",
+    INTERRUPTED: "ended with Ctrl+C",
+}

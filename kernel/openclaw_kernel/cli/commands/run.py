@@ -3,38 +3,48 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openclaw_config.home import config_path, find_home, prepare_home
-from openclaw_config.load import ConfigError, Loaded, load
+from openclaw_kernel.cli.errors import BadConfig
 from openclaw_kernel.cli.exits import CONFIG, OK, TEMPORARY
+from openclaw_kernel.cli.parsing import Commands
 
 if TYPE_CHECKING:
+    from openclaw_config.load import Loaded
     from openclaw_kernel.app import GatewayApp
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    details = """\
+The first start writes a commented openclaw.yaml and a random token into the state folder.
+It prints one link that opens the chat page; Ctrl+C or SIGTERM stops it."""
+    commands.add("run", "run the gateway in the foreground", run=run, details=details)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run until SIGINT or SIGTERM; return the exit code."""
+    # Imported here: this is the one command that is the server.
+    import asyncio
+
+    from openclaw_config.home import config_path, find_home, prepare_home
+    from openclaw_config.load import ConfigError, load
+    from openclaw_kernel.logs import set_up_logging, tear_down_logging
+
     home = find_home(options.home)
     try:
         first_start = prepare_home(home)
         loaded = load(config_path(home))
+        handlers = set_up_logging(home, level=loaded.config.logging.level, as_json=options.json, secrets=loaded.secrets)
     except ConfigError as error:
-        print(error, file=sys.stderr)
-        return CONFIG
+        raise BadConfig(str(error)) from error
     except OSError as error:
-        print(f"{home}: the state folder cannot be used ({error.strerror or error}); make it writable or use --home", file=sys.stderr)
-        return CONFIG
-    # Imported here: the other commands must not pay for the server.
-    from openclaw_kernel.logs import set_up_logging, tear_down_logging
-
-    handlers = set_up_logging(home, level=loaded.config.logging.level, as_json=options.json, secrets=loaded.secrets)
+        reason = (error.strerror or str(error)).lower()
+        raise BadConfig(f"{error.filename or home}: the state folder cannot be used ({reason}); make it writable or use --home") from error
     try:
         return asyncio.run(_serve(loaded, home, as_json=options.json, first_start=first_start))
     finally:
@@ -42,6 +52,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _serve(loaded: Loaded, home: Path, *, as_json: bool, first_start: bool) -> int:
+    import asyncio
+    import signal
+
     from openclaw_kernel.app import CannotStart, GatewayApp
     from openclaw_kernel.lock import AlreadyRunning
     from openclaw_kernel.protocol.registry import RegistryError
@@ -73,13 +86,23 @@ async def _serve(loaded: Loaded, home: Path, *, as_json: bool, first_start: bool
 
 
 def _announce(app: GatewayApp, home: Path, *, as_json: bool, first_start: bool) -> None:
+    from openclaw_config.home import config_path
+
     url, problems = app.facts.url, app.facts.reasons()
     if as_json:
-        print(json.dumps({"event": "ready", "url": url, "link": app.link(), "home": str(home), "pid": os.getpid(), "problems": problems}), flush=True)
+        print(
+            json.dumps({"event": "ready", "url": url, "link": app.link(), "home": str(home), "pid": os.getpid(), "problems": problems}),
+            flush=True,
+        )
         return
     lines = [f"openclaw-kernel {app.facts.version} is ready on {url}"]
     if first_start:
         lines.append(f"wrote {config_path(home)} with a new token beside it; edit it to add channels and models")
     lines += [f"problem: {problem}" for problem in problems]
-    lines += ["", f"  open  {app.link()}", "", "the link works once, within 10 minutes; `openclaw-kernel open` prints another. stop with Ctrl+C"]
+    lines += [
+        "",
+        f"  open  {app.link()}",
+        "",
+        "the link works once, within 10 minutes; `openclaw-kernel open` prints another. stop with Ctrl+C",
+    ]
     print("\n".join(lines), flush=True)

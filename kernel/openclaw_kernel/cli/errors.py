@@ -1,0 +1,57 @@
+"""Why a command ends without its result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from openclaw_kernel.cli.exits import CONFIG, FAILED, TEMPORARY, UNREACHABLE, USAGE
+
+
+class CommandFailed(Exception):
+    """Ends the command with `status`; the message is one line that names the place and the cure."""
+
+    status = FAILED
+
+    def to_json(self) -> dict[str, Any]:
+        """What `--json` prints of it."""
+        return {"message": str(self)}
+
+
+class BadUsage(CommandFailed):
+    """The command line is wrong in a way the parser cannot see."""
+
+    status = USAGE
+
+
+class BadConfig(CommandFailed):
+    """openclaw.yaml cannot be used; the message has a line for each thing that is wrong."""
+
+    status = CONFIG
+
+
+class Unreachable(CommandFailed):
+    """No gateway answers."""
+
+    status = UNREACHABLE
+
+
+class NotNow(CommandFailed):
+    """The same command can work later."""
+
+    status = TEMPORARY
+
+
+class Refused(CommandFailed):
+    """The gateway answered with an error; `error` is the wire's: code, message, details?, retryable?, retryAfterMs?."""
+
+    def __init__(self, place: str, error: Mapping[str, Any], *, cure: str = "") -> None:
+        self.error = error
+        self.retryable = bool(error.get("retryable"))
+        self.status = TEMPORARY if self.retryable else FAILED
+        message = str(error.get("message") or error.get("code") or "refused without a reason")
+        super().__init__(f"{place}: {message}{cure}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The wire's error."""
+        return {**self.error, "message": str(self)}

@@ -1,0 +1,154 @@
+"""Which gateway a command talks to, and with which secret."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from openclaw_config.home import config_path, find_home
+from openclaw_config.secrets import Secret
+from openclaw_config.source import ConfigError, Issue, Resolver, line_of, parse, read_text
+from openclaw_kernel.cli.errors import BadConfig
+from openclaw_kernel.cli.parsing import TOKEN_VARIABLE
+from openclaw_kernel.lock import read_owner
+
+DEFAULT_PORT: Final = 18789
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A gateway's address (http or https) and what opens it."""
+
+    url: str
+    cure: str
+    """What to do where nothing answers there."""
+    secret: str | None = field(default=None, repr=False)
+    secret_from: str = ""
+    """Where the secret was found, in words."""
+    client: tuple[str, str] = ("cli", "cli")
+    """Id and mode to connect as."""
+
+
+@dataclass(frozen=True, slots=True)
+class _FromFile:
+    url: str | None
+    secret: str | None
+    secret_from: str
+    is_open: bool
+    """Whether the gateway asks for no secret."""
+
+
+def find_target(options: argparse.Namespace) -> Target:
+    """The gateway of `--url`, else the one of the state folder; raise `BadConfig` where openclaw.yaml cannot say."""
+    given = _given_secret(options)
+    if options.url is not None:
+        # The secret of the local gateway is not for others.
+        secret, secret_from = given or (None, "")
+        return Target(url=_as_http(options.url), cure="check --url, or start the gateway there", secret=secret, secret_from=secret_from)
+    home = find_home(options.home)
+    try:
+        file = _read_file(home, wants_secret=given is None)
+    except ConfigError as error:
+        raise BadConfig(str(error)) from error
+    secret, secret_from = given or (file.secret, file.secret_from)
+    start = "openclaw-kernel run" if options.home is None else f"openclaw-kernel run --home {options.home}"
+    return Target(
+        url=_running(home) or file.url or f"http://127.0.0.1:{DEFAULT_PORT}",
+        cure=f"start it with {start}",
+        secret=secret,
+        secret_from=secret_from,
+        # The protocol lets a command line in with a secret only; programs on this machine need none where none is asked for.
+        client=("gateway-client", "backend") if file.is_open else ("cli", "cli"),
+    )
+
+
+def _given_secret(options: argparse.Namespace) -> tuple[str, str] | None:
+    if options.token is not None:
+        return options.token, "--token"
+    from_environment = os.environ.get(TOKEN_VARIABLE)
+    return (from_environment, TOKEN_VARIABLE) if from_environment else None
+
+
+def _as_http(url: str) -> str:
+    scheme, found, rest = url.partition("://")
+    if not found:
+        scheme, rest = "http", url
+    scheme = {"ws": "http", "wss": "https"}.get(scheme, scheme)
+    return f"{scheme}://{rest}".rstrip("/")
+
+
+def _running(home: Path) -> str | None:
+    owner = read_owner(home)
+    url, pid = owner.get("url"), owner.get("pid")
+    if not isinstance(url, str) or not isinstance(pid, int) or pid <= 0:
+        return None
+    # The file outlives a crash; another program may have the port by now, and must not be offered the secret.
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return url
+
+
+def _read_file(home: Path, *, wants_secret: bool) -> _FromFile:
+    path = config_path(home)
+    if not path.exists():
+        return _FromFile(None, None, "", is_open=False)
+    source = parse(path.name, read_text(path))
+    keys = _Keys(path, source)
+    auth = keys.mapping("gateway", "auth")
+    mode = keys.resolve(auth.get("mode", "token"), "gateway", "auth", "mode")
+    name = "password" if mode == "password" else "token"
+    secret = keys.resolve(auth[name], "gateway", "auth", name) if wants_secret and mode != "none" and auth.get(name) else None
+    return _FromFile(
+        keys.url(),
+        secret.unwrap() if isinstance(secret, Secret) else None if secret is None else str(secret),
+        f"gateway.auth.{name} in {path}",
+        is_open=mode == "none",
+    )
+
+
+class _Keys:
+    """The few keys of the file that a client needs."""
+
+    def __init__(self, path: Path, source: Mapping[str, Any]) -> None:
+        self._name = path.name
+        self._source = source
+        self._resolver = Resolver(path.name, path.parent, os.environ, source)
+
+    def url(self) -> str | None:
+        """The address the file gives the gateway; None where the system chooses its port."""
+        port = self.resolve(self.mapping("gateway").get("port", DEFAULT_PORT), "gateway", "port")
+        try:
+            number = int(port)
+        except (TypeError, ValueError):
+            raise ConfigError([self._issue(f"found {port!r}", "use a number from 0 to 65535", "gateway", "port")]) from None
+        base = self.resolve(self.mapping("gateway", "controlUi").get("basePath") or "", "gateway", "controlUi", "basePath")
+        return f"http://127.0.0.1:{number}{base}" if number else None
+
+    def mapping(self, *where: str) -> Mapping[str, Any]:
+        """A mapping of the file, empty where it is not there."""
+        node: Any = self._source
+        for depth, key in enumerate(where):
+            node = node.get(key)
+            if node is None:
+                return {}
+            if not isinstance(node, Mapping):
+                raise ConfigError([self._issue(f"holds a {type(node).__name__}", "write it as a mapping", *where[: depth + 1])])
+        return node  # type: ignore[no-any-return]  # seen to be a mapping
+
+    def resolve(self, value: Any, *where: str) -> Any:
+        """A value with its references replaced."""
+        resolved = self._resolver.resolve(value, where)
+        if self._resolver.issues:
+            raise ConfigError(self._resolver.issues)
+        return resolved
+
+    def _issue(self, found: str, cure: str, *where: str) -> Issue:
+        return Issue(self._name, line_of(self._source, where), ".".join(where), found, cure)
