@@ -312,3 +312,15 @@ async def test_openai_without_a_list_offers_a_default_model(tmp_path: Path) -> N
     provider = load(OpenAIPlugin, Context({"openai": {"apiKey": "x"}}, tmp_path))["openai"]
     assert provider.models()[0].ref == "openai/gpt-5.4-mini"
     assert provider.problem() is None
+
+
+async def test_a_server_that_states_the_cost_is_asked_for_it(server: EmulatorProcess, tmp_path: Path) -> None:
+    provider = openai(server, tmp_path, "openrouter", models=[{"id": MODEL}])
+    # The emulator is OpenAI's server, which does not know the argument; what counts is that it was asked.
+    with pytest.raises(ProviderError, match="usage"):
+        await ask(provider, request("hello there", model=MODEL, tools=(WEATHER,)))
+    body = (await server.requests())[0]["body"]
+    assert body["usage"] == {"include": True}
+    assert [message["role"] for message in body["messages"]] == ["user"]
+    assert [tool["function"]["name"] for tool in body["tools"]] == ["weather"]
+    await provider.stop()
