@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import httpx
 from telegram import Bot
@@ -30,6 +30,9 @@ CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 20.0
 DOWNLOAD_SECONDS = 60.0
 DOWNLOAD_CHUNK_BYTES = 64 * 1024
+
+# Reading the certificates takes longer than a request; this module is imported on a thread.
+TLS: Final = httpx.create_ssl_context()
 
 # Their lines hold the address of every request, and with it the bot's token.
 for _name in ("httpx", "httpcore"):
@@ -112,6 +115,7 @@ def open_client(settings: AccountSettings, *, connections: int) -> Client:
             write_timeout=ANSWER_SECONDS,
             pool_timeout=ANSWER_SECONDS,
             proxy=settings.proxy,
+            httpx_kwargs={"verify": TLS},
         )
 
     requests = (request(1), request(connections))
@@ -123,7 +127,7 @@ def open_client(settings: AccountSettings, *, connections: int) -> Client:
         request=requests[1],
     )
     timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
-    return Client(bot, requests, httpx.AsyncClient(proxy=settings.proxy, timeout=timeout))
+    return Client(bot, requests, httpx.AsyncClient(proxy=settings.proxy, timeout=timeout, verify=TLS))
 
 
 async def download(client: Client, file_id: str, *, limit: int) -> bytes:
