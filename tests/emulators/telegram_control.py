@@ -22,16 +22,18 @@ class TelegramEmulator:
     """Async context manager around one emulator process with one bot per token (the first is the default).
 
     `base_url` is what a bot library wants before the token, `base_file_url` likewise for downloads, `api_root` the
-    address without either. Every method takes `token` to mean a bot other than the first.
+    address without either. Every method takes `token` to mean a bot other than the first. With `attach`, the port of
+    an emulator that runs already, no process is started and the first bot is made new in that one.
     """
 
-    def __init__(self, *, tokens: tuple[str, ...] = (TOKEN,), port: int = 0) -> None:
+    def __init__(self, *, tokens: tuple[str, ...] = (TOKEN,), port: int = 0, attach: int | None = None) -> None:
         self.token = tokens[0]
         self._tokens = tokens
         self._port = port
+        self._attach = attach
         self._process: asyncio.subprocess.Process | None = None
         self._session: aiohttp.ClientSession | None = None
-        self.port = 0
+        self.port = attach or 0
 
     @property
     def api_root(self) -> str:
@@ -46,6 +48,14 @@ class TelegramEmulator:
         return f"{self.api_root}/file/bot"
 
     async def __aenter__(self) -> Self:
+        if self._attach is None:
+            await self._start()
+        self._session = aiohttp.ClientSession()
+        if self._attach is not None:
+            await self.add_bot(self.token, username="emulated_bot")
+        return self
+
+    async def _start(self) -> None:
         arguments = [argument for token in self._tokens for argument in ("--token", token)]
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tests.emulators.telegram", "--port", str(self._port), "--until-stdin-closes",
@@ -58,8 +68,6 @@ class TelegramEmulator:
         except BaseException:
             await self.stop()
             raise
-        self._session = aiohttp.ClientSession()
-        return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._session is not None:
@@ -67,7 +75,7 @@ class TelegramEmulator:
         await self.stop()
 
     async def stop(self) -> None:
-        """End the process, as when Telegram cannot be reached any more."""
+        """End the process this one started, as when Telegram cannot be reached any more."""
         process = self._process
         if process is None or process.returncode is not None:
             return
@@ -80,7 +88,7 @@ class TelegramEmulator:
 
     async def _call(self, verb: str, path: str, **fields: Any) -> Any:
         assert self._session is not None, "the emulator is not running"
-        given = {key: value for key, value in fields.items() if value is not None}
+        given = {"token": self.token} | {key: value for key, value in fields.items() if value is not None}
         sent: Json = {"json": given} if verb == "POST" else {"params": {k: str(v) for k, v in given.items()}}
         async with self._session.request(verb, f"{self.api_root}/_control/{path}", **sent) as response:
             if response.status != 200:

@@ -246,12 +246,13 @@ async def test_a_hung_send_ends_by_its_deadline_and_is_unknown(emulator: Telegra
     assert failed.value.unknown
 
 
-async def test_an_unreachable_telegram_is_known_not_to_have_got_it(emulator: TelegramEmulator, context: StandingContext) -> None:
-    await emulator.open_chat(CHAT)
-    async with running(context) as runtime:
-        await emulator.stop()
-        with pytest.raises(SendFailed) as failed:
-            await runtime.send(answer("hello"))
+async def test_an_unreachable_telegram_is_known_not_to_have_got_it() -> None:
+    async with TelegramEmulator() as emulator:
+        await emulator.open_chat(CHAT)
+        async with running(StandingContext({"botToken": emulator.token, "apiRoot": emulator.api_root})) as runtime:
+            await emulator.stop()
+            with pytest.raises(SendFailed) as failed:
+                await runtime.send(answer("hello"))
     assert (failed.value.unknown, failed.value.permanent) == (False, False)
 
 
