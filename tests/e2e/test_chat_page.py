@@ -52,7 +52,7 @@ async def test_the_link_signs_in_once_and_leaves_no_credential_behind(gateway: R
         page.wait_connected()
         assert page.run("return location.href") == f"{gateway.url}/"
         page.say("hello there")
-        page.wait(lambda: page.answers() == ["hello there"], "the echo")
+        page.wait_answers(["hello there"])
         kept = page.run("return JSON.stringify([Object.entries(localStorage), Object.entries(sessionStorage), location.href])")
         cookies = page.driver.get_cookies()
         assert [(cookie["httpOnly"], cookie["sameSite"]) for cookie in cookies] == [(True, "Strict")]
@@ -60,7 +60,7 @@ async def test_the_link_signs_in_once_and_leaves_no_credential_behind(gateway: R
             assert secret not in kept
         assert page.run("return document.cookie") == ""
         page.driver.refresh()
-        page.wait(lambda: page.answers() == ["hello there"], "the history after a reload")
+        page.wait_answers(["hello there"])
         assert page.console() == []
 
     def second(page: ChatPage) -> None:
@@ -159,7 +159,7 @@ async def test_stop_ends_a_turn_within_a_second(gateway: RunningGateway, browse:
         page.open(link)
         page.wait_connected()
         page.say("half an answer\n!hang")
-        page.wait(lambda: page.answers() == ["half an answer"], "the first words")
+        page.wait_answers(["half an answer"])
         page.find("#stop").click()
         page.wait_shown(".item.aborted", seconds=ABORT_SECONDS)
         assert page.answers() == ["half an answer"]
@@ -198,14 +198,14 @@ async def test_a_message_typed_while_the_gateway_is_away_arrives_once(gateway: R
         page.open(link)
         page.wait_connected()
         page.say("before")
-        page.wait(lambda: page.answers() == ["before"], "the echo")
+        page.wait_answers(["before"])
         asyncio.run_coroutine_threadsafe(gateway.stop(), loop).result()
         page.wait_shown("#connection.waiting")
         page.say("while away")
         page.wait_shown(".item.queued")
         page.type("a draft")
         asyncio.run_coroutine_threadsafe(gateway.start(), loop).result()
-        page.wait(lambda: page.answers() == ["before", "while away"], "the answer after the restart")
+        page.wait_answers(["before", "while away"])
         page.wait_idle()
         assert page.texts(".bubble") == ["before", "while away"]
         assert page.find("#draft").get_property("value") == "a draft"
@@ -215,6 +215,73 @@ async def test_a_message_typed_while_the_gateway_is_away_arrives_once(gateway: R
         history = await client.request("chat.history", {"sessionKey": "main"})
     said = [message["content"][0]["text"] for message in history["messages"] if message["role"] == "user"]
     assert said == ["before", "while away"]
+
+
+async def test_a_browser_that_lost_its_cookie_is_asked_for_a_code(gateway: RunningGateway, browse: Browse) -> None:
+    link = await link_of(gateway)
+    loop = asyncio.get_running_loop()
+
+    def story(page: ChatPage) -> None:
+        page.open(link)
+        page.wait_connected()
+        page.type("a draft")
+        page.driver.delete_all_cookies()
+        asyncio.run_coroutine_threadsafe(gateway.stop(), loop).result()
+        asyncio.run_coroutine_threadsafe(gateway.start(), loop).result()
+        page.wait_shown("#code")
+        assert "openclaw-kernel open" in page.find("#signin").text
+        code = code_of(asyncio.run_coroutine_threadsafe(another_link(gateway), loop).result())
+        page.find("#code").send_keys(code)
+        page.find("#signin-form button").click()
+        page.wait_connected()
+        assert page.find("#draft").get_property("value") == "a draft"
+
+    await browse(story)
+
+
+async def test_what_is_said_elsewhere_in_the_session_appears_once(gateway: RunningGateway, browse: Browse) -> None:
+    link = await link_of(gateway)
+    loop = asyncio.get_running_loop()
+
+    async def say_elsewhere(text: str) -> None:
+        async with gateway.connect() as client:
+            await client.request("chat.send", {"sessionKey": "main", "message": text, "idempotencyKey": text})
+
+    def story(page: ChatPage) -> None:
+        page.open(link)
+        page.wait_connected()
+        said = ["from afar", "from afar again", "from here"]
+        for count, text in enumerate(said[:2], start=1):
+            asyncio.run_coroutine_threadsafe(say_elsewhere(text), loop).result()
+            page.wait_answers(said[:count])
+            page.wait_idle()
+        page.say(said[2])
+        page.wait_answers(said)
+        assert page.texts(".bubble") == said
+        page.driver.refresh()
+        page.wait_answers(said)
+        assert page.texts(".bubble") == said
+
+    await browse(story)
+
+
+async def test_markup_in_an_answer_stays_text(gateway: RunningGateway, browse: Browse) -> None:
+    link = await link_of(gateway)
+    markup = '<img src="x" onerror="window.broken = 1"><script>window.broken = 1</script>'
+
+    def story(page: ChatPage) -> None:
+        page.open(link)
+        page.wait_connected()
+        page.say(f"{markup} [click](javascript:window.broken=1) **bold** [here](https://example.org/)")
+        page.wait_answers([f"{markup} click bold here"])
+        page.wait_idle()
+        tags = page.run("return [...document.querySelectorAll('#log .prose *')].map((node) => node.localName)")
+        assert tags == ["p", "span", "strong", "a"]
+        assert page.run("return document.querySelector('#log .prose a').rel").startswith("noopener")
+        assert page.run("return window.broken") is None
+        assert page.console() == []
+
+    await browse(story)
 
 
 async def test_a_picture_goes_along_and_is_there_after_a_reload(gateway: RunningGateway, browse: Browse, tmp_path: Path) -> None:
@@ -249,11 +316,11 @@ async def test_new_session_begins_afresh(gateway: RunningGateway, browse: Browse
         page.open(link)
         page.wait_connected()
         page.say("old words")
-        page.wait(lambda: page.answers() == ["old words"], "the echo")
+        page.wait_answers(["old words"])
         page.find("#new").click()
         page.wait_shown("#welcome")
         page.say("new words")
-        page.wait(lambda: page.answers() == ["new words"], "the echo in the new session")
+        page.wait_answers(["new words"])
 
     await browse(story)
 
@@ -267,7 +334,7 @@ async def test_the_keyboard_alone_is_enough(gateway: RunningGateway, browse: Bro
         page.wait(lambda: page.run("return document.activeElement.id") == "draft", "the focus in the box")
         page.type("typed words")
         page.find("#draft").send_keys("\ue007")
-        page.wait(lambda: page.answers() == ["typed words"], "the echo")
+        page.wait_answers(["typed words"])
         page.type("!hang")
         page.find("#draft").send_keys("\ue007")
         page.wait_shown("#stop")
@@ -294,6 +361,7 @@ async def test_the_local_model_names_the_capital_of_france(start_gateway: StartG
         page.wait(lambda: any("Paris" in text for text in page.answers()), "an answer that names Paris", seconds=90)
         page.wait_idle(seconds=90)
         assert page.console() == []
+        page.wait(lambda: "Paris" in page.texts(".session[aria-current] small")[0], "the answer in the list of sessions")
         if os.environ.get("OPENCLAW_UPDATE_SCREENSHOTS") == "1":
             page.screenshot(SCREENSHOT)
 

@@ -109,6 +109,10 @@ class ChatPage:
         """What the agent said, one text for each message."""
         return self.texts("#log .item.assistant .prose")
 
+    def wait_answers(self, expected: list[str]) -> None:
+        """Wait until the agent's messages are these."""
+        self.wait(lambda: self.answers() == expected, f"the answers {expected}")
+
     def console(self) -> list[str]:
         """Warnings and errors that the browser noted since the beginning."""
         # Selenium's own method has no annotations.

@@ -37,7 +37,8 @@ export class Sessions {
     if (given) return given;
     const rest = key.replace(/^agent:[^:]+:/, '');
     const agent = this.agents.find(({ id }) => id === agentOf(key));
-    return rest === 'main' ? agentName(agent) || 'Main session' : rest.replaceAll(':', ' ');
+    if (rest !== 'main') return rest.replaceAll(':', ' ');
+    return agentName(agent) === 'main' ? 'Main session' : agentName(agent) || 'Main session';
   }
 
   draw(current) {
