@@ -108,7 +108,7 @@ def configured_models(plans: Iterable[AgentPlan], providers: Providers) -> list[
 def tool_groups(tools: Iterable[tuple[Tool[Any], str]], *, bundled: Collection[str], denied: Collection[str]) -> list[ToolGroup]:
     """Return the groups of `tools.catalog` from tools with the ids of their plugins.
 
-    Tools of bundled plugins stand under their kind; those of others under their plugin.
+    Tools of bundled plugins stand under their kind; those of others under their plugin, after them.
     """
     groups: dict[str, ToolGroup] = {}
     for tool, plugin_id in tools:
@@ -128,7 +128,8 @@ def tool_groups(tools: Iterable[tuple[Tool[Any], str]], *, bundled: Collection[s
                 group["pluginId"] = plugin_id
             groups[group_id] = group
         group["tools"].append(_tool_row(tool, plugin_id, core=core))
-    return list(groups.values())
+    order = list(_GROUP_LABELS)
+    return sorted(groups.values(), key=lambda group: (order.index(group["id"]) if group["id"] in order else len(order), group["id"]))
 
 
 def _tool_row(tool: Tool[Any], plugin_id: str, *, core: bool) -> ToolRow:

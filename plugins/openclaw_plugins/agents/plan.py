@@ -102,9 +102,14 @@ def _workspace(config: Config, agent_id: str, home: Path, *, is_default: bool) -
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelChain:
-    """The models to try in order, and a line for every reference that was left out."""
+    """The models to try in order.
 
-    models: tuple[ModelInfo, ...]
+    `doubtful` are those whose provider reports a problem: they come last, but they come, for a call may be what ends the
+    problem. `problems` has a line for every reference that leads to no model.
+    """
+
+    ready: tuple[ModelInfo, ...]
+    doubtful: tuple[ModelInfo, ...]
     problems: tuple[str, ...]
 
 
@@ -117,7 +122,7 @@ def choose_models(plan: AgentPlan, requested: str | None, providers: Providers) 
     if plan.model is not None and not requested:
         wanted = [(plan.model, plan.model_key)]
     if not wanted:
-        return _first_ready(providers)
+        return _any_model(providers)
     wanted += [(ref, f"{plan.model_key}.fallbacks") for ref in plan.fallbacks]
     models: dict[str, ModelInfo] = {}
     problems: list[str] = []
@@ -125,21 +130,29 @@ def choose_models(plan: AgentPlan, requested: str | None, providers: Providers) 
         info = providers.find(ref)
         if info is None:
             problems.append(_not_there(ref, place, providers))
-        elif problem := providers.problem(info.provider):
-            problems.append(f"{info.ref}: {problem}")
         else:
             models.setdefault(info.ref, info)
-    return ModelChain(models=tuple(models.values()), problems=tuple(dict.fromkeys(problems)))
+    troubled = {info.provider for info in models.values() if providers.problem(info.provider) is not None}
+    return ModelChain(
+        ready=tuple(info for info in models.values() if info.provider not in troubled),
+        doubtful=tuple(info for info in models.values() if info.provider in troubled),
+        problems=tuple(dict.fromkeys(problems)),
+    )
 
 
-def _first_ready(providers: Providers) -> ModelChain:
-    ready = next((info for info in providers.models() if providers.problem(info.provider) is None), None)
+def _any_model(providers: Providers) -> ModelChain:
+    """Return the first model of a ready provider, else the first of each."""
+    firsts: dict[str, ModelInfo] = {}
+    for info in providers.models():
+        firsts.setdefault(info.provider, info)
+    ready = next((info for info in firsts.values() if providers.problem(info.provider) is None), None)
     if ready is not None:
-        return ModelChain(models=(ready,), problems=())
+        return ModelChain(ready=(ready,), doubtful=(), problems=())
     ids = providers.ids()
+    lines = [f"{id_}: {providers.problem(id_) or 'it knows no model'}" for id_ in ids if id_ not in firsts]
     if not ids:
-        return ModelChain(models=(), problems=("models.providers is empty; add a provider",))
-    return ModelChain(models=(), problems=tuple(f"{id_}: {providers.problem(id_) or 'knows no model'}" for id_ in ids))
+        lines = ["models.providers is empty; add a provider"]
+    return ModelChain(ready=(), doubtful=tuple(firsts.values()), problems=tuple(lines))
 
 
 def _not_there(ref: str, place: str, providers: Providers) -> str:

@@ -61,7 +61,7 @@ class Runtime:
         deadline = asyncio.timeout(seconds)
         try:
             async with deadline:
-                return await run.run(chain.models, chain.problems, seconds=seconds)
+                return await run.run(chain, seconds=seconds)
         except TimeoutError:
             if not deadline.expired():
                 raise
@@ -81,7 +81,8 @@ class Runtime:
             return None
         files = self._workspace(plan).latest
         providers = self._context.service(Providers)
-        model = next(iter(choose_models(plan, None, providers).models), None)
+        chain = choose_models(plan, None, providers)
+        model = next(iter((*chain.ready, *chain.doubtful)), None)
         return AgentInfo(
             id=agent_id,
             name=plan.name or files.name or agent_id,

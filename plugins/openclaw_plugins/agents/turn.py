@@ -32,7 +32,7 @@ from openclaw_kernel.api import (
 from openclaw_plugins.agents.cost import cost_usd, sum_costs, sum_usage, usage_json
 from openclaw_plugins.agents.history import PairedTranscript, fit_history, total_tokens
 from openclaw_plugins.agents.model_call import ModelCall, Spoken
-from openclaw_plugins.agents.plan import AgentPlan
+from openclaw_plugins.agents.plan import AgentPlan, ModelChain
 from openclaw_plugins.agents.tokens import cut, estimate
 from openclaw_plugins.agents.tool_calls import ToolCaller, offered_tools, tool_specs
 
@@ -90,20 +90,23 @@ class TurnRun:
         self._call_ids: set[str] = set()
         self.spoken = Spoken()
 
-    async def run(self, models: Sequence[ModelInfo], problems: Sequence[str], *, seconds: float) -> TurnResult:
-        """Try the models in order; `problems` says why others are not among them. `seconds` is the whole turn's time."""
-        failures = list(problems)
+    async def run(self, chain: ModelChain, *, seconds: float) -> TurnResult:
+        """Try the models of the chain in order; `seconds` is the whole turn's time."""
+        models = [*chain.ready, *chain.doubtful]
+        failures = list(chain.problems)
         for position, info in enumerate(models):
             others = len(models) - position - 1
+            doubtful = position >= len(chain.ready)
             try:
                 return await self._with_model(info, first_event_seconds=seconds / len(models) if others else None)
             except ProviderError as error:
                 await self.record_partial("error")
-                failures.append(f"{info.ref}: {_one_line(error.message)}")
-                if error.kind not in _OTHERS_MAY_ANSWER or self.spoken.anything or not others:
+                failures.append(f"{info.provider if doubtful else info.ref}: {_one_line(error.message)}")
+                others_may = doubtful or error.kind in _OTHERS_MAY_ANSWER
+                if self.spoken.anything or not others_may or (chain.ready and not others):
                     return self.failed(_describe(failures, error), _WIRE_KINDS.get(error.kind, "unknown"))
-                self._logger.warning("model %s failed (%s), trying the next: %s", info.ref, error.kind, error.message)
-        return self.failed(f"no model is ready: {'; '.join(failures)}", "unknown")
+                self._logger.warning("model %s failed (%s): %s", info.ref, error.kind, error.message)
+        return self.failed(f"no model is ready: {'; '.join(dict.fromkeys(failures))}", "unknown")
 
     def failed(self, error: str, kind: ErrorKind, *, status: Literal["error", "timeout"] = "error") -> TurnResult:
         """Return the result of a turn that has no proper end."""

@@ -192,15 +192,15 @@ async def test_tools_are_grouped_by_kind_and_those_of_strangers_by_plugin(tmp_pa
     catalog = await surface.call("tools.catalog")
     assert catalog["agentId"] == "main"
     assert [(group["id"], group["source"]) for group in catalog["groups"]] == [
-        ("web", "core"),
         ("runtime", "core"),
+        ("web", "core"),
         ("plugin:stranger", "plugin"),
     ]
-    shell = catalog["groups"][1]["tools"][0]
+    shell = catalog["groups"][0]["tools"][0]
     assert (shell["optional"], shell["defaultProfiles"]) == (True, [])
-    assert catalog["groups"][0]["tools"][0]["defaultProfiles"] == ["coding", "full"]
+    assert catalog["groups"][1]["tools"][0]["defaultProfiles"] == ["coding", "full"]
     core = await surface.call("tools.catalog", includePlugins=False)
-    assert [group["id"] for group in core["groups"]] == ["web", "runtime"]
+    assert [group["id"] for group in core["groups"]] == ["runtime", "web"]
 
 
 async def test_tools_denied_to_the_agent_are_not_in_its_catalogue(tmp_path: Path) -> None:

@@ -76,19 +76,19 @@ MODELS = [model("a/1"), model("a/2"), model("b/3")]
         ({"defaults": {"model": "b"}}, None, {}, ["b/3"]),
         ({"defaults": {"model": {"primary": "b/3", "fallbacks": ["a/2", "b/3"]}}}, None, {}, ["b/3", "a/2"]),
         ({"defaults": {"model": {"primary": "b/3", "fallbacks": ["a/2"]}}}, "a/1", {}, ["a/1", "a/2"]),
-        ({"defaults": {"model": {"primary": "b/3", "fallbacks": ["a/2"]}}}, None, {"b": "no key"}, ["a/2"]),
+        ({"defaults": {"model": {"primary": "b/3", "fallbacks": ["a/2"]}}}, None, {"b": "no key"}, ["a/2", "b/3"]),
+        ({}, None, {"a": "no key", "b": "no key"}, ["a/1", "b/3"]),
         ({"defaults": {"model": {"primary": "x/9", "fallbacks": ["a/2"]}}}, None, {}, ["a/2"]),
         ({"defaults": {"model": "x/9"}}, None, {}, []),
     ],
 )
-def test_the_chain_is_what_was_asked_for_and_the_fallbacks_that_are_ready(
+def test_the_chain_is_what_was_asked_for_and_the_fallbacks_those_in_doubt_last(
     agents: dict[str, Any], requested: str | None, problems: dict[str, str], chosen: list[str]
 ) -> None:
     chain = choose_models(plan(agents), requested, FakeProviders(MODELS, problems))
-    assert [info.ref for info in chain.models] == chosen
-    configured = agents.get("defaults", {}).get("model")
-    if configured and (problems or "x/9" in str(configured)):
-        assert chain.problems
+    assert [info.ref for info in (*chain.ready, *chain.doubtful)] == chosen
+    assert {info.provider for info in chain.doubtful} <= set(problems)
+    assert bool(chain.problems) == ("x/9" in str(agents))
 
 
 def test_a_cost_is_only_known_where_every_price_needed_is() -> None:

@@ -323,9 +323,24 @@ async def test_a_conversation_that_is_too_long_is_tried_once_more_with_half(tmp_
 
 async def test_no_model_at_all_names_each_provider_with_its_problem(tmp_path: Path) -> None:
     problems = {"openai": "no key; set apiKey", "local": "no worker; install it"}
-    case = bench(tmp_path, models=[model("openai/gpt")], problems=problems)
+    scripts = {"openai/gpt": [[failure(ProviderErrorKind.AUTH, "no key; set apiKey")]]}
+    case = bench(tmp_path, models=[model("openai/gpt")], problems=problems, scripts=scripts)
     result = await case.runtime.run(turn(), case.sink)
-    assert result.error == "no model is ready: openai: no key; set apiKey; local: no worker; install it"
+    assert result.error == "no model is ready: local: no worker; install it; openai: no key; set apiKey"
+
+    case = bench(tmp_path, models=[])
+    result = await case.runtime.run(turn(), case.sink)
+    assert result.error == "no model is ready: models.providers is empty; add a provider"
+
+
+async def test_a_provider_in_trouble_is_asked_last_but_asked(tmp_path: Path) -> None:
+    config = {"agents": {"defaults": {"model": {"primary": "a/1", "fallbacks": ["b/2"]}}}}
+    scripts: dict[str, list[Any]] = {"a/1": [say("recovered")], "b/2": [[failure(ProviderErrorKind.OVERLOADED)]]}
+    models = [model("a/1"), model("b/2")]
+    case = bench(tmp_path, models=models, scripts=scripts, config=config, problems={"a": "its worker ended"})
+    result = await case.runtime.run(turn(), case.sink)
+    assert (result.text, result.model) == ("recovered", "a/1")
+    assert [step.name for step in case.sink.steps] == ["b/2", "a/1"]
 
 
 @pytest.mark.parametrize(
