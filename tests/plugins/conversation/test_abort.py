@@ -1,0 +1,181 @@
+"""Stopping: within a second, also a runtime that does not listen; the transcript stays whole."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from openclaw_kernel.api import AssistantMessage, InvalidRequest, Sessions, ToolCall, Turn, TurnResult, TurnSink
+from tests.plugins.conversation.harness import Gate, Harness, say, until
+
+
+async def test_an_aborted_turn_keeps_what_was_said(harness: Harness) -> None:
+    gate = Gate()
+    harness.runtime.script = gate
+    await harness.send("work", "k1")
+    await gate.running("work")
+    answer = await harness.call("chat.abort", None, sessionKey="main")
+    assert answer == {"ok": True, "aborted": True, "runIds": ["k1"]}
+    aborted = await harness.events.terminal("k1")
+    assert aborted["state"] == "aborted"
+    assert aborted["message"]["content"][0]["text"] == "thinking about work"
+    history = (await harness.call("chat.history", None, sessionKey="main"))["messages"]
+    assert history[-1]["stopReason"] == "aborted"
+    assert history[-1]["content"][0]["text"] == "thinking about work"
+    assert gate.cancelled == ["work"]
+    again = await harness.call("chat.abort", None, sessionKey="main")
+    assert again == {"ok": True, "aborted": False, "runIds": []}
+    row = (await harness.call("sessions.list"))["sessions"][0]
+    assert row["status"] == "killed"
+
+
+async def test_a_runtime_that_ignores_its_cancellation_holds_up_nobody(harness: Harness) -> None:
+    gate = Gate(stubborn=True)
+    harness.runtime.script = gate
+    await harness.send("work", "k1")
+    await gate.running("work")
+    await harness.send("next", "k2")
+    harness.runtime.script = say
+    began = time.monotonic()
+    # Only the run that is named; the other goes on waiting.
+    await harness.call("chat.abort", None, sessionKey="main", runId="k1")
+    await harness.events.terminal("k1")
+    assert time.monotonic() - began < 0.5
+    assert (await harness.events.terminal("k2"))["state"] == "final"
+    assert time.monotonic() - began < 1.0
+    gate.released.set()
+    assert [state for _, state, _ in await harness.settled()] == ["suppressed", "answered"]
+
+
+async def test_what_comes_after_the_end_changes_nothing(harness: Harness) -> None:
+    late = asyncio.Event()
+    wrote = asyncio.Event()
+
+    async def stubborn(turn: Turn, sink: TurnSink) -> TurnResult:
+        sink.text("partial")
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await late.wait()
+        sink.text(" and late")
+        await sink.record(AssistantMessage(content=()))
+        wrote.set()
+        return TurnResult(status="ok", text="late")
+
+    harness.runtime.script = stubborn
+    await harness.send("work", "k1")
+    await harness.events.first("chat", state="delta")
+    await harness.call("chat.abort", None, sessionKey="main")
+    await harness.events.terminal("k1")
+    late.set()
+    await wrote.wait()
+    assert await harness.texts() == [("user", "work"), ("assistant", "partial")]
+    assert len([chat for chat in harness.events.of("chat", runId="k1") if chat["state"] != "delta"]) == 1
+
+
+async def test_open_tool_calls_are_closed_as_interrupted(harness: Harness) -> None:
+    recorded = asyncio.Event()
+
+    async def tool(turn: Turn, sink: TurnSink) -> TurnResult:
+        await sink.record(AssistantMessage(content=(ToolCall("c1", "fetch", {}), ToolCall("c2", "fetch", {}))))
+        recorded.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    harness.runtime.script = tool
+    await harness.send("work", "k1")
+    await recorded.wait()
+    await harness.call("chat.abort", None, sessionKey="main")
+    await harness.events.terminal("k1")
+    history = (await harness.call("chat.history", None, sessionKey="main"))["messages"]
+    assert [message["role"] for message in history] == ["user", "assistant", "toolResult", "toolResult"]
+    assert [message["toolCallId"] for message in history[2:]] == ["c1", "c2"]
+    assert all(message["isError"] for message in history[2:])
+
+
+async def test_a_waiting_run_can_be_dropped_alone(harness: Harness) -> None:
+    gate = Gate()
+    harness.runtime.script = gate
+    for number in range(3):
+        await harness.send(str(number), f"k{number}")
+    await gate.running("0")
+    answer = await harness.call("chat.abort", None, sessionKey="main", runId="k1")
+    assert answer["runIds"] == ["k1"]
+    assert (await harness.events.terminal("k1"))["state"] == "aborted"
+    gate.let("0")
+    gate.let("2")
+    assert (await harness.events.terminal("k2"))["state"] == "final"
+    assert gate.started == ["0", "2"]
+
+
+async def test_a_stop_word_is_answered_at_once_and_is_no_message(harness: Harness) -> None:
+    gate = Gate()
+    harness.runtime.script = gate
+    for number in range(3):
+        await harness.send(str(number), f"k{number}")
+    await gate.running("0")
+    answer = await harness.send("stop please", "k9")
+    assert answer == {"ok": True, "aborted": True, "runIds": ["k0", "k1", "k2"]}
+    for number in range(3):
+        assert (await harness.events.terminal(f"k{number}"))["state"] == "aborted"
+    assert len(await harness.settled()) == 3
+
+
+async def test_an_interrupting_message_goes_first(harness: Harness) -> None:
+    gate = Gate()
+    harness.runtime.script = gate
+    await harness.send("old", "k1")
+    await gate.running("old")
+    await harness.send("waiting", "k2")
+    answer = await harness.send("urgent", "k3", queueMode="interrupt")
+    assert answer["interruptedActiveRun"] is True
+    assert (await harness.events.terminal("k1"))["state"] == "aborted"
+    await gate.running("urgent")
+    gate.let("urgent")
+    gate.let("waiting")
+    await harness.events.terminal("k2")
+    assert gate.started == ["old", "urgent", "waiting"]
+
+
+async def test_a_run_of_another_session_is_not_stopped(harness: Harness) -> None:
+    gate = Gate()
+    harness.runtime.script = gate
+    await harness.send("work", "k1")
+    await gate.running("work")
+    with pytest.raises(InvalidRequest, match="does not belong"):
+        await harness.call("chat.abort", None, sessionKey="another", runId="k1")
+    gate.let("work")
+    await harness.events.terminal("k1")
+
+
+async def test_the_service_stops_a_session(harness: Harness) -> None:
+    gate = Gate()
+    harness.runtime.script = gate
+    await harness.send("0", "k0")
+    await harness.send("1", "k1")
+    await gate.running("0")
+    assert await harness.services[Sessions].stop("main") == ["k0", "k1"]
+    assert (await harness.events.terminal("k1"))["state"] == "aborted"
+
+
+async def test_the_lane_survives_random_stops(harness: Harness) -> None:
+    async def brief(turn: Turn, sink: TurnSink) -> TurnResult:
+        sink.text("x")
+        await asyncio.sleep(0.001)
+        return TurnResult(status="ok", text="x")
+
+    harness.runtime.script = brief
+
+    async def writer(number: int) -> None:
+        await harness.send(f"t{number}", f"k{number}")
+        if number % 4 == 0:
+            await harness.call("chat.abort", None, sessionKey="main", runId=f"k{number}")
+
+    await asyncio.gather(*(writer(number) for number in range(64)))
+    for number in range(64):
+        await harness.events.terminal(f"k{number}")
+    states = await harness.settled()
+    assert len(states) == 64
+    await until(lambda: not harness.events.of("chat", state="error"))
