@@ -111,7 +111,7 @@ def irc_config(ircd_port: int, **more: object) -> dict[str, object]:
 def test_the_installed_plugin_is_listed_without_being_imported(stranger: Path, tmp_path: Path) -> None:
     command = [str(stranger), "-X", "importtime", "-m", "openclaw_kernel", "plugins", "list", "--json", "--home", str(tmp_path)]
     listed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-    rows = {row["id"]: row for row in json.loads(listed.stdout)}
+    rows = {row["id"]: row for row in json.loads(listed.stdout)["plugins"]}
     assert rows["irc"]["kind"] == "channel"
     assert rows["irc"]["distribution"] == "openclaw-irc"
     assert rows["irc"]["version"] == "0.1.0"

@@ -26,7 +26,10 @@ def fold(name: str) -> str:
 def sender_id(mask: str, tags: Mapping[str, str]) -> str:
     """The steadiest id the server gives: the services account, else the whole mask."""
     account = tags.get("account", "")
-    return f"account:{account.lower()}" if account and account != "*" else fold(mask)
+    if account and account != "*":
+        return f"account:{account.lower()}"
+    nick, separator, rest = mask.partition("!")
+    return fold(nick) + separator + rest.lower()
 
 
 def addressed(text: str, nick: str) -> tuple[bool, str]:
@@ -43,7 +46,9 @@ def read_message(*, mask: str, to: str, text: str, tags: Mapping[str, str], nick
     sender = mask.partition("!")[0]
     in_room = to[:1] in "#&+!"
     mentioned, body = addressed(plain, nick) if in_room else (True, plain)
-    target = Target(channel=CHANNEL, account_id=ACCOUNT, peer_kind="group" if in_room else "direct", peer_id=fold(to if in_room else sender))
+    target = Target(
+        channel=CHANNEL, account_id=ACCOUNT, peer_kind="group" if in_room else "direct", peer_id=fold(to if in_room else sender)
+    )
     return InboundMessage(
         target=target,
         message_id=tags.get("msgid") or number,

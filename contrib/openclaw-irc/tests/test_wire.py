@@ -25,12 +25,18 @@ def test_a_nick_is_recognised_as_an_address(text: str, expected: tuple[bool, str
 def test_the_account_is_preferred_to_the_mask() -> None:
     assert sender_id("Ann!u@host", {"account": "Ann"}) == "account:ann"
     assert sender_id("Ann[x]!u@Host", {}) == "ann{x}!u@host"
-    assert sender_id("Ann!u@host", {"account": "*"}) == "ann!u@host"
+    assert sender_id("Ann!~u@Host", {"account": "*"}) == "ann!~u@host"
 
 
 def test_rooms_and_private_messages_have_their_targets() -> None:
     room = read_message(mask="ann!u@h", to="#Room[1]", text="claw: \x02hi\x02", tags={"msgid": "7"}, nick="claw", number="n", now_ms=5)
-    assert (room.target.peer_kind, room.target.peer_id, room.text, room.mentioned, room.message_id) == ("group", "#room{1}", "hi", True, "7")
+    assert (room.target.peer_kind, room.target.peer_id, room.text, room.mentioned, room.message_id) == (
+        "group",
+        "#room{1}",
+        "hi",
+        True,
+        "7",
+    )
     direct = read_message(mask="Ann!u@h", to="claw", text="hi", tags={}, nick="claw", number="n", now_ms=5)
     assert (direct.target.peer_kind, direct.target.peer_id, direct.message_id) == ("direct", fold("Ann"), "n")
 

@@ -14,6 +14,7 @@ from openclaw_kernel.api import (
     Image,
     ModelEvent,
     Provider,
+    ProviderError,
     ProviderErrorKind,
     Text,
     TextDelta,
