@@ -168,6 +168,28 @@ async def test_stop_ends_a_turn_within_a_second(gateway: RunningGateway, browse:
     await browse(story)
 
 
+async def test_messages_sent_during_a_turn_are_answered_in_order(gateway: RunningGateway, browse: Browse) -> None:
+    link = await link_of(gateway)
+
+    def story(page: ChatPage) -> None:
+        page.open(link)
+        page.wait_connected()
+        page.say(f"!slow 150\n{SLOW_WORDS}")
+        page.wait_shown(".item.streaming")
+        page.say("second")
+        page.wait(lambda: len(page.texts(".bubble")) == 2, "the second message")
+        page.wait(lambda: page.is_shown("#send:disabled") and not page.is_shown(".sending, .queued"), "the second message taken")
+        page.say("third")
+        page.wait_answers([SLOW_WORDS, "second", "third"])
+        page.wait_idle()
+        order = page.texts("#log .bubble, #log .prose")
+        assert order[1:] == [SLOW_WORDS, "second", "second", "third", "third"]
+        page.driver.refresh()
+        page.wait(lambda: page.texts("#log .bubble, #log .prose") == order, "the same order after a reload")
+
+    await browse(story)
+
+
 async def test_the_page_fits_a_phone_in_the_dark(gateway: RunningGateway, browse: Browse) -> None:
     link = await link_of(gateway)
 

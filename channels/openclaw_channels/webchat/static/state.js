@@ -33,11 +33,9 @@ export function reduce(state, action) {
 
 export const activeRuns = (state) => Object.keys(state.runs).filter((runId) => !TERMINAL.has(state.runs[runId].status));
 
-/** True while the agent works but no word or step of it can be seen yet, or its last step has just ended. */
+/** True while the agent works but nothing of it moves on the page: before its first word, and between two steps. */
 export function isThinking(state) {
-  if (!activeRuns(state).length) return false;
-  const last = state.items.at(-1);
-  return !last || !['streaming', 'running'].includes(last.status);
+  return activeRuns(state).length > 0 && !state.items.some(({ status }) => status === 'streaming' || status === 'running');
 }
 
 export const sameSession = (left, right) => String(left ?? '').toLowerCase() === String(right ?? '').toLowerCase();
@@ -207,13 +205,14 @@ function setLive(state, runId, text, status, extra = {}) {
   const at = next.items.findIndex((item) => item.id === id);
   if (at >= 0) return { ...next, items: next.items.with(at, { ...next.items[at], text: visible, status, ...extra }) };
   if (!visible.trim() && !extra.images?.length) return next;
-  return insert(next, { id, kind: 'message', role: 'assistant', runId, text: visible, images: [], files: [], status, ...extra }, runId);
+  return insert(next, { id, kind: 'message', role: 'assistant', runId, text: visible, images: [], files: [], status, ...extra });
 }
 
-/** Own words that still wait for a turn stay below the answer that is being written. */
+/** A run's items stay together, right after the words that began it; words that wait for their turn stay below. */
 function insert(state, item) {
-  let at = state.items.length;
-  while (at > 0 && ['queued', 'sending'].includes(state.items[at - 1].status)) at -= 1;
+  const mine = item.runId ? state.items.findLastIndex(({ id, runId }) => runId === item.runId || id === `user:${item.runId}`) : -1;
+  let at = mine < 0 ? state.items.length : mine + 1;
+  while (mine < 0 && at > 0 && /^(queued|sending)$/.test(state.items[at - 1].status)) at -= 1;
   return { ...state, items: state.items.toSpliced(at, 0, item) };
 }
 

@@ -97,6 +97,14 @@ test('what is still waiting stays below the answer being written', () => {
   assert.deepEqual(outline(state).map(([, text]) => text), ['one', 'answer', 'two']);
 });
 
+test('all that a run does stands between its words and the next ones, even those already taken', () => {
+  const state = fold([
+    compose('r1', 'one'), accepted('r1'), delta('Look.', 1), compose('r2', 'two'), accepted('r2'),
+    tool({ phase: 'start', name: 'x', toolCallId: 't' }), tool({ phase: 'result', toolCallId: 't', result: '' }), final('First.'), delta('Second.', 1, 'r2'), final('Second.', 'r2'),
+  ]);
+  assert.deepEqual(outline(state).map(([, text]) => text), ['one', 'Look.', 'x', 'First.', 'two', 'Second.']);
+});
+
 test('own words coming back as session.message are recognised, by run or by text', () => {
   const message = (runId) => ({ type: 'message', payload: { sessionKey: KEY, message: words('hi', 'user'), messageId: 'm1', ...(runId ? { runId } : {}) } });
   for (const runId of ['r1', undefined]) {
