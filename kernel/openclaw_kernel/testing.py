@@ -200,7 +200,7 @@ def fake_clock() -> FakeClock:
 
 @pytest.fixture
 def openclaw_gateway(tmp_path: Path) -> StartGateway:
-    """A function that starts a gateway with a config, used as `async with openclaw_gateway(config) as gateway`."""
+    """Start gateways, each with a config of its own; see this module for an example."""
     numbers = itertools.count()
 
     def start(config: Mapping[str, Any] | None = None) -> AbstractAsyncContextManager[RunningGateway]:

@@ -1,0 +1,1 @@
+"""A policy that starts no turn at night."""

@@ -1,0 +1,1 @@
+"""A chat channel over plain TCP: one line, one message."""
