@@ -128,6 +128,7 @@ def take_turn(client: Client, message: str, *, session: str, agent: str | None, 
         # A stop word: it is answered at once, and is no turn.
         turn.state, turn.text = "final", "Stopped." if taken["aborted"] else "Nothing is running."
         screen.text(turn.text)
+        screen.end_line()
         return turn
     silence = client.hello.get("policy", {}).get("tickIntervalMs", 30_000) / 1000 * _SILENT_TICKS
     while not turn.state:

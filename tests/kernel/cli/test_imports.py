@@ -1,0 +1,65 @@
+"""The command line is thin: what its commands import is what they need."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.cli.command import DEADLINE_SECONDS, environment
+from tests.support.gateway import RunningGateway
+
+SERVER = {"aiohttp", "pluggy", "stevedore", "sqlite_utils", "sqlite3", "orjson", "cryptography"}
+HEAVY = {"pydantic", "pydantic_core", "asyncio", "ssl", "logging"}
+
+# Runs a command in this interpreter and prints, on the last line of stderr, what was imported for it.
+PROBE = """\
+import json, sys
+from openclaw_kernel.cli.main import main
+status = main(sys.argv[1:])
+print(json.dumps({"status": status, "modules": sorted({name.partition(".")[0] for name in sys.modules})}), file=sys.stderr)
+"""
+
+
+async def imported(*arguments: str, home: Path) -> set[str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PROBE, *arguments, env=environment(home), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    _, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
+    found = json.loads(err.decode().splitlines()[-1])
+    assert found["status"] == 0, err
+    return set(found["modules"])
+
+
+@pytest.mark.parametrize(
+    "arguments", [["status"], ["health"], ["open"], ["call", "health"], ["chat", "-m", "hello"], ["logs", "-n", "1"]], ids=" ".join
+)
+async def test_asking_commands_import_neither_the_server_nor_pydantic(arguments: list[str], gateway: RunningGateway) -> None:
+    modules = await imported(*arguments, home=gateway.home)
+    assert not modules & (SERVER | HEAVY)
+    assert "wsproto" in modules
+
+
+async def test_offline_commands_import_what_they_need(tmp_path: Path) -> None:
+    (tmp_path / "openclaw.yaml").write_text("gateway: {port: 1}")
+    for arguments in (["version"], ["completion", "bash"], ["config", "file"], ["config", "get"]):
+        modules = await imported(*arguments, home=tmp_path)
+        assert not modules & (SERVER | HEAVY | {"wsproto"}), arguments
+
+
+async def test_listing_plugins_imports_no_plugin(tmp_path: Path) -> None:
+    (tmp_path / "openclaw.yaml").write_text("gateway: {port: 1}")
+    modules = await imported("plugins", "list", home=tmp_path)
+    assert not modules & {
+        "openclaw_channels",
+        "openclaw_providers",
+        "openclaw_plugins",
+        "aiohttp",
+        "pluggy",
+        "stevedore",
+        "telegram",
+        "openai",
+    }
