@@ -112,6 +112,7 @@ SUPPLEMENT: dict[str, dict[str, Any]] = {
         },
     ),
     "SessionsGetResult": shape({}, {"messages": array(ref("Message"))}),
+    "SessionsDescribeResult": shape({"session": nullable(ref("SessionRow"))}),
     "SessionsPreviewResult": shape(
         {
             "ts": COUNT,

@@ -255,8 +255,13 @@ class Handshake:
 
 def describe_validation(error: ValidationError, limit: int = 3) -> str:
     """Say in one line which keys were wrong and how."""
+    items = error.errors(include_url=False, include_context=False, include_input=False)
+    # A key that is not known is often the misspelt one of those that are missing.
+    items.sort(key=lambda item: item["type"] != "extra_forbidden")
     problems = []
-    for item in error.errors(include_url=False, include_context=False, include_input=False)[:limit]:
+    for item in items[:limit]:
         place = ".".join(str(part) for part in item["loc"]) or "params"
-        problems.append(f"at {place}: {item['msg'][:1].lower()}{item['msg'][1:]}")
-    return "; ".join(problems)
+        fault = "unknown key" if item["type"] == "extra_forbidden" else f"{item['msg'][:1].lower()}{item['msg'][1:]}"
+        problems.append(f"at {place}: {fault}")
+    rest = len(items) - limit
+    return "; ".join(problems) + (f"; and {rest} more" if rest > 0 else "")

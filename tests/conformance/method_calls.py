@@ -1,0 +1,121 @@
+"""One conversation that calls every method of the gateway, and what each method has to refuse.
+
+The gateway needs the echo model and a Telegram bot whose chat `CHAT` is known. `GOOD` is meant to be called in its order:
+what comes late (reset, delete) ends what comes early.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+KEY = "agent:main:calls"
+RUN = "run-calls-1"
+CHAT = 42
+
+
+@dataclass(frozen=True, slots=True)
+class Good:
+    """A call that has to succeed."""
+
+    method: str
+    params: dict[str, Any] = field(default_factory=dict)
+    expect_final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """A call that has to be refused by an error whose text has `named` in it."""
+
+    method: str
+    params: Any
+    named: str
+
+
+GOOD = (
+    Good("health"),
+    Good("health", {"probe": True}),
+    Good("status"),
+    Good("system-presence"),
+    Good("system-event", {"text": "a laptop", "instanceId": "calls", "lastInputSeconds": 3}),
+    Good("config.get"),
+    Good("config.schema"),
+    Good("logs.tail"),
+    Good("logs.tail", {"cursor": 0, "limit": 3, "maxBytes": 1000}),
+    Good("commands.list"),
+    Good("channels.status"),
+    Good("channels.status", {"channel": "telegram", "probe": True}),
+    Good("channels.stop", {"channel": "telegram"}),
+    Good("channels.start", {"channel": "telegram"}),
+    Good("agents.list"),
+    Good("agent.identity.get"),
+    Good("agent.identity.get", {"agentId": "main"}),
+    Good("models.list"),
+    Good("models.list", {"view": "configured"}),
+    Good("tools.catalog"),
+    Good("usage.status"),
+    Good("usage.cost", {"days": 3}),
+    Good("sessions.subscribe"),
+    Good("sessions.messages.subscribe", {"key": KEY}),
+    Good("chat.send", {"sessionKey": KEY, "message": "hello there", "idempotencyKey": RUN}),
+    Good("agent.wait", {"runId": RUN, "timeoutMs": 10_000}),
+    Good("chat.history", {"sessionKey": KEY, "limit": 10}),
+    Good("agent", {"message": "and again", "sessionKey": KEY, "idempotencyKey": "run-calls-2"}, expect_final=True),
+    Good("chat.inject", {"sessionKey": KEY, "message": "a note", "label": "note"}),
+    Good("chat.abort", {"sessionKey": KEY}),
+    Good("send", {"channel": "telegram", "to": str(CHAT), "message": "from a program", "idempotencyKey": "send-calls-1"}),
+    Good("sessions.list", {"includeDerivedTitles": True, "includeLastMessage": True}),
+    Good("sessions.describe", {"key": KEY}),
+    Good("sessions.get", {"key": KEY, "limit": 5}),
+    Good("sessions.resolve", {"key": KEY}),
+    Good("sessions.preview", {"keys": [KEY, "agent:main:nobody"]}),
+    Good("sessions.patch", {"key": KEY, "label": "calls", "pinned": True, "verboseLevel": "on"}),
+    Good("sessions.messages.unsubscribe", {"key": KEY}),
+    Good("usage.cost"),
+    Good("sessions.reset", {"key": KEY, "reason": "reset"}),
+    Good("sessions.delete", {"key": KEY}),
+    Good("webchat.link"),
+)
+
+BAD = (
+    *(Bad(call.method, {**call.params, "unheardOf": 1}, "unheardOf") for call in GOOD),
+    *(Bad(call.method, ["a list"], "params") for call in GOOD),
+    Bad("health", {"probe": "perhaps"}, "probe"),
+    Bad("status", {"timeoutMs": -1}, "timeoutMs"),
+    Bad("system-event", {}, "text"),
+    Bad("logs.tail", {"limit": 5001}, "limit"),
+    Bad("commands.list", {"scope": "all"}, "scope"),
+    Bad("channels.status", {"channel": "carrier-pigeon"}, "carrier-pigeon"),
+    Bad("channels.stop", {}, "channel"),
+    Bad("channels.start", {"channel": "carrier-pigeon"}, "carrier-pigeon"),
+    Bad("agent.identity.get", {"agentId": "nobody"}, "nobody"),
+    Bad("models.list", {"view": "pretty"}, "view"),
+    Bad("tools.catalog", {"agentId": "nobody"}, "nobody"),
+    Bad("usage.cost", {"days": 0}, "days"),
+    Bad("usage.cost", {"startDate": "yesterday"}, "startDate"),
+    Bad("sessions.messages.subscribe", {}, "key"),
+    Bad("sessions.messages.unsubscribe", {"key": ""}, "key"),
+    Bad("chat.send", {"sessionKey": KEY, "message": "hi"}, "idempotencyKey"),
+    Bad("chat.send", {"sessionKey": "k" * 513, "message": "hi", "idempotencyKey": "a"}, "sessionKey"),
+    Bad("chat.send", {"sessionKey": KEY, "message": 7, "idempotencyKey": "a"}, "message"),
+    Bad("chat.send", {"sessionKey": KEY, "message": "hi", "idempotencyKey": "a", "agentId": "nobody"}, "nobody"),
+    Bad("chat.send", {"sessionKey": KEY, "message": "", "idempotencyKey": "a", "attachments": [{"content": "%"}]}, "attachments"),
+    Bad("agent.wait", {"runId": RUN, "timeoutMs": "soon"}, "timeoutMs"),
+    Bad("chat.history", {"sessionKey": KEY, "limit": 1001}, "limit"),
+    Bad("agent", {"message": "", "idempotencyKey": "a"}, "message"),
+    Bad("agent", {"message": "hi", "idempotencyKey": "a", "thinking": "very hard"}, "thinking"),
+    Bad("agent", {"message": "hi", "idempotencyKey": "a", "model": "echo/other"}, "echo/other"),
+    Bad("chat.inject", {"sessionKey": KEY, "message": "a", "label": "l" * 101}, "label"),
+    Bad("chat.abort", {}, "sessionKey"),
+    Bad("send", {"to": "42", "message": "hi"}, "idempotencyKey"),
+    Bad("send", {"to": "42", "message": "hi", "channel": "carrier-pigeon", "idempotencyKey": "b"}, "carrier-pigeon"),
+    Bad("sessions.list", {"limit": 0}, "limit"),
+    Bad("sessions.describe", {}, "key"),
+    Bad("sessions.get", {"limit": 0}, "limit"),
+    Bad("sessions.resolve", {"key": "agent:main:nobody"}, "agent:main:nobody"),
+    Bad("sessions.preview", {"keys": []}, "keys"),
+    Bad("sessions.patch", {"key": KEY, "sendPolicy": "perhaps"}, "sendPolicy"),
+    Bad("sessions.patch", {"key": KEY, "model": "echo/other"}, "echo/other"),
+    Bad("sessions.reset", {"key": KEY, "reason": "boredom"}, "reason"),
+    Bad("sessions.delete", {"key": "agent:main:main"}, "agent:main:main"),
+)
