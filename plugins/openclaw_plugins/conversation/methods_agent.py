@@ -19,7 +19,7 @@ from openclaw_kernel.api import (
     Unavailable,
     rpc,
 )
-from openclaw_plugins.conversation import outbox, runs
+from openclaw_plugins.conversation import runs
 from openclaw_plugins.conversation.engine import Conversation
 from openclaw_plugins.conversation.intake import Request, client_target
 from openclaw_plugins.conversation.ledger import WEBCHAT, parts_of
@@ -118,20 +118,19 @@ class AgentMethods:
         """Send a message to a channel and return once the platform has it."""
         world = self._conversation.world
         draft = self._draft(call, params)
-        request_key, digest = draft.request or ("", "")
-        known = await world.store.read(lambda connection: outbox.find_request(connection, request_key))
-        if known is None:
-            delivered = await self._dispatch(draft)
-            if params.session_key and delivered.state == "sent" and draft.text:
-                key = world.keys.canonical(params.session_key, params.agent_id)
-                await append_assistant(self._conversation, key, draft.text)
-        elif known.request_hash != digest:
-            raise InvalidRequest(
-                f"idempotencyKey {params.idempotency_key[:80]!r} was used for another message; use a new key",
-                details={"reason": "chat-request-conflict"},
-            )
+        mirror = world.keys.canonical(params.session_key, params.agent_id) if params.session_key else None
+        item = await world.complete("send a message", world.outbox.enqueue_once(draft))
+        if isinstance(item, KnownRequest):
+            if draft.request is None or item.request_hash != draft.request[1]:
+                raise InvalidRequest(
+                    f"idempotencyKey {params.idempotency_key[:80]!r} was used for another message; use a new key",
+                    details={"reason": "chat-request-conflict"},
+                )
+            delivered = await self._join(item)
         else:
-            delivered = await self._join(known)
+            delivered = await _within(item)
+            if mirror and delivered.state == "sent" and draft.text:
+                await append_assistant(self._conversation, mirror, draft.text)
         return _sent(params.idempotency_key, draft.target, delivered)
 
     # --- agent --------------------------------------------------------------------------------------------------------
@@ -245,11 +244,6 @@ class AgentMethods:
         kind: AttachmentKind = "file" if params.force_document else kinds.get(family, "file")
         content = decode_base64("buffer", params.buffer)
         return (Attachment(kind=kind, mime_type=mime, file_name=params.filename or "file", content=content),)
-
-    async def _dispatch(self, draft: Draft) -> Delivered:
-        world = self._conversation.world
-        item = await world.complete("send a message", world.outbox.enqueue(draft))
-        return await _within(item)
 
     async def _join(self, known: KnownRequest) -> Delivered:
         item = self._conversation.world.outbox.active(known.outbox_id)

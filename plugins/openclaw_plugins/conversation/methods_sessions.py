@@ -13,7 +13,8 @@ from openclaw_plugins.conversation import sessions, transcript
 from openclaw_plugins.conversation.chat_events import SESSIONS_TOPIC, session_topic
 from openclaw_plugins.conversation.engine import Conversation
 from openclaw_plugins.conversation.history import MOST_BYTES, fragments
-from openclaw_plugins.conversation.session_list import read_list
+from openclaw_plugins.conversation.session_list import SessionLister
+from openclaw_plugins.conversation.session_rows import wire_row
 from openclaw_plugins.conversation.sessions import COLUMNS, SessionRow
 from openclaw_plugins.conversation.wire import (
     MessagesSubscribeParams,
@@ -43,6 +44,7 @@ class SessionMethods:
 
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
+        self._lister: SessionLister | None = None
 
     @rpc("sessions.list", scope=Scope.READ, params=SessionsListParams, result=SessionsListResult)
     async def list(self, call: Call, params: SessionsListParams) -> SessionsListResult:
@@ -113,7 +115,8 @@ class SessionMethods:
         row = await world.sessions.get(world.keys.canonical(params.key, params.agent_id))
         if row is None:
             return {"session": None}
-        return {"session": self._row(row, titles=params.include_derived_titles, messages=params.include_last_message)}
+        (session,) = self._rows([row], titles=params.include_derived_titles, messages=params.include_last_message)
+        return {"session": session}
 
     @rpc(
         "sessions.resolve",
@@ -163,7 +166,8 @@ class SessionMethods:
             agents = [info.id for info in world.runtime.agents()]
         except LookupError:
             agents = []
-        found = await world.store.read(lambda connection: read_list(connection, params, agents=agents, now_ms=now))
+        lister = self._lister = self._lister or SessionLister(world.sessions)
+        found = await world.store.read(lambda connection: lister.read(connection, params, agents=agents, now_ms=now))
         after = params.offset + len(found.rows)
         more = after < found.total
         agent = world.find_agent(world.keys.default_agent)
@@ -182,16 +186,23 @@ class SessionMethods:
                 "model": model or None,
                 "contextTokens": agent.context_tokens if agent is not None else None,
             },
-            "sessions": [self._row(row, titles=params.include_derived_titles, messages=params.include_last_message) for row in found.rows],
+            "sessions": [*self._rows(found.rows, titles=params.include_derived_titles, messages=params.include_last_message)],
         }
 
-    def _row(self, row: SessionRow, *, titles: bool, messages: bool) -> dict[str, Any]:
-        wire = self._conversation.world.wire_row(row)
-        if not titles:
-            wire.pop("derivedTitle", None)
-        if not messages:
-            wire.pop("lastMessagePreview", None)
-        return wire
+    def _rows(self, rows: Sequence[SessionRow], *, titles: bool, messages: bool) -> Sequence[dict[str, Any]]:
+        world = self._conversation.world
+        rules = world.keys
+        # What an agent is takes a look at the config and its files; once is enough for a page.
+        agents = {agent_id: world.find_agent(agent_id) for agent_id in {row.agent_id for row in rows}}
+        found = []
+        for row in rows:
+            wire = wire_row(row, agent=agents[row.agent_id], live=world.live_status(row.key), main=rules)
+            if not titles:
+                wire.pop("derivedTitle", None)
+            if not messages:
+                wire.pop("lastMessagePreview", None)
+            found.append(wire)
+        return found
 
     def _matches(self, connection: sqlite3.Connection, params: SessionsResolveParams) -> Sequence[SessionRow]:
         found: dict[str, SessionRow] = {}

@@ -182,6 +182,18 @@ class Outbox:
         self.dispatch(item)
         return item
 
+    async def enqueue_once(self, draft: Draft) -> Outgoing | KnownRequest:
+        """As `enqueue`, but a request that came before leads to its row, and nothing is written."""
+
+        def write(connection: sqlite3.Connection) -> Outgoing | KnownRequest:
+            known = find_request(connection, draft.request[0]) if draft.request is not None else None
+            return known or insert(connection, draft, self._now_ms())
+
+        item = await self._store.write(write)
+        if isinstance(item, Outgoing):
+            self.dispatch(item)
+        return item
+
     def dispatch(self, item: Outgoing) -> None:
         """Queue a row that is on disk."""
         self._active[item.outbox_id] = item

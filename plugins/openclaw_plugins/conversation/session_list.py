@@ -7,11 +7,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
-from openclaw_plugins.conversation.sessions import COLUMNS, SessionRow
+from openclaw_plugins.conversation.sessions import COLUMNS, SessionBook, SessionRow
 from openclaw_plugins.conversation.wire import SessionsListParams
 
 DEFAULT_LIMIT: Final = 100
 LARGEST_LIMIT: Final = 1000
+KEPT_TOTALS: Final = 64
 _SEARCHED: Final = ("key", "label", "display_name", "title", "session_id")
 
 
@@ -24,17 +25,37 @@ class Listing:
     limit: int
 
 
-def read_list(connection: sqlite3.Connection, params: SessionsListParams, *, agents: Collection[str], now_ms: int) -> Listing:
-    """Return a page, newest first. `agents` are the configured ones."""
-    where, values = _filters(params, agents, now_ms)
-    limit = min(params.limit or DEFAULT_LIMIT, LARGEST_LIMIT)
-    order = "interaction_ms" if params.sort_by == "lastInteractionAt" else "updated_ms"
-    # Only text of this module is put together; what a client sent is bound.
-    page = f"SELECT {COLUMNS} FROM conversation_sessions WHERE {where} ORDER BY {order} DESC, key LIMIT ? OFFSET ?"  # noqa: S608
-    count = f"SELECT count(*) FROM conversation_sessions WHERE {where}"  # noqa: S608
-    rows = tuple(SessionRow(*row) for row in connection.execute(page, (*values, limit, params.offset)))
-    (total,) = connection.execute(count, values).fetchone()
-    return Listing(rows, int(total), limit)
+class SessionLister:
+    """Reads pages, newest first, and keeps how many sessions match until that can have changed."""
+
+    def __init__(self, book: SessionBook) -> None:
+        self._book = book
+        self._totals: dict[tuple[str, tuple[Any, ...]], tuple[int, int]] = {}
+
+    def read(self, connection: sqlite3.Connection, params: SessionsListParams, *, agents: Collection[str], now_ms: int) -> Listing:
+        """Return a page. `agents` are the configured ones."""
+        # Before the first look at the database: a total may then be too new for its generation, never too old.
+        generation = self._book.generation
+        where, values = _filters(params, agents, now_ms)
+        limit = min(params.limit or DEFAULT_LIMIT, LARGEST_LIMIT)
+        order = "interaction_ms" if params.sort_by == "lastInteractionAt" else "updated_ms"
+        # Only text of this module is put together; what a client sent is bound.
+        page = f"SELECT {COLUMNS} FROM conversation_sessions WHERE {where} ORDER BY {order} DESC, key LIMIT ? OFFSET ?"  # noqa: S608
+        rows = tuple(SessionRow(*row) for row in connection.execute(page, (*values, limit, params.offset)))
+        return Listing(rows, self._total(connection, where, tuple(values), generation), limit)
+
+    def _total(self, connection: sqlite3.Connection, where: str, values: tuple[Any, ...], generation: int) -> int:
+        # Counting visits every match, which the page itself does not.
+        known = self._totals.get((where, values))
+        if known is not None and known[0] == generation:
+            return known[1]
+        count = f"SELECT count(*) FROM conversation_sessions WHERE {where}"  # noqa: S608
+        (total,) = connection.execute(count, values).fetchone()
+        if "updated_ms" not in where and "LIKE" not in where:
+            if len(self._totals) >= KEPT_TOTALS:
+                self._totals.clear()
+            self._totals[where, values] = (generation, int(total))
+        return int(total)
 
 
 def _filters(params: SessionsListParams, agents: Collection[str], now_ms: int) -> tuple[str, list[Any]]:

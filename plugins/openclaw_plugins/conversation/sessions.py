@@ -149,6 +149,8 @@ class SessionBook:
     def __init__(self, store: Store, path: str) -> None:
         self._store = store
         self.path = path
+        self.generation = 0
+        """Rises whenever a list may have another number of sessions."""
         self._rows: OrderedDict[str, SessionRow] = OrderedDict()
         self._counts: dict[str, int] = {}
         self._recent: dict[str, dict[str, int]] = {}
@@ -174,6 +176,9 @@ class SessionBook:
 
     def put(self, row: SessionRow, *, created: bool = False) -> None:
         """Take note of a row that was just written."""
+        before = self._rows.get(row.key)
+        if created or before is None or _listed_as(before) != _listed_as(row):
+            self.generation += 1
         self._remember(row)
         if created:
             self._counts[row.agent_id] = self._counts.get(row.agent_id, 0) + 1
@@ -184,6 +189,7 @@ class SessionBook:
 
     def remove(self, row: SessionRow) -> None:
         """Take note of a deleted session."""
+        self.generation += 1
         self._rows.pop(row.key, None)
         self._recent.get(row.agent_id, {}).pop(row.key, None)
         self._counts[row.agent_id] = max(0, self._counts.get(row.agent_id, 0) - 1)
@@ -208,6 +214,10 @@ class SessionBook:
         self._rows.move_to_end(row.key)
         if len(self._rows) > CACHE_ROWS:
             self._rows.popitem(last=False)
+
+
+def _listed_as(row: SessionRow) -> tuple[object, ...]:
+    return (row.archived, row.label, row.settings, row.spawned_by, row.interaction_ms is None)
 
 
 def _read_summary(connection: sqlite3.Connection) -> tuple[dict[str, int], dict[str, dict[str, int]]]:

@@ -130,6 +130,10 @@ _FIRST: Final = (
     CREATE INDEX conversation_sessions_agent
     ON conversation_sessions (agent_id, archived, updated_ms DESC, kind)
     """,
+    """
+    CREATE INDEX conversation_sessions_interaction
+    ON conversation_sessions (archived, interaction_ms DESC, kind)
+    """,
     "CREATE INDEX conversation_sessions_label ON conversation_sessions (label) WHERE label IS NOT NULL",
     "CREATE INDEX conversation_sessions_id ON conversation_sessions (session_id)",
     """

@@ -123,9 +123,7 @@ class RecordedEvents:
     async def terminal(self, run_id: str) -> dict[str, Any]:
         """Wait for the one terminal chat event of a run."""
         ends = ("final", "aborted", "error")
-        found = await until(
-            lambda: [chat for chat in self.of("chat", runId=run_id) if chat["state"] in ends], f"the end of {run_id}"
-        )
+        found = await until(lambda: [chat for chat in self.of("chat", runId=run_id) if chat["state"] in ends], f"the end of {run_id}")
         assert len(found) == 1
         return found[0]
 
@@ -252,9 +250,7 @@ class ScriptedPolicies:
     """Implements Policies: a session per peer, everybody admitted, unless told otherwise."""
 
     def __init__(self) -> None:
-        self.admission: Callable[[InboundMessage], Admission] = lambda _: Admission(
-            verdict=Verdict.ALLOW, reason="everybody"
-        )
+        self.admission: Callable[[InboundMessage], Admission] = lambda _: Admission(verdict=Verdict.ALLOW, reason="everybody")
         self.problem: Exception | None = None
 
     def route(self, message: InboundMessage) -> Route:
@@ -262,9 +258,7 @@ class ScriptedPolicies:
             raise self.problem
         target = message.target
         kind = "" if target.peer_kind == "direct" else f"{target.peer_kind}:"
-        return Route(
-            agent_id="main", session_key=f"agent:main:{target.channel}:{kind or 'direct:'}{target.peer_id}", reason="test"
-        )
+        return Route(agent_id="main", session_key=f"agent:main:{target.channel}:{kind or 'direct:'}{target.peer_id}", reason="test")
 
     def admit(self, message: InboundMessage, route: Route) -> Admission:
         return self.admission(message)
@@ -528,10 +522,7 @@ class Harness:
     async def texts(self, session: str = "main") -> list[tuple[str, str]]:
         """Role and text of a session's messages."""
         history = await self.call("chat.history", None, sessionKey=session)
-        return [
-            (message["role"], "".join(part.get("text", "") for part in message["content"]))
-            for message in history["messages"]
-        ]
+        return [(message["role"], "".join(part.get("text", "") for part in message["content"])) for message in history["messages"]]
 
 
 def inbound(
@@ -546,9 +537,7 @@ def inbound(
     **fields: Any,
 ) -> InboundMessage:
     target = Target(channel=channel, account_id="default", peer_kind=kind, peer_id=peer)
-    return InboundMessage(
-        target=target, message_id=message_id, sender_id=sender, sender_name=name, text=text, mentioned=True, **fields
-    )
+    return InboundMessage(target=target, message_id=message_id, sender_id=sender, sender_name=name, text=text, mentioned=True, **fields)
 
 
 @asynccontextmanager

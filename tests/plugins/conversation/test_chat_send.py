@@ -20,7 +20,7 @@ from openclaw_kernel.api import (
     TurnSink,
     Usage,
 )
-from tests.plugins.conversation.harness import Gate, Harness, TestClient, say
+from tests.plugins.conversation.harness import Gate, Harness, TestClient, say, until
 
 
 async def test_an_answer_comes_as_deltas_and_one_final(harness: Harness) -> None:
@@ -94,12 +94,7 @@ async def test_one_key_of_two_principals_is_two_messages(harness: Harness) -> No
     await harness.ask("from one", "k1")
     other = TestClient(principal="device:2")
     await harness.call("chat.send", other, sessionKey="main", message="from two", idempotencyKey="k1")
-    await asyncio.wait_for(_until_turns(harness, 2), 5)
-
-
-async def _until_turns(harness: Harness, count: int) -> None:
-    while len(harness.runtime.turns) < count:
-        await asyncio.sleep(0.005)
+    await until(lambda: len(harness.runtime.turns) == 2)
 
 
 async def test_a_connection_that_goes_away_does_not_take_its_message_back(harness: Harness) -> None:
@@ -194,14 +189,10 @@ async def use_a_tool(turn: Turn, sink: TurnSink) -> TurnResult:
     sink.tool("result", call_id="c1", name="fetch", arguments={"url": "x"}, result="found")
     await sink.record(ToolResultMessage(call_id="c1", name="fetch", text="found"))
     usage = Usage(input_tokens=10, output_tokens=5)
-    await sink.record_step(
-        Step(kind="model", name="echo/echo-1", started_ms=3, ended_ms=4, usage=usage, cost_usd=0.5)
-    )
+    await sink.record_step(Step(kind="model", name="echo/echo-1", started_ms=3, ended_ms=4, usage=usage, cost_usd=0.5))
     sink.text("It is there.")
     await sink.record(AssistantMessage(content=(Text("It is there."),), provider="echo", model="echo-1"))
-    return TurnResult(
-        status="ok", text="I will look. It is there.", stop_reason="stop", usage=usage, cost_usd=0.5, model="echo/echo-1"
-    )
+    return TurnResult(status="ok", text="I will look. It is there.", stop_reason="stop", usage=usage, cost_usd=0.5, model="echo/echo-1")
 
 
 async def test_tool_steps_go_to_the_owner_and_to_the_sessions_subscribers(harness: Harness) -> None:
@@ -247,9 +238,7 @@ async def nothing(turn: Turn, sink: TurnSink) -> TurnResult:
     return TurnResult(status="ok", text="")
 
 
-@pytest.mark.parametrize(
-    ("script", "message"), [(fail, "the key is wrong"), (burst, "RuntimeError"), (nothing, "empty answer")]
-)
+@pytest.mark.parametrize(("script", "message"), [(fail, "the key is wrong"), (burst, "RuntimeError"), (nothing, "empty answer")])
 async def test_a_turn_that_fails_ends_visibly(harness: Harness, script: object, message: str) -> None:
     harness.runtime.script = script  # type: ignore[assignment]
     error = await harness.ask("hello", "k1")
@@ -286,9 +275,7 @@ async def test_a_turn_that_overruns_its_time_is_ended_and_the_lane_goes_on(harne
 
 
 async def test_delivery_takes_the_answer_to_a_channel_too(harness: Harness) -> None:
-    await harness.ask(
-        "hello", "k1", deliver=True, originatingChannel="telegram", originatingTo="group:-100", originatingThreadId="5"
-    )
+    await harness.ask("hello", "k1", deliver=True, originatingChannel="telegram", originatingTo="group:-100", originatingThreadId="5")
     (sent,) = await _sent(harness, 1)
     assert (sent.text, sent.target.peer_kind, sent.target.peer_id) == ("you said: hello", "group", "-100")
     assert (sent.target.thread_id, sent.run_id) == ("5", "k1")
@@ -299,8 +286,6 @@ async def test_delivery_takes_the_answer_to_a_channel_too(harness: Harness) -> N
 
 
 async def _sent(harness: Harness, count: int) -> list[object]:
-    from tests.plugins.conversation.harness import until
-
     await until(lambda: len(harness.channels.sent) >= count)
     return list(harness.channels.sent)
 

@@ -111,9 +111,7 @@ async def test_a_hint_is_sent_once_to_each_sender_for_ever(harness: Harness) -> 
 
 
 async def test_a_full_queue_answers_visibly_and_loses_nothing(harness: Harness) -> None:
-    harness.config = harness.config.model_copy(
-        update={"session": harness.config.session.model_copy(update={"queue_limit": 2})}
-    )
+    harness.config = harness.config.model_copy(update={"session": harness.config.session.model_copy(update={"queue_limit": 2})})
     gate = Gate()
     harness.runtime.script = gate
     await harness.receive("0", "m0")
@@ -130,9 +128,7 @@ async def test_a_full_queue_answers_visibly_and_loses_nothing(harness: Harness) 
 
 
 async def test_a_full_queue_refuses_clients_visibly_too(harness: Harness) -> None:
-    harness.config = harness.config.model_copy(
-        update={"session": harness.config.session.model_copy(update={"queue_limit": 1})}
-    )
+    harness.config = harness.config.model_copy(update={"session": harness.config.session.model_copy(update={"queue_limit": 1})})
     gate = Gate()
     harness.runtime.script = gate
     await harness.send("0", "k0")
@@ -214,7 +210,10 @@ async def test_stop_words_stop_and_drop_what_waits(harness: Harness) -> None:
     assert gate.started == ["work"]
 
 
-@pytest.mark.parametrize("text", ["stop", "STOP", " Stop! ", "/stop", "/stop@my_bot", "esc", "abort", "wait", "exit", "interrupt", "stop please", "please  stop."])
+@pytest.mark.parametrize(
+    "text",
+    ["stop", "STOP", " Stop! ", "/stop", "/stop@my_bot", "esc", "abort", "wait", "exit", "interrupt", "stop please", "please  stop."],
+)
 def test_these_words_stop(text: str) -> None:
     assert is_stop(text)
 
@@ -225,9 +224,7 @@ def test_these_words_do_not(text: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["raises", "hangs"])
-async def test_a_command_that_fails_answers_that_it_did(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
+async def test_a_command_that_fails_answers_that_it_did(harness: Harness, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     from openclaw_kernel.api import Commands
     from openclaw_plugins.conversation import intake
 
@@ -262,9 +259,7 @@ async def test_each_handler_that_raises_leaves_every_message_with_one_end(harnes
     await until(lambda: len(harness.channels.sent) == 60)
 
 
-async def test_acceptance_waits_while_too_much_waits_for_its_decision(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_acceptance_waits_while_too_much_waits_for_its_decision(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     from openclaw_plugins.conversation import intake
 
     monkeypatch.setattr(intake, "BACKLOG", 4)
