@@ -139,7 +139,7 @@ def find_module(name: str) -> Path:
     """
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
-        message = f'the module {name} is missing: pip install -e ".[test]"'
+        message = f"the module {name} is missing: run `make test`, which installs it"
         raise MissingRequirementError(message)
     return Path(spec.origin).parent
 

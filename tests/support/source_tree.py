@@ -166,7 +166,7 @@ def _outside_packages(folder: Path) -> Iterator[Path]:
     """Top packages and single modules of the distributions in a folder."""
     for path in sorted(folder.rglob("*.py")):
         relative = path.relative_to(folder).parts
-        if SKIPPED_FOLDERS & set(relative):
+        if SKIPPED_FOLDERS & set(relative) or path.name.startswith(("test_", "conftest")):
             continue
         if (path.parent / "__init__.py").exists():
             if path.name == "__init__.py" and not (path.parent.parent / "__init__.py").exists():
