@@ -7,6 +7,7 @@ cancellation and KeyboardInterrupt pass.
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import logging
 import threading
@@ -62,6 +63,53 @@ def fault_of(plugin_id: str, what: str, error: BaseException) -> PluginFault:
         return error
     cure = "update the plugin or disable it"
     return PluginFault(plugin_id, what, f"raised {describe(error)}", cure, error)
+
+
+_MEANT_FOR_THE_CALLER: Final = (Exception, KeyboardInterrupt, asyncio.CancelledError, GeneratorExit)
+
+
+def contained(plugin_id: str, what: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function, of the same kind, with what would end the process or pass every handler turned into `PluginFault`.
+
+    For functions whose ordinary exceptions mean something to their caller.
+    """
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except _MEANT_FOR_THE_CALLER:
+            raise
+        except BaseException as error:
+            raise fault_of(plugin_id, what, error) from error
+
+    @functools.wraps(function)
+    async def call_async(*arguments: Any) -> Any:
+        try:
+            return await function(*arguments)
+        except _MEANT_FOR_THE_CALLER:
+            raise
+        except BaseException as error:
+            raise fault_of(plugin_id, what, error) from error
+
+    return call_async if inspect.iscoroutinefunction(function) else call
+
+
+def or_else(plugin_id: str, what: str, function: Callable[..., ValueT], otherwise: ValueT) -> Callable[..., ValueT]:
+    """Return the function with whatever it raises logged and answered by `otherwise`."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> ValueT:
+        try:
+            return function(*arguments)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            fault = fault_of(plugin_id, what, error)
+            logger.error("%s", fault, exc_info=fault.error)  # noqa: TRY400 - the plugin's traceback, without ours
+            return otherwise
+
+    return call
 
 
 class Guard:

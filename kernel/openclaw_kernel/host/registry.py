@@ -5,21 +5,25 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-from openclaw_kernel.api.channel import Channel
+from openclaw_kernel.api.channel import Channel, ChannelCapabilities
 from openclaw_kernel.api.command import Command
-from openclaw_kernel.api.methods import Method, methods_of
+from openclaw_kernel.api.methods import Method, Scope, methods_of
 from openclaw_kernel.api.plugin import HttpRoute, Unit
 from openclaw_kernel.api.provider import Provider
 from openclaw_kernel.api.store import Migration
 from openclaw_kernel.api.tool import Tool
+from openclaw_kernel.host.guard import contained, or_else
 
 ItemT = TypeVar("ItemT")
 ServiceT = TypeVar("ServiceT")
 
 KERNEL: Final = "kernel"
+
+RESERVED_METHODS: Final = frozenset({"connect"})
+RESERVED_PATHS: Final = frozenset({"/health", "/healthz", "/ready", "/readyz", "/startup", "/startupz"})
 
 _TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _COMMAND_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
@@ -105,6 +109,7 @@ class PluginRegistrar:
     def add_channel(self, channel: Channel) -> None:
         """Register a channel under its id."""
         check_fulfils(Channel, channel, "channel")
+        _check_type(channel.capabilities, ChannelCapabilities, f"channel {channel.id!r}: capabilities")
         self._put(self._registry.channels, "channel", channel.id, channel)
 
     def add_provider(self, provider: Provider) -> None:
@@ -141,14 +146,14 @@ class PluginRegistrar:
         for method in found:
             if method.name in taken:
                 raise _taken("method", method.name, taken[method.name], self._plugin_id)
-            if not method.scopes and method.access is None:
-                raise RegistrationRefused(f"method {method.name!r} has no scope; name one in @rpc")
-        self._registry.methods.extend((self._plugin_id, method) for method in found)
+            _check_method(method)
+        self._registry.methods.extend((self._plugin_id, self._fenced(method)) for method in found)
 
     def add_route(self, route: HttpRoute) -> None:
         """Register an HTTP route."""
         self._refuse_late("route")
         _check_type(route, HttpRoute, "route")
+        _check_route(route)
         for owner, other in self._registry.routes:
             if (other.method.upper(), other.path) == (route.method.upper(), route.path):
                 raise _taken("route", f"{route.method} {route.path}", owner, self._plugin_id)
@@ -172,6 +177,12 @@ class PluginRegistrar:
         """Offer a service under a Protocol type."""
         self._refuse_late("service")
         self._registry.provide(self._plugin_id, kind, service)
+
+    def _fenced(self, method: Method) -> Method:
+        what = f"method {method.name}"
+        # A plugin that cannot say which scopes a call needs lets nobody in but who may do everything.
+        requires = method.requires and or_else(self._plugin_id, f"scopes of {what}", method.requires, (Scope.ADMIN,))
+        return replace(method, handler=contained(self._plugin_id, what, method.handler), requires=requires)
 
     def _put(self, mapping: dict[str, Owned[ItemT]], what: str, name: str, item: ItemT) -> None:
         self._refuse_late(what)
@@ -206,6 +217,31 @@ def _members(kind: type[Any]) -> set[str]:
 def _check_type(item: object, kind: type[Any], what: str) -> None:
     if not isinstance(item, kind):
         raise RegistrationRefused(f"{what}: found {type(item).__name__}; give a {kind.__name__}")
+
+
+def _check_method(method: Method) -> None:
+    if not method.scopes and method.access is None:
+        raise RegistrationRefused(f"method {method.name!r} has no scope; name one in @rpc")
+    if not method.doc:
+        raise RegistrationRefused(f"method {method.name!r} has no docstring; say in one what it does")
+    if method.name in RESERVED_METHODS:
+        raise RegistrationRefused(f"method {method.name!r} is the protocol's own; choose another name")
+
+
+def _check_route(route: HttpRoute) -> None:
+    # Only plugins with routes pay for the import; the listener has it anyway.
+    from aiohttp import web
+
+    if route.path in RESERVED_PATHS:
+        raise RegistrationRefused(f"route {route.path!r} is the gateway's own; choose another path")
+
+    async def nothing(_request: web.Request) -> web.StreamResponse:
+        return web.Response()
+
+    try:
+        web.UrlDispatcher().add_route(route.method, route.path, nothing)
+    except ValueError as error:
+        raise RegistrationRefused(f"route '{route.method} {route.path}': {error}; write it as aiohttp does") from error
 
 
 def _taken(what: str, name: str, owner: str, second: str) -> RegistrationRefused:

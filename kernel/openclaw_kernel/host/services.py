@@ -94,7 +94,7 @@ class HostedChannels:
             raise SendFailed(str(fault), unknown=True) from fault
         except PluginFault as fault:
             if isinstance(fault.error, SendFailed):
-                raise fault.error from fault
+                raise fault.error from fault.error.__cause__
             # It may have raised before or after the message left.
             raise SendFailed(str(fault), unknown=True) from fault
         if not isinstance(receipt, Receipt):
@@ -204,7 +204,7 @@ class HostedProviders:
                 yield event
         except PluginFault as fault:
             if isinstance(fault.error, ProviderError):
-                raise fault.error from fault
+                raise fault.error from fault.error.__cause__
             raise ProviderError(ProviderErrorKind.UNAVAILABLE, str(fault), provider=provider, model=request.model) from fault
         finally:
             await events.aclose()

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -17,6 +18,7 @@ logger: Final = logging.getLogger(__name__)
 
 QUEUE_LIMIT: Final = 1024
 GROUP_LIMIT: Final = 256
+SLOW_SECONDS: Final = 1.0
 
 
 class _Captured:
@@ -143,11 +145,20 @@ class Lane:
     def _run(self, connection: sqlite3.Connection) -> None:
         try:
             while (group := self._take()) is not None:
+                began = time.monotonic()
                 self._serve(connection, group)
                 self._tell(self._resolve, group)
+                seconds = time.monotonic() - began
+                if seconds > SLOW_SECONDS:
+                    self._complain(group, seconds)
         finally:
             connection.close()
             self._tell(self._thread_ended)
+
+    def _complain(self, group: list[Item], seconds: float) -> None:
+        # All others waited meanwhile.
+        names = ", ".join(sorted({f"{item.work.__module__}.{getattr(item.work, '__qualname__', '?')}" for item in group}))
+        logger.warning("%s: %.1f s for %s; make the works smaller", self._name, seconds, names)
 
     def _take(self) -> list[Item] | None:
         first = self._queue.get()

@@ -147,6 +147,7 @@ async def test_hook_register_methods(good: Distributions, hosting: MakeHosting) 
 class Methods:
     @rpc("mine.get", scope=Scope.READ, result=str)
     def get(self, call):
+        "Get it."
         return "got"
 """
     source = plugin("openclaw_register_methods", "registrar", "registrar.add_methods(Methods())", before=before)

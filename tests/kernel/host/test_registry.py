@@ -53,6 +53,10 @@ class OneChannel:
         return []
 
 
+class BareChannel(OneChannel):
+    capabilities = True  # type: ignore[assignment]
+
+
 class OneProvider:
     id = "one"
     label = "One"
@@ -69,13 +73,42 @@ class OneProvider:
 class Methods:
     @rpc("thing.get", scope=Scope.READ, result=dict)
     def get(self, call: object) -> dict[str, int]:
+        """Get it."""
         return {}
 
 
 class Unscoped:
     @rpc("thing.free", scope=(), result=dict)
     def get(self, call: object) -> dict[str, int]:
+        """Get it."""
         return {}
+
+
+class Undocumented:
+    @rpc("thing.mute", scope=Scope.READ, result=dict)
+    def get(self, call: object) -> dict[str, int]:
+        return {}
+
+
+class Connect:
+    @rpc("connect", scope=Scope.READ, result=dict)
+    def get(self, call: object) -> dict[str, int]:
+        """Get it."""
+        return {}
+
+
+class Undecided:
+    def requires(self) -> tuple[Scope, ...]:
+        raise SystemExit(3)
+
+    @rpc("thing.undecided", scope=Scope.READ, result=dict, requires=requires)
+    def get(self, call: object) -> dict[str, int]:
+        """Get it."""
+        return {}
+
+
+def route(path: str, method: str = "GET") -> HttpRoute:
+    return HttpRoute(method=method, path=path, handler=answer)
 
 
 async def run_tool(context: ToolContext, params: Params) -> ToolResult:
@@ -142,6 +175,7 @@ def test_an_alias_of_another_command_is_refused() -> None:
 
 WRONG: dict[str, Callable[[PluginRegistrar], None]] = {
     "channel: object lacks capabilities, id, label, send": lambda registrar: registrar.add_channel(object()),  # type: ignore[arg-type]
+    "channel 'one': capabilities: found bool; give a ChannelCapabilities": lambda registrar: registrar.add_channel(BareChannel()),  # type: ignore[arg-type]
     "provider: OneChannel lacks models, problem, stream": lambda registrar: registrar.add_provider(OneChannel()),  # type: ignore[arg-type]
     "unit: object lacks start, stop": lambda registrar: registrar.add_unit(object()),  # type: ignore[arg-type]
     "service Thing: object lacks grow, size": lambda registrar: registrar.provide(Thing, object()),  # type: ignore[type-abstract,arg-type]
@@ -153,6 +187,12 @@ WRONG: dict[str, Callable[[PluginRegistrar], None]] = {
     "tool 'one': timeout_seconds is 0": lambda registrar: registrar.add_tool(tool(timeout=0)),
     "command '/one': use lower-case letters": lambda registrar: registrar.add_command(command("/one")),
     "object declares no method": lambda registrar: registrar.add_methods(object()),
+    "method 'thing.mute' has no docstring": lambda registrar: registrar.add_methods(Undocumented()),
+    "method 'connect' is the protocol's own": lambda registrar: registrar.add_methods(Connect()),
+    "route '/readyz' is the gateway's own": lambda registrar: registrar.add_route(route("/readyz")),
+    "route 'GET x': path should be started with / or be empty": lambda registrar: registrar.add_route(route("x")),
+    "route 'GET /{x': Invalid path": lambda registrar: registrar.add_route(route("/{x")),
+    "route 'G T /x': G T is not allowed HTTP method": lambda registrar: registrar.add_route(route("/x", "G T")),
     "method 'thing.free' has no scope": lambda registrar: registrar.add_methods(Unscoped()),
 }
 
@@ -162,6 +202,14 @@ def test_what_does_not_fulfil_its_contract_is_refused(message: str) -> None:
     with pytest.raises(RegistrationRefused) as refused:
         WRONG[message](Registry().registrar("bad"))
     assert message in str(refused.value)
+
+
+def test_scopes_that_cannot_be_told_are_those_of_an_admin() -> None:
+    registry = Registry()
+    registry.registrar("bad").add_methods(Undecided())
+    ((_, method),) = registry.methods
+    assert method.requires is not None
+    assert list(method.requires(None)) == [Scope.ADMIN]
 
 
 def test_a_service_nobody_provides_is_named() -> None:

@@ -182,6 +182,15 @@ async def test_a_full_queue_makes_its_callers_wait(path: Path, monkeypatch: pyte
     await store.close()
 
 
+async def test_a_work_that_takes_long_is_named(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lane, "SLOW_SECONDS", 0.0)
+    await store.write(insert("one"))
+    await store.close()
+    assert "test_sqlite.insert.<locals>.work; make the works smaller" in caplog.text
+
+
 FORBIDDEN = ["COMMIT", "ROLLBACK", "BEGIN", "END", "ATTACH ':memory:' AS other"]
 
 
