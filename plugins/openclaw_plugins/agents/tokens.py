@@ -1,15 +1,16 @@
 """How many tokens a text may take, without any model's tokenizer.
 
-The estimate errs on the high side: a byte-level tokenizer makes at most one token of each byte, and words of plain
+The estimate errs on the high side: a byte-level tokenizer makes at most one token of each byte, and words of small
 letters are the only place where we count on it to do better.
 """
 
 from __future__ import annotations
 
-from string import ascii_letters
+from string import ascii_lowercase, ascii_uppercase
 from typing import Final
 
-_LETTERS: Final = ascii_letters.encode()
+_LOWER: Final = ascii_lowercase.encode()
+_LETTERS: Final = _LOWER + ascii_uppercase.encode()
 _TO_WORDS: Final = bytes(byte if byte in _LETTERS else 32 for byte in range(256))
 _SPACE: Final = b" "
 
@@ -17,17 +18,17 @@ CUT_NOTE: Final = "\n[cut: too long]"
 
 
 def estimate(text: str) -> int:
-    """Return a ceiling of the tokens of a text: three letters a token and one more a word, else one a byte.
+    """Return a ceiling of the tokens of a text: three small letters a token and one more a word, else one a byte.
 
     Spaces between words count with the words. The estimate never shrinks when text is appended, and that of a whole is
     never more than those of its parts.
     """
     raw = text.encode("utf-8", "surrogatepass")
-    letters = len(raw) - len(raw.translate(None, _LETTERS))
+    lower = len(raw) - len(raw.translate(None, _LOWER))
     spaces = raw.count(_SPACE)
     words = len(raw.translate(_TO_WORDS).split())
-    others = len(raw) - letters - spaces
-    return -(-letters // 3) + words + others + max(0, spaces - words)
+    others = len(raw) - lower - spaces
+    return -(-lower // 3) + words + others + max(0, spaces - words)
 
 
 CUT_NOTE_TOKENS: Final = estimate(CUT_NOTE)
