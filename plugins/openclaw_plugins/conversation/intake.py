@@ -10,7 +10,7 @@ import uuid
 from collections import deque
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from openclaw_kernel.api import (
     Command,
@@ -62,10 +62,10 @@ class Request:
 class Submission:
     """What became of a request: `started`, `in_flight`, or `known` for one that was answered before."""
 
-    status: str
+    status: Literal["started", "in_flight", "known"]
+    reply: dict[str, Any]
+    """What `chat.send` answers; a repeat gets what was answered first."""
     run: Run | None = None
-    message_seq: int | None = None
-    interrupted: bool = False
 
 
 class Intake:
@@ -82,10 +82,13 @@ class Intake:
 
     async def recover(self) -> None:
         """Take up what an earlier process left: what waited waits again, what ran is ended as interrupted."""
-        for entry in await self._world.store.read(ledger.unfinished):
+        left = await self._world.store.read(ledger.unfinished)
+        cut_off = (self._interrupted(entry) for entry in left if entry.state == "running")
+        await asyncio.gather(*cut_off)
+        for entry in left:
             if entry.state == "running":
-                await self._turns.finish(await self._cut_off(entry), _interrupted())
-            elif entry.state == "queued":
+                continue
+            if entry.state == "queued":
                 run = self._run_of(entry)
                 run.lined_up = True
                 self._world.board.add(run)
@@ -93,6 +96,10 @@ class Intake:
             else:
                 self._backlog.append(entry)
         self._arrived.set()
+
+    async def _interrupted(self, entry: Inbound) -> None:
+        outcome = Outcome(status="interrupted", error=INTERRUPTED, stop_reason="interrupted")
+        await self._turns.finish(await self._cut_off(entry), outcome)
 
     async def work(self) -> None:
         """Decide about what arrives, in order, until cancelled."""
@@ -306,19 +313,22 @@ class Intake:
         self._world.board.add(run)
         if command is not None:
             return await self._submit_command(request, run, command)
-        interrupted = request.interrupt and self._interrupt(request.session_key)
+        interrupts = request.interrupt and self._lanes.running(run.session_key) is not None
         full = self._is_full(run.session_key)
         run.lined_up = not full
         claimed = not full and self._lanes.claim(run)
         entry = _entry_of(request, "accepted" if claimed or full else "queued")
         now = self._world.now_ms()
 
-        def write(connection: sqlite3.Connection) -> tuple[int, Begun | None] | None:
+        def write(connection: sqlite3.Connection) -> tuple[dict[str, Any], Begun | None] | None:
             inbound_id = ledger.append(connection, entry, now)
             if inbound_id is None:
                 return None
             run.inbound_id = inbound_id
-            return inbound_id, begin_in(connection, run, now) if claimed else None
+            begun = begin_in(connection, run, now) if claimed else None
+            reply = _started(request, begun.entry.seq if begun is not None else None, interrupts=interrupts)
+            ledger.keep_reply(connection, inbound_id, reply)
+            return reply, begun
 
         if claimed:
             # The transcript takes the files in the same write.
@@ -326,17 +336,20 @@ class Intake:
         written = await self._written(run, write, claimed=claimed)
         if written is None:
             return await self._repeated(request)
-        _, begun = written
+        reply, begun = written
         if begun is not None:
             self._turns.took_lane(run, begun, now)
             self._lanes.start(run)
-            return Submission("started", run, begun.entry.seq, interrupted)
+            return Submission("started", reply, run)
         if full:
             self._world.spawn(f"refuse {run.run_id}", self._refuse_full(run))
-        else:
-            run.parts = None
-            self._lanes.enqueue(run, first=interrupted)
-        return Submission("started", run, None, interrupted)
+            return Submission("started", reply, run)
+        run.parts = None
+        running = self._lanes.running(run.session_key)
+        if interrupts and running is not None:
+            running.stop()
+        self._lanes.enqueue(run, first=interrupts)
+        return Submission("started", reply, run)
 
     async def _submit_command(self, request: Request, run: Run, command: tuple[Command, str]) -> Submission:
         entry = _entry_of(request, "routed")
@@ -351,7 +364,7 @@ class Intake:
         if await self._written(run, write, claimed=False) is None:
             return await self._repeated(request)
         self._world.spawn(f"command {command[0].name}", self._answer_client(run, *command))
-        return Submission("started", run)
+        return Submission("started", _started(request), run)
 
     async def _written(self, run: Run, write: Any, *, claimed: bool) -> Any:
         """Run the accepting write; a run that it did not take up leaves no trace in memory."""
@@ -376,7 +389,7 @@ class Intake:
             raise _conflict(request.run_id)
         # A client that comes back on a new connection goes on seeing its tools.
         active.owner = request.owner or active.owner
-        return Submission("in_flight", active)
+        return Submission("in_flight", {"runId": request.run_id, "status": "in_flight"}, active)
 
     async def _repeated(self, request: Request) -> Submission:
         known = await self._world.store.read(
@@ -384,11 +397,7 @@ class Intake:
         )
         if known is None or known.request_hash != request.request_hash:
             raise _conflict(request.run_id)
-        return Submission("known")
-
-    def _interrupt(self, session_key: str) -> bool:
-        running = self._lanes.running(session_key)
-        return running is not None and running.stop()
+        return Submission("known", known.reply or _started(request))
 
     # --- runs ---------------------------------------------------------------------------------------------------------
 
@@ -483,13 +492,18 @@ def _entry_of(request: Request, state: ledger.OpenState) -> Inbound:
     )
 
 
+def _started(request: Request, message_seq: int | None = None, *, interrupts: bool = False) -> dict[str, Any]:
+    reply: dict[str, Any] = {"runId": request.run_id, "status": "started"}
+    if message_seq is not None:
+        reply["messageSeq"] = message_seq
+    if interrupts:
+        reply["interruptedActiveRun"] = True
+    return reply
+
+
 def client_target(principal: str) -> Target:
     """Return the place a WebSocket client's message comes from."""
     return Target(channel=ledger.WEBCHAT, account_id=ledger.DEFAULT_ACCOUNT, peer_kind="direct", peer_id=principal)
-
-
-def _interrupted() -> Outcome:
-    return Outcome(status="interrupted", error=INTERRUPTED, stop_reason="interrupted")
 
 
 def _conflict(run_id: str) -> InvalidRequest:

@@ -54,6 +54,8 @@ class Known:
     state: str
     run_id: str | None
     request_hash: str | None
+    reply: dict[str, Any]
+    """What the client was answered first."""
 
 
 def append(connection: sqlite3.Connection, entry: Inbound, now_ms: int) -> int | None:
@@ -85,10 +87,18 @@ def append(connection: sqlite3.Connection, entry: Inbound, now_ms: int) -> int |
 def find(connection: sqlite3.Connection, channel: str, account_id: str, message_id: str) -> Known | None:
     """Look a message up by its key."""
     row = connection.execute(
-        "SELECT id, state, run_id, request_hash FROM conversation_inbound WHERE channel = ? AND account_id = ? AND message_id = ?",
+        "SELECT id, state, run_id, request_hash, reply FROM conversation_inbound WHERE channel = ? AND account_id = ? AND message_id = ?",
         (channel, account_id, message_id),
     ).fetchone()
-    return None if row is None else Known(*row)
+    if row is None:
+        return None
+    inbound_id, state, run_id, request_hash, reply = row
+    return Known(inbound_id, state, run_id, request_hash, orjson.loads(reply or "{}"))
+
+
+def keep_reply(connection: sqlite3.Connection, inbound_id: int, reply: dict[str, Any]) -> None:
+    """Write what a client is answered, for its repeats."""
+    connection.execute("UPDATE conversation_inbound SET reply = ? WHERE id = ?", (orjson.dumps(reply).decode(), inbound_id))
 
 
 def advance(

@@ -73,7 +73,7 @@ class AgentMethods:
         request = await self._request(call, params)
         submission = await self._conversation.intake.submit(request)
         if submission.status == "in_flight":
-            return {"runId": request.run_id, "status": "in_flight"}
+            return submission.reply
         run = submission.run
         if run is None:
             ended = await world.store.read(lambda connection: runs.find_ended(connection, request.run_id))

@@ -106,14 +106,7 @@ class ChatMethods:
             interrupt=params.queue_mode == "interrupt",
         )
         submission = await self._conversation.intake.submit(request)
-        if submission.status == "in_flight":
-            return {"runId": request.run_id, "status": "in_flight"}
-        answer: dict[str, Any] = {"runId": request.run_id, "status": "started"}
-        if submission.message_seq is not None:
-            answer["messageSeq"] = submission.message_seq
-        if submission.interrupted:
-            answer["interruptedActiveRun"] = True
-        return answer
+        return submission.reply
 
     @rpc("chat.history", scope=Scope.READ, params=ChatHistoryParams, result=ChatHistoryResult)
     async def history(self, call: Call, params: ChatHistoryParams) -> Encoded:

@@ -32,6 +32,7 @@ _FIRST: Final = (
         run_id TEXT,
         body TEXT NOT NULL,
         request_hash TEXT,
+        reply TEXT,
         UNIQUE (channel, account_id, message_id)
     )
     """,

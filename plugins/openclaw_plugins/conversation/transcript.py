@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import orjson
 
-from openclaw_kernel.api import AssistantMessage, Message, Store, Text, ToolResultMessage, UserMessage, message_from_json
+from openclaw_kernel.api import Message, Store, Text, ToolResultMessage, UserMessage, message_from_json
 
 INTERRUPTED: Final = "interrupted before it ended"
 
@@ -110,17 +110,21 @@ def projected(messages: Iterable[Message]) -> tuple[Message, ...]:
 
     A call whose result was never written is closed as interrupted; a result without its call and an empty answer are left out.
     """
-    found = list(messages)
-    results = {message.call_id: message for message in found if isinstance(message, ToolResultMessage)}
     kept: list[Message] = []
-    for message in found:
+    # Where the result of a call belongs. Models use an id again in a later turn: the newest call is the one that is meant.
+    places: dict[str, int] = {}
+    for message in messages:
         if isinstance(message, UserMessage):
             kept.append(message)
-        elif isinstance(message, AssistantMessage) and kept and (message.text or message.tool_calls):
+        elif isinstance(message, ToolResultMessage):
+            place = places.pop(message.call_id, None)
+            if place is not None:
+                kept[place] = message
+        elif kept and (message.text or message.tool_calls):
             kept.append(message)
             for call in message.tool_calls:
-                result = results.pop(call.id, None)
-                kept.append(result or interrupted_result(call.id, call.name, message.timestamp_ms))
+                places[call.id] = len(kept)
+                kept.append(interrupted_result(call.id, call.name, message.timestamp_ms))
     return tuple(kept)
 
 

@@ -46,6 +46,7 @@ logger: Final = logging.getLogger(__name__)
 SILENT: Final = "NO_REPLY"
 GRACE_SECONDS: Final = 0.5
 ABANDON_SECONDS: Final = 0.8
+ABANDON_LATE_SECONDS: Final = 0.4
 INTERRUPTED: Final = "I was interrupted before I could finish. Please send your message again."
 
 _END_STATES: Final[dict[str, ledger.EndState]] = {
@@ -142,7 +143,9 @@ class TurnRunner:
         outcome, task = await self._execute(run, sink)
         await self.finish(run, outcome, sink)
         if task is not None and not task.done():
-            await asyncio.wait({task}, timeout=ABANDON_SECONDS)
+            # A turn that overran its time had its grace before; the lane is free within a second all the same.
+            late = outcome.status == "timeout"
+            await asyncio.wait({task}, timeout=ABANDON_LATE_SECONDS if late else ABANDON_SECONDS)
             if not task.done():
                 logger.error("run %s ignored its cancellation and was abandoned; its session goes on", run.run_id)
 

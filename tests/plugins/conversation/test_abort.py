@@ -137,6 +137,12 @@ async def test_an_interrupting_message_goes_first(harness: Harness) -> None:
     gate.let("waiting")
     await harness.events.terminal("k2")
     assert gate.started == ["old", "urgent", "waiting"]
+    # A repeat is answered as before, and interrupts nobody.
+    await harness.send("later", "k4")
+    await gate.running("later")
+    assert await harness.send("urgent", "k3", queueMode="interrupt") == answer
+    gate.let("later")
+    assert (await harness.events.terminal("k4"))["state"] == "final"
 
 
 async def test_a_run_of_another_session_is_not_stopped(harness: Harness) -> None:
