@@ -129,8 +129,8 @@ def _admit_group(message: InboundMessage, rules: AccessRules) -> Admission:
     group_id = message.target.peer_id
     named = rules.groups.get(group_id) if group_id != ANYONE else None
     general = rules.groups.get(ANYONE)
-    if rules.groups and named is None and general is None:
-        return _drop(f"the group {group_id} is not listed under groups")
+    if rules.group_policy == "allowlist" and named is None and general is None:
+        return _drop(f"groupPolicy is allowlist and groups does not list {group_id}")
     rule = _merged(named, general)
     senders, key = _group_senders(rules, rule)
     if senders is not None and not _names(senders, message.sender_id):
@@ -152,10 +152,10 @@ def _group_senders(rules: AccessRules, rule: GroupRule) -> tuple[Sequence[str] |
     """Return who may speak in the group (None: everybody in it) and the key that says so."""
     if rule.allow_from is not None:
         return rule.allow_from, "groups.allowFrom"
-    if rules.group_policy == "open":
-        return None, "groupPolicy"
     if rules.group_allow_from is not None:
         return rules.group_allow_from, "groupAllowFrom"
+    if rules.group_policy == "open":
+        return None, "groupPolicy"
     # That everybody may write directly does not open the groups.
     return [sender for sender in rules.allow_from if sender != ANYONE], "allowFrom"
 

@@ -80,8 +80,11 @@ LISTED = {"groups": {"-5": {}}, "allowFrom": ["123"]}
         (LISTED, message("", kind="group", peer="-5"), DROP),
         (LISTED, message("123", kind="group", peer="-6"), DROP),
         (LISTED, message("123", kind="group", peer="-5", mentioned=False), DROP),
-        ({"allowFrom": ["123"]}, message("123", kind="group", peer="-5"), ALLOW),
-        ({"allowFrom": ["-5"]}, message("9", kind="group", peer="-5"), DROP),
+        ({"allowFrom": ["123"]}, message("123", kind="group", peer="-5"), DROP),
+        ({"allowFrom": ["123"], "groups": {"*": {}}}, message("123", kind="group", peer="-5"), ALLOW),
+        ({"groups": {"-5": {"allowFrom": ["*"]}}}, message("9", kind="group", peer="-5"), ALLOW),
+        ({"groups": {"-5": {"allowFrom": ["*"]}}}, message("", kind="group", peer="-5"), DROP),
+        ({"allowFrom": ["-5"], "groups": {"-5": {}}}, message("9", kind="group", peer="-5"), DROP),
         (
             {"groups": {-5: {"requireMention": False}}, "allowFrom": [123]},
             message("123", kind="group", peer="-5", mentioned=False),
@@ -113,9 +116,10 @@ LISTED = {"groups": {"-5": {}}, "allowFrom": ["123"]}
         ({"groups": {"-5": {"allowFrom": ["8"]}}, "groupPolicy": "open"}, message("9", kind="group", peer="-5"), DROP),
         ({"groupPolicy": "open"}, message("9", kind="group", peer="-5"), ALLOW),
         ({"groupPolicy": "open"}, message("9", kind="group", peer="-5", mentioned=False), DROP),
-        ({"groupPolicy": "open", "groups": {"-6": {}}}, message("9", kind="group", peer="-5"), DROP),
+        ({"groupPolicy": "open", "groups": {"-6": {}}}, message("9", kind="group", peer="-5"), ALLOW),
+        ({"groupPolicy": "open", "groupAllowFrom": ["8"]}, message("9", kind="group", peer="-5"), DROP),
         ({"groupPolicy": "disabled", **LISTED}, message("123", kind="group", peer="-5"), DROP),
-        ({"dmPolicy": "open", "allowFrom": ["*"]}, message("9", kind="group", peer="-5"), DROP),
+        ({"dmPolicy": "open", "allowFrom": ["*"], "groups": {"-5": {}}}, message("9", kind="group", peer="-5"), DROP),
     ],
 )
 def test_groups_are_admitted_by_policy_group_sender_and_mention(
