@@ -30,7 +30,6 @@ class Model(BaseModel):
         alias_generator=to_camel,
         validate_by_alias=True,
         validate_by_name=False,
-        use_attribute_docstrings=True,
     )
 
     @model_validator(mode="before")

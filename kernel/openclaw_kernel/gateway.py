@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 from orjson import Fragment
 from pydantic import BaseModel
 
+from openclaw_config.describe import schema_of
 from openclaw_config.load import Loaded
 from openclaw_kernel import __version__
 from openclaw_kernel.api.methods import Method
@@ -203,9 +204,9 @@ class GatewayFacts:
 
     def config_schema(self) -> Mapping[str, Any]:
         """JSON Schema of the config with every loaded plugin's section."""
-        schema = type(self._loaded.config).model_json_schema(by_alias=True)
+        schema = schema_of(type(self._loaded.config))
         models = {} if self._host is None else self._host.settings_models()
-        sections = {plugin_id: model.model_json_schema(by_alias=True) for plugin_id, model in models.items()}
+        sections = {plugin_id: schema_of(model) for plugin_id, model in models.items()}
         return {
             "schema": schema | {"x-openclaw-sections": sections},
             "uiHints": {},

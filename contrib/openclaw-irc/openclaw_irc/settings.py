@@ -13,7 +13,7 @@ Room = Annotated[str, Field(pattern=r"^[#&+!][^\s,\x07]{0,63}$")]
 
 
 class Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel)
 
 
 class RoomSettings(Model):

@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 class ConversationSettings(BaseModel):
     """How long what is done is kept, and how hard delivery tries."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, validate_by_alias=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, validate_by_alias=True)
 
     delivery_attempts: Annotated[int, Field(ge=1, le=100)] = 12
     """How often a message is offered to a channel that is up but cannot send it, before it is given up."""

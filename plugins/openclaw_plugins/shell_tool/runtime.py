@@ -22,7 +22,7 @@ DRAIN_SECONDS: Final = 0.25
 
 
 class ShellParams(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid")
 
     argv: list[str] | None = None
     """The program and its arguments, each as one string; nothing is expanded."""

@@ -17,7 +17,6 @@ class ShellToolSettings(BaseModel):
         alias_generator=to_camel,
         validate_by_alias=True,
         validate_by_name=False,
-        use_attribute_docstrings=True,
     )
 
     allow_shell_line: bool = False

@@ -15,7 +15,6 @@ class WebToolsSettings(BaseModel):
         alias_generator=to_camel,
         validate_by_alias=True,
         validate_by_name=False,
-        use_attribute_docstrings=True,
     )
 
     allow_private: list[Annotated[str, Field(pattern=r"^[^\s/@]+:[0-9]{1,5}$")]] = []
@@ -27,7 +26,7 @@ class WebToolsSettings(BaseModel):
 
 
 class FetchParams(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid")
 
     url: Annotated[str, Field(max_length=8_192)]
     """Address of the page, http or https."""

@@ -19,7 +19,6 @@ class _Model(BaseModel):
         alias_generator=to_camel,
         validate_by_alias=True,
         validate_by_name=False,
-        use_attribute_docstrings=True,
     )
 
 

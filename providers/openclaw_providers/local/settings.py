@@ -17,7 +17,6 @@ class LocalSettings(BaseModel):
         alias_generator=to_camel,
         validate_by_alias=True,
         validate_by_name=True,
-        use_attribute_docstrings=True,
         protected_namespaces=(),
     )
 
