@@ -10,7 +10,7 @@ from pydantic.alias_generators import to_camel
 
 class AgentsSettings(BaseModel):
     model_config = ConfigDict(
-        extra="forbid", frozen=True, alias_generator=to_camel, validate_by_alias=True, validate_by_name=False
+        extra="forbid", frozen=True, alias_generator=to_camel, validate_by_alias=True, validate_by_name=False, use_attribute_docstrings=True
     )
 
     file_chars: Annotated[int, Field(ge=0, le=1_000_000)] = 8_000
