@@ -124,10 +124,11 @@ class RunningGateway:
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[RunningGateway]:
         """Hold the connection that `call` and `event` use."""
-        from aiohttp import ClientSession
+        from aiohttp import ClientSession, ClientWSTimeout
 
         tasks = TaskOwner("gateway test", self._lost)
-        async with ClientSession() as session, session.ws_connect(self.url + "/") as socket:
+        closing = ClientWSTimeout(ws_close=1.0)
+        async with ClientSession() as session, session.ws_connect(self.url + "/", timeout=closing) as socket:
             self._socket = socket
             tasks.spawn("transcript", self._read(socket))
             try:
