@@ -25,6 +25,7 @@ from openclaw_plugins.conversation.outbox import DeliveryRules
 from openclaw_plugins.conversation.runs import Outcome, Run, model_steps
 from openclaw_plugins.conversation.sessions import SessionRow
 from openclaw_plugins.conversation.settings import ConversationSettings
+from openclaw_plugins.conversation.submissions import Submissions
 from openclaw_plugins.conversation.turns import TurnRunner
 from openclaw_plugins.conversation.world import World
 
@@ -47,6 +48,7 @@ class Conversation:
         self._lanes: Lanes | None = None
         self._turns: TurnRunner | None = None
         self._intake: Intake | None = None
+        self._submissions: Submissions | None = None
         self._tasks: list[asyncio.Task[Any]] = []
 
     @property
@@ -74,6 +76,12 @@ class Conversation:
             raise _not_started()
         return self._intake
 
+    @property
+    def submissions(self) -> Submissions:
+        if self._submissions is None:
+            raise _not_started()
+        return self._submissions
+
     # --- life ---------------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
@@ -81,10 +89,12 @@ class Conversation:
         world = World(self._context, _delivery_rules(self._settings))
         turns = TurnRunner(world)
         lanes = Lanes(spawn=world.spawn, perform=turns.perform, failed=turns.failed)
-        intake = Intake(world, lanes, turns)
+        submissions = Submissions(world, lanes, turns)
+        intake = Intake(world, lanes, turns, submissions)
         await world.sessions.open()
         await world.outbox.load()
         self._world, self._turns, self._lanes, self._intake = world, turns, lanes, intake
+        self._submissions = submissions
         await intake.recover()
         self._tasks = [world.spawn("intake", self._work()), world.spawn("cleaning", self._clean())]
 

@@ -1,4 +1,4 @@
-"""The door: every message is written before it is acknowledged, then goes one way to one end."""
+"""The door for channels: every message is written before it is acknowledged, then goes one way to one end."""
 
 from __future__ import annotations
 
@@ -9,18 +9,15 @@ import sqlite3
 import uuid
 from collections import deque
 from collections.abc import Awaitable
-from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from dataclasses import replace
+from typing import Any, Final
 
 from openclaw_kernel.api import (
     Command,
     CommandCall,
     GatewayError,
     InboundMessage,
-    InvalidRequest,
     Route,
-    Target,
-    UserPart,
     Verdict,
 )
 from openclaw_plugins.conversation import ledger, outbox
@@ -28,6 +25,7 @@ from openclaw_plugins.conversation.commands import is_stop
 from openclaw_plugins.conversation.lanes import Lanes
 from openclaw_plugins.conversation.ledger import Inbound
 from openclaw_plugins.conversation.runs import Outcome, Run, RunOptions
+from openclaw_plugins.conversation.submissions import Submissions, run_command
 from openclaw_plugins.conversation.turns import INTERRUPTED, Begun, TurnRunner, begin_in
 from openclaw_plugins.conversation.world import World
 
@@ -35,46 +33,18 @@ logger: Final = logging.getLogger(__name__)
 
 BACKLOG: Final = 4096
 BATCH: Final = 128
-COMMAND_SECONDS: Final = 30.0
-FULL: Final = "Too many messages are waiting in this conversation; this one was not taken. Send it again later."
 BROKEN: Final = "Something went wrong with your message; it was not answered. Please try again."
 _BRACKETS: Final = re.compile(r"[\[\]\s]+")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """A message of a WebSocket client. `message_id` is the principal with the idempotency key."""
-
-    run_id: str
-    message_id: str
-    request_hash: str
-    session_key: str
-    agent_id: str
-    message: InboundMessage
-    parts: tuple[UserPart, ...]
-    options: RunOptions
-    owner: str | None
-    commands: bool = True
-    interrupt: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """What became of a request: `started`, `in_flight`, or `known` for one that was answered before."""
-
-    status: Literal["started", "in_flight", "known"]
-    reply: dict[str, Any]
-    """What `chat.send` answers; a repeat gets what was answered first."""
-    run: Run | None = None
 
 
 class Intake:
     """Takes messages in; its one worker decides for each where it goes."""
 
-    def __init__(self, world: World, lanes: Lanes, turns: TurnRunner) -> None:
+    def __init__(self, world: World, lanes: Lanes, turns: TurnRunner, submissions: Submissions) -> None:
         self._world = world
         self._lanes = lanes
         self._turns = turns
+        self._submissions = submissions
         self._backlog: deque[Inbound] = deque()
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
@@ -161,7 +131,7 @@ class Intake:
         if command is not None and entry.from_client:
             run = self._run_of(entry)
             self._world.board.add(run)
-            self._world.spawn(f"command {command[0].name}", self._answer_client(run, *command))
+            self._world.spawn(f"command {command[0].name}", self._submissions.answer_command(run, *command))
             return
         if command is not None:
             self._world.spawn(f"command {command[0].name}", self._answer(entry, *command, route_reason=route.reason))
@@ -170,8 +140,8 @@ class Intake:
 
     async def _line_up(self, entry: Inbound, route: Route) -> None:
         run = self._run_of(entry)
-        if self._is_full(run.session_key):
-            await self._refuse_full(run)
+        if self._submissions.is_full(run.session_key):
+            await self._submissions.refuse_full(run)
             return
         run.lined_up = True
         self._world.board.add(run)
@@ -227,10 +197,6 @@ class Intake:
         outgoing = await self._world.store.write(write)
         if outgoing is not None:
             self._world.outbox.dispatch(outgoing)
-
-    async def _refuse_full(self, run: Run) -> None:
-        self._world.board.add(run)
-        await self._turns.finish(run, Outcome(status="error", error=FULL, error_kind="rate_limit"))
 
     async def _broken(self, entry: Inbound, problem: BaseException) -> None:
         """End a message on whose way something raised; the sender is told, for silence would be worse."""
@@ -290,136 +256,7 @@ class Intake:
         if outgoing is not None:
             self._world.outbox.dispatch(outgoing)
 
-    async def _answer_client(self, run: Run, command: Command, arguments: str) -> None:
-        call = CommandCall(session_key=run.session_key, agent_id=run.agent_id, arguments=arguments, target=None, sender_id=run.run_id)
-        text = await run_command(command, call)
-        await self._turns.finish(run, Outcome(status="ok", text=text, stop_reason="command", silent=not text))
-
-    # --- WebSocket clients --------------------------------------------------------------------------------------------
-
-    async def submit(self, request: Request) -> Submission:
-        """Take a client's message; return once it is on disk. A repeat changes nothing.
-
-        Raise `InvalidRequest` where the same key came with another payload.
-        """
-        return await self._world.complete(f"submit {request.run_id}", self._submit(request))
-
-    async def _submit(self, request: Request) -> Submission:
-        known = self._joined(request)
-        if known is not None:
-            return known
-        command = self._world.commands.find(request.message.text) if request.commands else None
-        run = self._run_of_request(request)
-        self._world.board.add(run)
-        if command is not None:
-            return await self._submit_command(request, run, command)
-        interrupts = request.interrupt and self._lanes.running(run.session_key) is not None
-        full = self._is_full(run.session_key)
-        run.lined_up = not full
-        claimed = not full and self._lanes.claim(run)
-        entry = _entry_of(request, "accepted" if claimed or full else "queued")
-        now = self._world.now_ms()
-
-        def write(connection: sqlite3.Connection) -> tuple[dict[str, Any], Begun | None] | None:
-            inbound_id = ledger.append(connection, entry, now)
-            if inbound_id is None:
-                return None
-            run.inbound_id = inbound_id
-            begun = begin_in(connection, run, now) if claimed else None
-            reply = _started(request, begun.entry.seq if begun is not None else None, interrupts=interrupts)
-            ledger.keep_reply(connection, inbound_id, reply)
-            return reply, begun
-
-        if claimed:
-            # The transcript takes the files in the same write.
-            entry.message = replace(entry.message, attachments=())
-        written = await self._written(run, write, claimed=claimed)
-        if written is None:
-            return await self._repeated(request)
-        reply, begun = written
-        if begun is not None:
-            self._turns.took_lane(run, begun, now)
-            self._lanes.start(run)
-            return Submission("started", reply, run)
-        if full:
-            self._world.spawn(f"refuse {run.run_id}", self._refuse_full(run))
-            return Submission("started", reply, run)
-        run.parts = None
-        running = self._lanes.running(run.session_key)
-        if interrupts and running is not None:
-            running.stop()
-        self._lanes.enqueue(run, first=interrupts)
-        return Submission("started", reply, run)
-
-    async def _submit_command(self, request: Request, run: Run, command: tuple[Command, str]) -> Submission:
-        entry = _entry_of(request, "routed")
-        entry.message = replace(entry.message, attachments=())
-        now = self._world.now_ms()
-
-        def write(connection: sqlite3.Connection) -> int | None:
-            inbound_id = ledger.append(connection, entry, now)
-            run.inbound_id = inbound_id or 0
-            return inbound_id
-
-        if await self._written(run, write, claimed=False) is None:
-            return await self._repeated(request)
-        self._world.spawn(f"command {command[0].name}", self._answer_client(run, *command))
-        return Submission("started", _started(request), run)
-
-    async def _written(self, run: Run, write: Any, *, claimed: bool) -> Any:
-        """Run the accepting write; a run that it did not take up leaves no trace in memory."""
-        taken = None
-        try:
-            taken = await self._world.store.write(write)
-        finally:
-            if taken is None:
-                self._world.board.remove(run)
-                if claimed:
-                    self._lanes.release(run)
-        return taken
-
-    def _joined(self, request: Request) -> Submission | None:
-        active = self._world.board.by_request(request.message_id)
-        if active is None:
-            other = self._world.board.find(request.run_id)
-            if other is not None:
-                raise _conflict(request.run_id)
-            return None
-        if active.request is not None and active.request[1] != request.request_hash:
-            raise _conflict(request.run_id)
-        # A client that comes back on a new connection goes on seeing its tools.
-        active.owner = request.owner or active.owner
-        return Submission("in_flight", {"runId": request.run_id, "status": "in_flight"}, active)
-
-    async def _repeated(self, request: Request) -> Submission:
-        known = await self._world.store.read(
-            lambda connection: ledger.find(connection, ledger.WEBCHAT, ledger.DEFAULT_ACCOUNT, request.message_id)
-        )
-        if known is None or known.request_hash != request.request_hash:
-            raise _conflict(request.run_id)
-        return Submission("known", known.reply or _started(request))
-
     # --- runs ---------------------------------------------------------------------------------------------------------
-
-    def _is_full(self, session_key: str) -> bool:
-        # Counts also those whose writing is under way, and not the one that has the lane.
-        waiting = sum(run.lined_up for run in self._world.board.of_session(session_key)) - 1
-        return waiting >= self._world.context.config.session.queue_limit
-
-    def _run_of_request(self, request: Request) -> Run:
-        return Run(
-            run_id=request.run_id,
-            inbound_id=0,
-            session_key=request.session_key,
-            agent_id=request.agent_id,
-            text=request.message.text,
-            received_ms=request.message.timestamp_ms,
-            options=request.options,
-            parts=request.parts,
-            extra={"idempotencyKey": request.run_id},
-            request=(request.message_id, request.request_hash),
-            owner=request.owner,
-        )
 
     def _run_of(self, entry: Inbound) -> Run:
         message = entry.message
@@ -455,62 +292,6 @@ class Intake:
             run.begun = True
         self._world.board.add(run)
         return run
-
-
-async def run_command(command: Command, call: CommandCall) -> str:
-    """Return a command's answer; a command that fails or hangs answers that it did."""
-
-    async def bounded() -> str:
-        async with asyncio.timeout(COMMAND_SECONDS):
-            return await command.run(call)
-
-    (answer,) = await asyncio.gather(bounded(), return_exceptions=True)
-    if isinstance(answer, str):
-        return answer
-    if isinstance(answer, TimeoutError):
-        return f"/{command.name} did not answer within {COMMAND_SECONDS:g} s."
-    if isinstance(answer, GatewayError):
-        return answer.message
-    logger.error("command /%s failed", command.name, exc_info=answer)
-    return f"/{command.name} failed; the log says more."
-
-
-def _entry_of(request: Request, state: ledger.OpenState) -> Inbound:
-    return Inbound(
-        id=0,
-        channel=ledger.WEBCHAT,
-        account_id=ledger.DEFAULT_ACCOUNT,
-        message_id=request.message_id,
-        received_ms=request.message.timestamp_ms,
-        state=state,
-        message=request.message,
-        options=request.options,
-        agent_id=request.agent_id,
-        session_key=request.session_key,
-        run_id=request.run_id,
-        request_hash=request.request_hash,
-    )
-
-
-def _started(request: Request, message_seq: int | None = None, *, interrupts: bool = False) -> dict[str, Any]:
-    reply: dict[str, Any] = {"runId": request.run_id, "status": "started"}
-    if message_seq is not None:
-        reply["messageSeq"] = message_seq
-    if interrupts:
-        reply["interruptedActiveRun"] = True
-    return reply
-
-
-def client_target(principal: str) -> Target:
-    """Return the place a WebSocket client's message comes from."""
-    return Target(channel=ledger.WEBCHAT, account_id=ledger.DEFAULT_ACCOUNT, peer_kind="direct", peer_id=principal)
-
-
-def _conflict(run_id: str) -> InvalidRequest:
-    return InvalidRequest(
-        f"idempotencyKey {run_id[:80]!r} was used for another request; use a new key for each message",
-        details={"reason": "chat-request-conflict"},
-    )
 
 
 def _origin(message: InboundMessage) -> dict[str, Any]:

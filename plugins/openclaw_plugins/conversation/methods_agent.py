@@ -21,7 +21,6 @@ from openclaw_kernel.api import (
 )
 from openclaw_plugins.conversation import runs
 from openclaw_plugins.conversation.engine import Conversation
-from openclaw_plugins.conversation.intake import Request, client_target
 from openclaw_plugins.conversation.ledger import WEBCHAT, parts_of
 from openclaw_plugins.conversation.methods_chat import append_assistant, last_place, tool_events_owner
 from openclaw_plugins.conversation.outbox import Delivered, Draft, KnownRequest, Outgoing
@@ -34,6 +33,7 @@ from openclaw_plugins.conversation.requests import (
 )
 from openclaw_plugins.conversation.runs import EndedRun, Run, RunOptions
 from openclaw_plugins.conversation.sessions import find as find_session
+from openclaw_plugins.conversation.submissions import Request, client_target
 from openclaw_plugins.conversation.wire import (
     AgentParams,
     AgentResult,
@@ -71,7 +71,7 @@ class AgentMethods:
         """Run a turn; answers twice on one id: `accepted` once the message is stored, then how the turn ended."""
         world = self._conversation.world
         request = await self._request(call, params)
-        submission = await self._conversation.intake.submit(request)
+        submission = await self._conversation.submissions.submit(request)
         if submission.status == "in_flight":
             return submission.reply
         run = submission.run

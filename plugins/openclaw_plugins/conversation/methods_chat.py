@@ -25,11 +25,11 @@ from openclaw_plugins.conversation.chat_events import session_topic
 from openclaw_plugins.conversation.commands import is_stop
 from openclaw_plugins.conversation.engine import Conversation
 from openclaw_plugins.conversation.history import HistoryPage, read_page
-from openclaw_plugins.conversation.intake import Request, client_target
 from openclaw_plugins.conversation.ledger import parts_of
 from openclaw_plugins.conversation.requests import attachments_of, request_hash, target_of, thinking_level
 from openclaw_plugins.conversation.runs import RunOptions
 from openclaw_plugins.conversation.sessions import PREVIEW_CHARACTERS, SessionRow, shorten
+from openclaw_plugins.conversation.submissions import Request, client_target
 from openclaw_plugins.conversation.transcript import Entry
 from openclaw_plugins.conversation.wire import (
     ChatAbortParams,
@@ -105,7 +105,7 @@ class ChatMethods:
             commands=commands,
             interrupt=params.queue_mode == "interrupt",
         )
-        submission = await self._conversation.intake.submit(request)
+        submission = await self._conversation.submissions.submit(request)
         return submission.reply
 
     @rpc("chat.history", scope=Scope.READ, params=ChatHistoryParams, result=ChatHistoryResult)

@@ -135,7 +135,11 @@ class World:
 
         A connection that closes cancels its calls, and a write cannot be taken back.
         """
-        task: asyncio.Task[ValueT | BaseException] = self.spawn(name, _kept(coroutine))
+        try:
+            task: asyncio.Task[ValueT | BaseException] = self.spawn(name, _kept(coroutine))
+        except RuntimeError:
+            coroutine.close()
+            raise Unavailable("the gateway is stopping; try again", retry_after_ms=1000) from None
         answer = await asyncio.shield(task)
         if isinstance(answer, BaseException):
             raise answer

@@ -226,9 +226,9 @@ def test_these_words_do_not(text: str) -> None:
 @pytest.mark.parametrize("how", ["raises", "hangs"])
 async def test_a_command_that_fails_answers_that_it_did(harness: Harness, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     from openclaw_kernel.api import Commands
-    from openclaw_plugins.conversation import intake
+    from openclaw_plugins.conversation import submissions
 
-    monkeypatch.setattr(intake, "COMMAND_SECONDS", 0.05)
+    monkeypatch.setattr(submissions, "COMMAND_SECONDS", 0.05)
 
     async def run(call: CommandCall) -> str:
         if how == "raises":
