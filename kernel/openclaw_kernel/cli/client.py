@@ -258,17 +258,26 @@ def _open_socket(target: Target) -> socket.socket:
         raise BadUsage(f"--url: found {target.url!r}; write it as http://HOST:PORT")
     try:
         connection = socket.create_connection((parts.hostname, port), timeout=CONNECT_SECONDS)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if parts.scheme == "https":
-            import ssl
-
-            return ssl.create_default_context().wrap_socket(connection, server_hostname=parts.hostname)
+    except ConnectionRefusedError as error:
+        raise Unreachable(f"no gateway answers on {target.url}; {target.cure}") from error
     except OSError as error:
-        if isinstance(error, ConnectionRefusedError):
-            raise Unreachable(f"no gateway answers on {target.url}; {target.cure}") from error
-        reason = str(error.strerror or error).lower()
-        raise Unreachable(f"no gateway answers on {target.url} ({reason}); {target.cure}") from error
-    return connection
+        raise _silent(target, error) from error
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection if parts.scheme == "http" else _encrypted(connection, parts.hostname, target)
+
+
+def _encrypted(connection: socket.socket, host: str, target: Target) -> socket.socket:
+    import ssl
+
+    try:
+        return ssl.create_default_context().wrap_socket(connection, server_hostname=host)
+    except OSError as error:
+        connection.close()
+        raise _silent(target, error) from error
+
+
+def _silent(target: Target, error: OSError) -> Unreachable:
+    return Unreachable(f"no gateway answers on {target.url} ({str(error.strerror or error).lower()}); {target.cure}")
 
 
 def _connect_params(target: Target) -> dict[str, Any]:

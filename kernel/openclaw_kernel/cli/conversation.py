@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from typing import Final
@@ -35,7 +36,7 @@ def ask(target: Target, message: str, *, session: str | None, agent: str | None,
 
 
 def converse(target: Target, *, session: str | None, agent: str | None) -> int:
-    """Read messages line by line until the end of the input; return the exit code."""
+    """Read messages line by line until the end of the input; return the exit code: that of the last turn that failed."""
     client = Client(target)
     key = _session_key(client, session, agent)
     if sys.stdin.isatty():
@@ -49,7 +50,7 @@ def converse(target: Target, *, session: str | None, agent: str | None) -> int:
             if not line.strip():
                 continue
             client = _still_open(client, target)
-            status = _converse_once(client, line, key, agent)
+            status = _converse_once(client, line, key, agent) or status
     finally:
         client.close()
     return status
@@ -59,9 +60,10 @@ def _converse_once(client: Client, line: str, session: str, agent: str | None) -
     try:
         with Interrupts() as interrupts:
             turn = take_turn(client, line, session=session, agent=agent, screen=Screen(), interrupts=interrupts)
-    except Refused as refused:
-        note(str(refused), RED)
-        return FAILED
+    except (Refused, NotNow) as error:
+        note(str(error), RED)
+        client.lost = isinstance(error, NotNow)
+        return error.status
     if turn.state == "error":
         note(str(_failed(turn)), RED)
         return FAILED
@@ -105,6 +107,8 @@ def _read_line(client: Client) -> str | None:
 
 
 def _keep(client: Client, wake: int) -> None:
+    # Ctrl+C has to interrupt the thread that reads the line.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         client.keep_alive(wake)
     except NotNow:

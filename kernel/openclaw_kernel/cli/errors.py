@@ -55,3 +55,8 @@ class Refused(CommandFailed):
     def to_json(self) -> dict[str, Any]:
         """The wire's error."""
         return {**self.error, "message": str(self)}
+
+
+def unknown_shape(method: str, missing: KeyError) -> CommandFailed:
+    """The error for an answer that lacks something this version shows; gateways of other versions may."""
+    return CommandFailed(f"{method}: the gateway's answer has no {missing}, perhaps it is of another version; --json prints the answer")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -47,8 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return exits.USAGE
     for stream in (sys.stdout, sys.stderr):
-        # What a model writes may be more than the terminal's encoding has.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # text files, both
+        if isinstance(stream, io.TextIOWrapper):
+            # What a model writes may be more than the terminal's encoding has.
+            stream.reconfigure(errors="backslashreplace")
     try:
         code: int = options.run(options)
         sys.stdout.flush()

@@ -17,7 +17,7 @@ _ENDS: Final = frozenset({"final", "aborted", "error"})
 
 
 class Interrupts:
-    """While entered, Ctrl+C is counted instead of raised, and makes the descriptor `wake` readable."""
+    """While entered, the first Ctrl+C is noted instead of raised, and makes the descriptor `wake` readable."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -27,7 +27,6 @@ class Interrupts:
 
     def __enter__(self) -> Self:
         self.wake, self._write = os.pipe()
-        os.set_blocking(self._write, False)
         self._before = signal.signal(signal.SIGINT, self._interrupt)
         return self
 
@@ -37,11 +36,14 @@ class Interrupts:
         os.close(self._write)
 
     def take(self) -> None:
-        """Take note of what was counted; `wake` is readable again at the next one."""
-        os.read(self.wake, 64)
+        """It was seen: `wake` is no longer readable."""
+        os.read(self.wake, 1)
 
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
         self.count += 1
+        if self.count > 1:
+            # Whoever presses it again does not want to wait for the gateway.
+            raise KeyboardInterrupt
         os.write(self._write, b"!")
 
 
@@ -137,8 +139,6 @@ def take_turn(client: Client, message: str, *, session: str, agent: str | None, 
             _follow(turn, event, screen)
             continue
         interrupts.take()
-        if interrupts.count > 1:
-            raise KeyboardInterrupt
         client.request("chat.abort", {"sessionKey": session, "runId": turn.run_id})
     screen.end_line()
     return turn

@@ -72,10 +72,14 @@ class Terminal:
     async def expect(self, pattern: str) -> str:
         """Wait until something new that matches is shown; return all that is new up to its end."""
         wanted = re.compile(pattern, re.DOTALL)
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            while (found := wanted.search(self.shown, self._read_to)) is None:
-                self._changed.clear()
-                await self._changed.wait()
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                while (found := wanted.search(self.shown, self._read_to)) is None:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            message = f"{pattern!r} was not shown after {self._read_to} characters of {self.shown!r}"
+            raise AssertionError(message) from None
         fresh = self.shown[self._read_to : found.end()]
         self._read_to = found.end()
         return fresh

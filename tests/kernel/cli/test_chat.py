@@ -109,11 +109,25 @@ async def test_a_gateway_that_stops_in_the_middle_is_temporary(gateway: RunningG
     assert "the connection to the gateway was lost" in err.decode()
 
 
+async def test_ctrl_c_twice_does_not_wait_for_the_gateway(gateway: RunningGateway) -> None:
+    process = await start_command("chat", "-m", "!hang\nbegun", home=gateway.home)
+    assert process.stdout is not None
+    await asyncio.wait_for(process.stdout.read(5), DEADLINE_SECONDS)
+    gateway.process.send_signal(signal.SIGSTOP)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        # Two that come at the same moment are one to the system, so they are pressed until it ends.
+        while process.returncode is None:
+            process.send_signal(signal.SIGINT)
+            await asyncio.wait([asyncio.ensure_future(process.wait())], timeout=0.2)
+    gateway.process.send_signal(signal.SIGCONT)
+    assert process.returncode == 130
+
+
 async def test_a_pipe_is_read_line_by_line(gateway: RunningGateway) -> None:
     outcome = await run_command("chat", home=gateway.home, stdin="one\n\n!fail auth\ntwo\n")
     assert outcome.out == "one\ntwo\n"
     assert outcome.err.count("the turn failed") == 1
-    assert outcome.status == 0
+    assert outcome.status == 1
 
 
 async def test_a_conversation_on_a_terminal(gateway: RunningGateway) -> None:
@@ -122,7 +136,10 @@ async def test_a_conversation_on_a_terminal(gateway: RunningGateway) -> None:
         await terminal.expect(PROMPT)
         terminal.type("hello there\n")
         await terminal.expect(r"\nhello there\r?\n.*> ")
-        terminal.type("half a line\x03")
+        terminal.type("half a line")
+        # Only what was read is not thrown away by Ctrl+C.
+        await terminal.expect("half a line")
+        terminal.type("\x03")
         await terminal.expect(PROMPT)
         terminal.type("hello again\n")
         await terminal.expect(r"\nhello again\r?\n.*> ")
@@ -139,7 +156,7 @@ async def test_ctrl_c_on_a_terminal_stops_the_answer_and_not_the_conversation(st
         terminal.type("\x03")
         await terminal.expect(r"stopped.*> ")
         terminal.type("/new\n")
-        await terminal.expect("Started a new conversation")
+        await terminal.expect(r"Started a new conversation.*> ")
         terminal.type("\x04")
         assert await asyncio.wait_for(terminal.process.wait(), DEADLINE_SECONDS) == 0
 

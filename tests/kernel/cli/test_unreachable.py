@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from openclaw_kernel.protocol.handshake import Phase
+from openclaw_kernel.testing import run_gateway
 from tests.kernel.cli.command import run_command
 from tests.support.gateway import RunningGateway
 
@@ -146,6 +148,16 @@ async def test_a_gateway_that_is_busy_or_gone_in_the_middle_is_temporary(tmp_pat
             outcome = await run_command("health", "--url", url, home=tmp_path)
         assert outcome.status == 75
         assert complaint in outcome.err
+
+
+@pytest.mark.parametrize("phase", [Phase.STARTING, Phase.DRAINING])
+async def test_a_gateway_that_starts_or_stops_is_temporary(phase: Phase, tmp_path: Path) -> None:
+    async with run_gateway(tmp_path, {"models": {"providers": {"echo": {}}}}) as gateway:
+        gateway.app.facts.phase = phase
+        outcome = await run_command("status", home=gateway.home)
+        gateway.app.facts.phase = Phase.SERVING
+    assert outcome.status == 75
+    assert "retry shortly" in outcome.err
 
 
 async def test_a_call_that_takes_too_long_is_temporary(gateway: RunningGateway) -> None:

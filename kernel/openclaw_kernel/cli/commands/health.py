@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
+from openclaw_kernel.cli.errors import unknown_shape
 from openclaw_kernel.cli.exits import FAILED, OK
 from openclaw_kernel.cli.parsing import Commands
 from openclaw_kernel.cli.terminal import emit, emit_json, table
@@ -27,7 +30,15 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         emit_json(health)
         return status
-    emit(f"{'well' if health['ok'] else 'not well'}: {target.url}")
+    try:
+        _show(health, target.url)
+    except KeyError as missing:
+        raise unknown_shape("health", missing) from missing
+    return status
+
+
+def _show(health: Mapping[str, Any], url: str) -> None:
+    emit(f"{'well' if health['ok'] else 'not well'}: {url}")
     labels = health["channelLabels"]
     accounts = [
         (labels.get(name, name), account["accountId"], "running" if account.get("running") else "down", account.get("lastError", ""))
@@ -38,4 +49,3 @@ def run(options: argparse.Namespace) -> int:
         emit(table(accounts, head=("CHANNEL", "ACCOUNT", "STATE", "LAST ERROR")))
     for error in health.get("plugins", {}).get("errors", ()):
         emit(f"plugin {error['id']} failed: {error['error']}")
-    return status

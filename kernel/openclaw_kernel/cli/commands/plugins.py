@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from openclaw_kernel.cli.errors import CommandFailed, NotNow, Refused, Unreachable
+from openclaw_kernel.cli.errors import CommandFailed, NotNow, Refused, Unreachable, unknown_shape
 from openclaw_kernel.cli.exits import OK
 from openclaw_kernel.cli.parsing import Commands
 from openclaw_kernel.cli.terminal import YELLOW, emit, emit_json, note, table
@@ -76,6 +76,9 @@ def _live(options: argparse.Namespace) -> dict[str, Mapping[str, Any]]:
     except (NotNow, Refused) as error:
         note(f"states are not live: {error}")
         return {}
+    except KeyError as missing:
+        note(f"states are not live: {unknown_shape('status', missing)}")
+        return {}
 
 
 def _row(found: Found, live: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -88,7 +91,6 @@ def _row(found: Found, live: Mapping[str, Any] | None) -> dict[str, Any]:
         "state": found.state,
         "reason": found.reason,
     }
-    # A newer gateway's word on what was found here would mislead only after an install, and then it says what runs.
     return row if live is None else {**row, "state": live["state"], "reason": live["reason"], "sinceMs": live["sinceMs"]}
 
 
@@ -105,7 +107,7 @@ def _manifest(found: Found) -> dict[str, Any]:
         "summary": manifest.summary,
         **about,
         "after": list(manifest.after),
-        "needs": [need.install for need in manifest.needs],
+        "needs": list(dict.fromkeys(need.install for need in manifest.needs)),
         "reload": dict(manifest.reload),
         "provides": [*manifest.provider.ids, *manifest.provider.apis],
     }

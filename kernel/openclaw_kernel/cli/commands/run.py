@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openclaw_kernel.cli.errors import BadConfig
-from openclaw_kernel.cli.exits import CONFIG, OK, TEMPORARY
+from openclaw_kernel.cli.errors import BadConfig, NotNow
+from openclaw_kernel.cli.exits import CONFIG, OK
 from openclaw_kernel.cli.parsing import Commands
 
 if TYPE_CHECKING:
@@ -68,17 +68,17 @@ async def _serve(loaded: Loaded, home: Path, *, as_json: bool, first_start: bool
     try:
         await app.start()
     except AlreadyRunning as running:
-        print(running, file=sys.stderr)
+        if as_json:
+            print(json.dumps({"event": "already-running", "message": str(running), "owner": running.owner}), flush=True)
+        else:
+            print(running, file=sys.stderr)
         return OK
     except CannotStart as error:
-        print(error, file=sys.stderr)
-        return error.status
+        raise (BadConfig if error.status == CONFIG else NotNow)(str(error)) from error
     except RegistryError as error:
-        print(error, file=sys.stderr)
-        return CONFIG
+        raise BadConfig(str(error)) from error
     except StoreError as error:
-        print(error, file=sys.stderr)
-        return TEMPORARY
+        raise NotNow(str(error)) from error
     _announce(app, home, as_json=as_json, first_start=first_start)
     await stopping.wait()
     await app.stop()

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any, Final
 
+from openclaw_kernel.cli.errors import unknown_shape
 from openclaw_kernel.cli.exits import OK
 from openclaw_kernel.cli.parsing import Commands
 from openclaw_kernel.cli.terminal import GREEN, RED, YELLOW, duration, emit, emit_json, paint_out, table
@@ -30,7 +31,10 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         emit_json(status)
         return OK
-    show(status)
+    try:
+        show(status)
+    except KeyError as missing:
+        raise unknown_shape("status", missing) from missing
     return OK
 
 
