@@ -10,7 +10,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,11 +69,11 @@ class Terminal:
         r"""Press keys: `\x03` is Ctrl+C, `\x04` Ctrl+D."""
         os.write(self._descriptor, text.encode())
 
-    async def expect(self, pattern: str) -> str:
+    async def expect(self, pattern: str, *, deadline: float = DEADLINE_SECONDS) -> str:
         """Wait until something new that matches is shown; return all that is new up to its end."""
         wanted = re.compile(pattern, re.DOTALL)
         try:
-            async with asyncio.timeout(DEADLINE_SECONDS):
+            async with asyncio.timeout(deadline):
                 while (found := wanted.search(self.shown, self._read_to)) is None:
                     self._changed.clear()
                     await self._changed.wait()
@@ -83,6 +83,15 @@ class Terminal:
         fresh = self.shown[self._read_to : found.end()]
         self._read_to = found.end()
         return fresh
+
+    async def press(self, key: str, *, until: str) -> None:
+        """Press a key until what it does is shown; a signal that comes just before the command waits for one is not seen."""
+        for _ in range(int(DEADLINE_SECONDS)):
+            self.type(key)
+            with suppress(AssertionError):
+                await self.expect(until, deadline=1.0)
+                return
+        await self.expect(until)
 
     def close(self) -> None:
         """Read no more."""
