@@ -22,6 +22,7 @@ from openclaw_config.source import (
     dotted,
     line_of,
     literal_secrets,
+    names_secret,
     parse,
     read_text,
     redact,
@@ -111,7 +112,8 @@ def explain(item: Any, model: type[BaseModel]) -> tuple[str, str]:
     if kind == "missing":
         return "is missing", "add it"
     context = item.get("ctx") or {}
-    shown = _show(item.get("input"))
+    # A value in a secret's place may be the secret, mistyped.
+    shown = "a value that does not fit" if names_secret(key) else _show(item.get("input"))
     if "expected" in context:
         return f"found {shown}", f"use {context['expected']}"
     message = item["msg"]

@@ -172,6 +172,11 @@ def line_of(source: Any, where: Sequence[str | int]) -> int:
     return line
 
 
+def names_secret(key: Any) -> bool:
+    """Tell whether a key's value is a secret, by its name."""
+    return _SECRET_KEY.search(str(key)) is not None
+
+
 def redact(key: Any, value: Any) -> Any:
     """The value with literal secrets replaced by the redaction mark; references stay."""
     if isinstance(value, dict):

@@ -100,9 +100,9 @@ class GatewayFacts:
         self._presence.beacon(entry)
         self.presence_changed()
 
-    def health(self) -> Mapping[str, Any]:
-        """The health snapshot, at most a minute old."""
-        return self._health or self.refresh_health()
+    def health(self, *, fresh: bool = False) -> Mapping[str, Any]:
+        """The health snapshot, at most a minute old, or of now."""
+        return self.refresh_health() if fresh or not self._health else self._health
 
     def refresh_health(self) -> dict[str, Any]:
         """Look anew."""
@@ -125,7 +125,9 @@ class GatewayFacts:
                     if plugin.state is PluginState.FAILED
                 ],
             },
-            "channels": {} if channels is None else {name: {"accounts": [_account(item) for item in channels.status(name)]} for name in ids},
+            "channels": {}
+            if channels is None
+            else {name: {"accounts": [_account(item) for item in channels.status(name)]} for name in ids},
             "channelOrder": ids,
             "channelLabels": {} if channels is None else {name: channels.label(name) for name in ids},
             "heartbeatSeconds": 0,

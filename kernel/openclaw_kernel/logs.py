@@ -21,6 +21,14 @@ _RESET: Final = "\x1b[0m"
 _SHORTEST_SECRET: Final = 6
 
 
+def subsystem(logger: str) -> str:
+    """The name people know a part by: `openclaw_channels.telegram.runtime` is `telegram`, the kernel's own parts are `gateway`."""
+    package, _, rest = logger.partition(".")
+    if package == "openclaw":
+        return rest
+    return "gateway" if package == "openclaw_kernel" or not rest else rest.partition(".")[0]
+
+
 class Redaction(logging.Filter):
     """Replaces known secret values in every record, whatever wrote them."""
 
@@ -55,7 +63,7 @@ class JsonLines(logging.Formatter):
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
-            "subsystem": record.name.removeprefix("openclaw."),
+            "subsystem": subsystem(record.name),
             "message": record.getMessage(),
         }
         error = record.exc_text or (self.formatException(record.exc_info) if record.exc_info else None)
@@ -75,7 +83,7 @@ class Console(logging.Formatter):
         """Lay out a record for people."""
         clock = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()} "
-        text = f"{clock} {level}{record.name.removeprefix('openclaw.')}: {record.getMessage()}"
+        text = f"{clock} {level}{subsystem(record.name)}: {record.getMessage()}"
         error = record.exc_text or (self.formatException(record.exc_info) if record.exc_info else None)
         if error:
             text = f"{text}\n{error}"

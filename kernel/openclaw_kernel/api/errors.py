@@ -11,7 +11,10 @@ from typing import Any, ClassVar
 
 
 class GatewayError(Exception):
-    """An error with a wire code. `details` is a JSON object; `retry_after_ms` implies `retryable`."""
+    """An error with a wire code. `details` is a JSON object; `retry_after_ms` implies `retryable`.
+
+    `payload` is sent beside the error, for the methods that define one for failures (`agent`).
+    """
 
     code: ClassVar[str] = "UNAVAILABLE"
 
@@ -22,8 +25,10 @@ class GatewayError(Exception):
         details: dict[str, Any] | None = None,
         retryable: bool = False,
         retry_after_ms: int | None = None,
+        payload: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
+        self.payload = payload
         self.message = message
         self.details = details
         self.retryable = retryable or retry_after_ms is not None

@@ -54,6 +54,8 @@ class ModelRequest:
     system: str
     messages: tuple[Message, ...]
     tools: tuple[ToolSpec, ...] = ()
+    tool_choice: Literal["auto", "none"] = "auto"
+    """`none` asks for an answer without further calls; the tools stay named, because a history that holds calls may need them."""
     max_output_tokens: int | None = None
     thinking: ThinkingLevel | None = None
     agent_id: str

@@ -225,7 +225,7 @@ class PluginHost:
         self._standings[plugin_id].become(PluginState.FAILED, reason)
 
     def _changed(self, status: PluginStatus) -> None:
-        level = logging.WARNING if status.state in {PluginState.FAILED, PluginState.DEGRADED} else logging.INFO
+        level = logging.WARNING if status.state in {PluginState.FAILED, PluginState.DEGRADED} else logging.DEBUG
         logger.log(level, "plugin %r is %s%s", status.id, status.state.value, f": {status.reason}" if status.reason else "")
         self._on_state(status)
 

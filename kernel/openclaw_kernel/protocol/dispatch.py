@@ -115,8 +115,7 @@ class Dispatcher:
 
     def _answer(self, caller: Caller, invoke: Invoke, payload: bytes | None, error: GatewayError | None) -> None:
         if error is not None:
-            # A method may define a payload for its failures (agent does).
-            caller.send(failure(invoke.request.id, error, payload))
+            caller.send(failure(invoke.request.id, error, None if error.payload is None else dumps(error.payload)))
         elif payload is not None:
             caller.send(response(invoke.request.id, payload))
 

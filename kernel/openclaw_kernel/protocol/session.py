@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -11,6 +12,9 @@ from openclaw_kernel.protocol.frames import BadFrame, NotJson, Request, failure,
 from openclaw_kernel.protocol.handshake import Close
 from openclaw_kernel.protocol.limits import Limits
 from openclaw_kernel.protocol.registry import MethodRegistry, authorize, check_extra_scopes, read_params
+
+
+logger = logging.getLogger("openclaw.protocol")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +75,14 @@ class Session:
             return Reply(failure(request.id, error))
         try:
             params = read_params(method, request.params)
+            refusal = check_extra_scopes(method, params, self._scopes)
         except InvalidRequest as error:
             return Reply(failure(request.id, error))
-        refusal = check_extra_scopes(method, params, self._scopes)
+        except Exception:  # the params model and its checks are a plugin's code
+            owner = self._registry.owner(method.name)
+            logger.exception("the params of method %s of plugin %s could not be checked", method.name, owner)
+            text = f"the params of {method.name} could not be checked; the fault is in plugin {owner}, the log has the details"
+            return Reply(failure(request.id, Unavailable(text, details={"method": method.name, "plugin": owner})))
         if refusal is not None:
             return Reply(failure(request.id, refusal))
         self._waiting += 1

@@ -145,10 +145,10 @@ class TurnRun:
         )
         rounds_left = self._plan.max_tool_rounds
         while True:
-            shown = specs if rounds_left else ()
+            may_call = rounds_left > 0
             rounds_left -= 1
-            completed = await self._ask(info, shown, first_event_seconds=first_event_seconds)
-            message = self._message(info, completed, with_calls=bool(shown))
+            completed = await self._ask(info, specs, may_call=may_call, first_event_seconds=first_event_seconds)
+            message = self._message(info, completed, with_calls=may_call and bool(specs))
             self._call = None
             if message.content:
                 await self._sink.record(message)
@@ -160,7 +160,7 @@ class TurnRun:
             self._transcript.append(message)
             self._transcript.extend(await caller.run(message.tool_calls))
 
-    async def _ask(self, info: ModelInfo, specs: tuple[ToolSpec, ...], *, first_event_seconds: float | None) -> Completed:
+    async def _ask(self, info: ModelInfo, specs: tuple[ToolSpec, ...], *, may_call: bool, first_event_seconds: float | None) -> Completed:
         """Call the model; if it finds the conversation too long, once more with half of it."""
         window = _window(self._plan, info)
         system = cut(self._system(bool(specs)), window // 3)
@@ -169,7 +169,7 @@ class TurnRun:
         paired = PairedTranscript(self._transcript, tools=info.tools, images=info.images).messages()
         messages = fit_history(paired, ceiling)
         for last_attempt in (False, True):
-            request = self._request(info, system=system, messages=messages, specs=specs)
+            request = self._request(info, system=system, messages=messages, specs=specs, may_call=may_call)
             try:
                 return await self._call_model(info, request, first_event_seconds=first_event_seconds)
             except ProviderError as error:
@@ -206,13 +206,16 @@ class TurnRun:
         )
         return completed
 
-    def _request(self, info: ModelInfo, *, system: str, messages: tuple[Message, ...], specs: tuple[ToolSpec, ...]) -> ModelRequest:
+    def _request(
+        self, info: ModelInfo, *, system: str, messages: tuple[Message, ...], specs: tuple[ToolSpec, ...], may_call: bool
+    ) -> ModelRequest:
         turn, plan = self._turn, self._plan
         return ModelRequest(
             model=info.id,
             system=system,
             messages=messages,
             tools=specs,
+            tool_choice="auto" if may_call else "none",
             max_output_tokens=plan.max_output_tokens and _output_tokens(plan, info, _window(plan, info)),
             thinking=(turn.thinking or plan.thinking) if info.reasoning else None,
             agent_id=plan.id,

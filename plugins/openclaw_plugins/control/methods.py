@@ -32,14 +32,14 @@ class SystemMethods:
         return self._context.service(Gateway)
 
     @rpc("health", scope=Access.ANYONE, params=wire.HealthParams, result=dict[str, Any])
-    def health(self, _call: Call, _params: wire.HealthParams) -> dict[str, Any]:
+    def health(self, _call: Call, params: wire.HealthParams) -> dict[str, Any]:
         """Tell the state of channels, agents and sessions, at most a minute old."""
-        return dict(self._gateway.health())
+        return dict(self._gateway.health(fresh=params.probe))
 
     @rpc("status", scope=Scope.READ, params=wire.StatusParams, result=wire.StatusResult)
     def status(self, _call: Call, _params: wire.StatusParams) -> dict[str, Any]:
         """Summarise the gateway for people: version, plugins with their states, channels, agents, sessions."""
-        gateway, health = self._gateway, self._gateway.health()
+        gateway, health = self._gateway, self._gateway.health(fresh=True)
         return {
             "version": gateway.version,
             "bootId": gateway.boot_id,

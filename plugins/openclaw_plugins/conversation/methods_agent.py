@@ -306,10 +306,10 @@ def _finished(ended: EndedRun) -> dict[str, Any]:
             "result": {"payloads": payloads, "meta": {"durationMs": took, "stopReason": ended.stop_reason}},
         }
     summary = ended.error or ("stopped" if ended.state == "aborted" else ended.state)
-    details = {"runId": ended.run_id, "status": _STATUSES.get(ended.state, "error"), "summary": summary}
+    final = {"runId": ended.run_id, "status": _STATUSES.get(ended.state, "error"), "summary": summary}
     if ended.state == "timeout":
-        raise AgentTimeout(summary, details=details)
-    raise Unavailable(summary, details=details)
+        raise AgentTimeout(summary, payload=final)
+    raise Unavailable(summary, payload=final)
 
 
 def _waited(ended: EndedRun) -> dict[str, Any]:

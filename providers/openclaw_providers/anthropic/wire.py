@@ -68,6 +68,8 @@ def parameters(request: ModelRequest, *, provider: str, style: ThinkingStyle | N
         made["system"] = [{"type": "text", "text": request.system}]
     if request.tools:
         made["tools"] = [_tool(tool) for tool in request.tools]
+        if request.tool_choice == "none":
+            made["tool_choice"] = {"type": "none"}
     if style is not None and request.thinking is not None:
         made.update(_thinking(request.thinking, style, limit))
     if caching:

@@ -47,6 +47,8 @@ def parameters(request: ModelRequest, server: Server, *, reasoning: bool, usage:
         made["stream_options"] = {"include_usage": True}
     if request.tools:
         made["tools"] = [_tool(tool) for tool in request.tools]
+        if request.tool_choice == "none":
+            made["tool_choice"] = "none"
     if request.max_output_tokens is not None:
         made[server.output_limit] = request.max_output_tokens
     # Not every reasoning model can do without: "off" leaves it at its default.

@@ -54,14 +54,14 @@ async def test_a_failed_turn_fails_the_second_answer(harness: Harness) -> None:
     harness.runtime.script = gate
     with pytest.raises(AgentTimeout) as late:
         await harness.call("agent", None, message="slow", idempotencyKey="r1", timeout=1)
-    assert late.value.details is not None
-    assert late.value.details["status"] == "timeout"
+    assert late.value.payload is not None
+    assert late.value.payload["status"] == "timeout"
     running = asyncio.ensure_future(harness.call("agent", None, message="work", idempotencyKey="r2"))
     await gate.running("work")
     await harness.call("chat.abort", None, sessionKey="main")
     with pytest.raises(Unavailable) as stopped:
         await running
-    assert stopped.value.details == {"runId": "r2", "status": "error", "summary": "stopped"}
+    assert stopped.value.payload == {"runId": "r2", "status": "error", "summary": "stopped"}
 
 
 async def test_a_repeat_of_a_running_agent_call_is_in_flight(harness: Harness) -> None:
