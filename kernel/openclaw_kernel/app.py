@@ -114,6 +114,7 @@ class GatewayApp:
         lock = StateLock(self.home)
         lock.acquire()
         stack.callback(lock.release)
+        self._refuse_open_door()
         self._presence = PresenceBook(version=GatewayFacts.version, now_ms=now_ms)
         self.facts = GatewayFacts(loaded=self.loaded, home=self.home, presence=self._presence, limits=self.limits, now_ms=now_ms)
         self.facts.presence_changed = self._presence_soon
@@ -167,7 +168,6 @@ class GatewayApp:
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
         config = self.loaded.config.gateway
-        self._refuse_open_door()
         probes = Probes(
             started=lambda: self.facts.phase is not Phase.STARTING,
             ready=lambda: self.facts.ready,
