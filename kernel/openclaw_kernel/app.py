@@ -195,11 +195,13 @@ class GatewayApp:
     def _refuse_open_door(self) -> None:
         gateway = self.loaded.config.gateway
         if gateway.bind != "loopback" and gateway.auth.mode == "none":
-            issue = self._issue("gateway.auth.mode", f"none, while gateway.bind is {gateway.bind}", "use token or password, or bind to loopback")
+            found = f"none, while gateway.bind is {gateway.bind}"
+            issue = self._issue("gateway.auth.mode", found, "use token or password, or bind to loopback")
             raise CannotStart(str(issue), 78)
         secret = {"token": gateway.auth.token, "password": gateway.auth.password}.get(gateway.auth.mode)
         if gateway.auth.mode != "none" and not secret:
-            issue = self._issue(f"gateway.auth.{gateway.auth.mode}", "not set", f"set it, e.g. to ${{file:gateway.token}}; auth.mode is {gateway.auth.mode}")
+            cure = f"set it, e.g. to ${{file:gateway.token}}; auth.mode is {gateway.auth.mode}"
+            issue = self._issue(f"gateway.auth.{gateway.auth.mode}", "not set", cure)
             raise CannotStart(str(issue), 78)
 
     def _cannot_bind(self, error: OSError) -> CannotStart:
@@ -309,5 +311,3 @@ class GatewayApp:
 
 def _task_failed(name: str, error: BaseException) -> None:
     logger.error("task %s failed", name, exc_info=error)
-
-

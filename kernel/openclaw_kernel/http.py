@@ -82,9 +82,7 @@ def build_application(
             return await upgrade(request)
         return await handler(request)
 
-    application = web.Application(
-        middlewares=[upgrades_first], client_max_size=BODY_LIMIT, handler_args={"access_log": None}
-    )
+    application = web.Application(middlewares=[upgrades_first], client_max_size=BODY_LIMIT, handler_args={"access_log": None})
     application.on_response_prepare.append(_harden)
     for path, handler in probes.routes():
         application.router.add_get(base_path + path, handler)

@@ -19,7 +19,8 @@ class AlreadyRunning(Exception):
 
     def __init__(self, path: Path, owner: dict[str, Any]) -> None:
         where = owner.get("url") or "an address it has not written yet"
-        super().__init__(f"a gateway already runs on {path.parent} at {where} (pid {owner.get('pid', 'unknown')}); stop it, or use another --home")
+        pid = owner.get("pid", "unknown")
+        super().__init__(f"a gateway already runs on {path.parent} at {where} (pid {pid}); stop it, or use another --home")
         self.owner = owner
 
 

@@ -125,7 +125,8 @@ async def profile_gateway(folder: Path) -> str:
         await load.handshake_seconds(url, echo=False, times=50)
         await load.pipelined_per_second(url, echo=False, requests=5_000)
         await load.turn_seconds(url, 30)
-    report = subprocess.run(
+    report = await asyncio.to_thread(
+        subprocess.run,
         [sys.executable, "-c", f"import pstats; pstats.Stats({str(output)!r}).sort_stats('tottime').print_stats({PROFILE_ROWS})"],
         check=True,
         capture_output=True,

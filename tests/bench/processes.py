@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-TOKEN = "bench-token-0123456789"  # noqa: S105 - of a gateway that lives for seconds
+TOKEN = "bench-token-0123456789"
 READY_SECONDS = 60.0
 
 

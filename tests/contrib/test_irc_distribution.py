@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import subprocess
 import sys
 import venv
@@ -43,7 +44,8 @@ def ircd(tmp_path: Path) -> Iterator[int]:
         f"[Global]\nName = irc.test\nInfo = test\nListen = 127.0.0.1\nPorts = {port}\n"
         "[Options]\nDNS = no\nIdent = no\nPAM = no\nPredefChannelsOnly = no\n[Limits]\nMaxConnectionsIP = 0\n"
     )
-    process = subprocess.Popen(["ngircd", "--nodaemon", "--config", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [shutil.which("ngircd") or "ngircd", "--nodaemon", "--config", str(config)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     yield port
     process.terminate()
     process.wait(10)

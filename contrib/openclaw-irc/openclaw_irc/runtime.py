@@ -112,7 +112,8 @@ class IrcChannel:
                 delay = 1.0
                 await self._watch()
             except (OSError, NotReady, TimeoutError) as error:
-                self._error = f"channels.irc.server: {self._settings.server}:{self._settings.address[1]} {_describe(error)}; check server, port and tls"
+                host, port = self._settings.address
+                self._error = f"channels.irc.server: {host}:{port} {_describe(error)}; check server, port and tls"
                 self._context.degrade(self._error)
             finally:
                 self._close("reconnecting")

@@ -45,9 +45,7 @@ class SendFailed(Exception):
     `permanent` means a further attempt cannot help; `unknown` that it may have arrived; `retry_after` is in seconds.
     """
 
-    def __init__(
-        self, message: str, *, permanent: bool = False, unknown: bool = False, retry_after: float | None = None
-    ) -> None:
+    def __init__(self, message: str, *, permanent: bool = False, unknown: bool = False, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.permanent = permanent
         self.unknown = unknown

@@ -17,9 +17,7 @@ _MARK: Final = "__openclaw_method__"
 class Params(BaseModel):
     """Base of all params models: camelCase on the wire, unknown keys refused."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, alias_generator=to_camel, validate_by_alias=True, validate_by_name=False
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, validate_by_alias=True, validate_by_name=False)
 
 
 class Scope(StrEnum):
@@ -146,9 +144,7 @@ def rpc(
     def mark(handler: HandlerT) -> HandlerT:
         options = {
             "name": name,
-            "scopes": frozenset()
-            if isinstance(scope, Access)
-            else frozenset(scope if isinstance(scope, tuple) else (scope,)),
+            "scopes": frozenset() if isinstance(scope, Access) else frozenset(scope if isinstance(scope, tuple) else (scope,)),
             "access": scope if isinstance(scope, Access) else None,
             "params": params,
             "result": result,

@@ -34,6 +34,8 @@ class ToolContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolResult:
+    """What a tool returns to the model."""
+
     text: str
     is_error: bool = False
 

@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class Text:
+    """What is said."""
+
     text: str
 
     def to_json(self) -> dict[str, Any]:
@@ -37,6 +39,8 @@ class Thinking:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
+    """A call the model asks for; `arguments` is a JSON object."""
+
     id: str
     name: str
     arguments: dict[str, Any]
@@ -83,6 +87,8 @@ AssistantPart: TypeAlias = Text | Thinking | ToolCall
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserMessage:
+    """What a person said. `timestamp_ms` is Unix milliseconds."""
+
     content: tuple[UserPart, ...]
     timestamp_ms: int = 0
     extra: dict[str, Any] = field(default_factory=dict)
@@ -101,6 +107,8 @@ class UserMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssistantMessage:
+    """What the model said, with the calls it asked for."""
+
     content: tuple[AssistantPart, ...]
     timestamp_ms: int = 0
     provider: str | None = None
@@ -135,6 +143,8 @@ class AssistantMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolResultMessage:
+    """What a call returned; `call_id` is the call's."""
+
     call_id: str
     name: str
     text: str
@@ -166,9 +176,7 @@ def message_from_json(wire: dict[str, Any]) -> Message:
     role = wire["role"]
     timestamp = int(wire.get("timestamp", 0))
     if role == "user":
-        return UserMessage(
-            content=tuple(p for p in parts if isinstance(p, Text | Image | File)), timestamp_ms=timestamp, extra=extra
-        )
+        return UserMessage(content=tuple(p for p in parts if isinstance(p, Text | Image | File)), timestamp_ms=timestamp, extra=extra)
     if role == "assistant":
         return AssistantMessage(
             content=tuple(p for p in parts if isinstance(p, Text | Thinking | ToolCall)),
@@ -193,9 +201,7 @@ def message_from_json(wire: dict[str, Any]) -> Message:
     raise ValueError(message)
 
 
-_KNOWN = frozenset(
-    {"role", "content", "timestamp", "provider", "model", "stopReason", "usage", "toolCallId", "toolName", "isError"}
-)
+_KNOWN = frozenset({"role", "content", "timestamp", "provider", "model", "stopReason", "usage", "toolCallId", "toolName", "isError"})
 
 
 def _part_from_json(wire: dict[str, Any]) -> UserPart | AssistantPart:

@@ -74,11 +74,7 @@ class Refused:
 
     def to_error(self, *, can_retry_with_device_token: bool = False) -> InvalidRequest:
         """The error that the protocol has for it."""
-        step = (
-            "retry_with_device_token"
-            if can_retry_with_device_token
-            else _NEXT_STEPS.get(self.reason, "review_auth_configuration")
-        )
+        step = "retry_with_device_token" if can_retry_with_device_token else _NEXT_STEPS.get(self.reason, "review_auth_configuration")
         details: dict[str, Any] = {
             "code": _CODES.get(self.reason, "AUTH_UNAUTHORIZED"),
             "authReason": self.reason,
@@ -129,9 +125,7 @@ class Verifier:
 
     def verify_secret(self, candidate: str, caller: Caller, now_ms: int) -> Verified | Refused:
         """Check a bearer credential of an HTTP request."""
-        return self.verify(
-            Credentials.model_construct(token=candidate, password=candidate), caller, now_ms, has_device=False
-        )
+        return self.verify(Credentials.model_construct(token=candidate, password=candidate), caller, now_ms, has_device=False)
 
     def _check(self, offered: Credentials, *, has_device: bool) -> str | None:
         if has_device and offered.bootstrap_token:

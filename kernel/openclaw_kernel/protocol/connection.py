@@ -97,9 +97,7 @@ class Outbound:
 class Connection:
     """An accepted client; implements `Client`, the dispatcher's caller and the bus's subscriber."""
 
-    def __init__(
-        self, *, connection_id: str, accepted: Accept, address: str, outbound: Outbound, limits: Limits
-    ) -> None:
+    def __init__(self, *, connection_id: str, accepted: Accept, address: str, outbound: Outbound, limits: Limits) -> None:
         info = accepted.params.client
         self.connection_id = connection_id
         self.address = address

@@ -44,8 +44,8 @@ def check_proof(params: ConnectParams, device: DeviceProof, *, nonce: str, now_m
 
 def _verified(raw: bytes, signature: bytes, params: ConnectParams, device: DeviceProof) -> bool:
     # The library costs 30 ms to import and only clients with a device need it.
-    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     key = Ed25519PublicKey.from_public_bytes(raw)
     for text in signed_texts(params, device):

@@ -41,9 +41,7 @@ class _Remembered:
 class Dispatcher:
     """Calls handlers; sync ones at once, async ones in a task of the connection."""
 
-    def __init__(
-        self, registry: MethodRegistry, *, limits: Limits, now_ms: Callable[[], int], phase: Callable[[], Phase]
-    ) -> None:
+    def __init__(self, registry: MethodRegistry, *, limits: Limits, now_ms: Callable[[], int], phase: Callable[[], Phase]) -> None:
         self._registry = registry
         self._limits = limits
         self._now_ms = now_ms
@@ -84,21 +82,19 @@ class Dispatcher:
             request_id=invoke.request.id,
             respond_early=lambda value: caller.send(response(invoke.request.id, _encode(value))),
         )
-        return (
-            invoke.method.handler(call) if invoke.method.params is None else invoke.method.handler(call, invoke.params)
-        )
+        return invoke.method.handler(call) if invoke.method.params is None else invoke.method.handler(call, invoke.params)
 
     def _outcome(self, method: Method, work: Callable[[], Any]) -> tuple[bytes | None, GatewayError | None]:
         try:
             return _encode(work()), None
-        except Exception as error:  # noqa: BLE001 - the boundary: whatever a plugin raised becomes an answer
+        except Exception as error:
             return None, self._to_wire(method, error)
 
     async def _run_async(self, caller: Caller, invoke: Invoke) -> tuple[bytes | None, GatewayError | None]:
         try:
             value = self._call(caller, invoke)
             return _encode(await value if inspect.isawaitable(value) else value), None
-        except Exception as error:  # noqa: BLE001 - the boundary: whatever a plugin raised becomes an answer
+        except Exception as error:
             return None, self._to_wire(invoke.method, error)
 
     def _to_wire(self, method: Method, error: Exception) -> GatewayError:
@@ -108,9 +104,7 @@ class Dispatcher:
         if isinstance(error, ProviderError):
             return Unavailable(error.message, details={"provider": error.provider, "kind": error.kind.value})
         logger.error("method %s of plugin %s failed", method.name, owner, exc_info=error)
-        text = (
-            f"method {method.name} of plugin {owner} failed: {type(error).__name__}; the gateway's log has the details"
-        )
+        text = f"method {method.name} of plugin {owner} failed: {type(error).__name__}; the gateway's log has the details"
         return Unavailable(text, details={"method": method.name, "plugin": owner})
 
     def _answer(self, caller: Caller, invoke: Invoke, payload: bytes | None, error: GatewayError | None) -> None:
@@ -129,9 +123,7 @@ class Dispatcher:
     def _control_plane_refusal(self, caller: Caller, method: Method) -> GatewayError | None:
         now, limits = self._now_ms(), self._limits
         window_ms = int(limits.control_plane_seconds * 1000)
-        self._control_plane = {
-            key: calls for key, calls in self._control_plane.items() if calls and now - calls[-1] < window_ms
-        }
+        self._control_plane = {key: calls for key, calls in self._control_plane.items() if calls and now - calls[-1] < window_ms}
         calls = self._control_plane.setdefault((method.name, caller.address), deque())
         while calls and now - calls[0] >= window_ms:
             calls.popleft()
@@ -160,9 +152,7 @@ class Dispatcher:
                 return None, InvalidRequest(text, details={"reason": "idempotency-conflict"})
             return await asyncio.shield(known.answer)
         answer: asyncio.Future[tuple[bytes | None, GatewayError | None]] = asyncio.get_running_loop().create_future()
-        entry = self._remembered[place] = _Remembered(
-            body, self._now_ms() + int(self._limits.dedupe_seconds * 1000), answer
-        )
+        entry = self._remembered[place] = _Remembered(body, self._now_ms() + int(self._limits.dedupe_seconds * 1000), answer)
         try:
             outcome = await self._run_async(caller, invoke)
         except BaseException:

@@ -104,9 +104,7 @@ class EventFrame:
 
     __slots__ = ("droppable", "head", "name")
 
-    def __init__(
-        self, name: str, payload: bytes, *, state_version: bytes | None = None, droppable: bool = False
-    ) -> None:
+    def __init__(self, name: str, payload: bytes, *, state_version: bytes | None = None, droppable: bool = False) -> None:
         version = b"" if state_version is None else b',"stateVersion":%b' % state_version
         self.name = name
         self.head = b'{"type":"event","event":%b,"payload":%b%b' % (orjson.dumps(name), payload, version)

@@ -118,9 +118,7 @@ class Handshake:
         try:
             params = ConnectParams.model_validate(request.params if request.params is not None else {})
         except ValidationError as error:
-            return self._refuse(
-                request.id, InvalidRequest(f"invalid connect params: {describe_validation(error)}"), 1008
-            )
+            return self._refuse(request.id, InvalidRequest(f"invalid connect params: {describe_validation(error)}"), 1008)
         return self._connect(request, params)
 
     def _connect(self, request: Request, params: ConnectParams) -> list[Action]:
@@ -194,11 +192,7 @@ class Handshake:
     def _refuse_auth(self, request: Request, params: ConnectParams, refused: Refused) -> list[Action]:
         offered = params.auth
         retry = bool(
-            refused.reason == "token_mismatch"
-            and params.device
-            and offered.token
-            and not offered.password
-            and not offered.device_token
+            refused.reason == "token_mismatch" and params.device and offered.token and not offered.password and not offered.device_token
         )
         refusal = self._refuse(request.id, refused.to_error(can_retry_with_device_token=retry), 1008)
         return [Delay(refused.delay_ms), *refusal] if refused.delay_ms else refusal
@@ -227,9 +221,7 @@ class Handshake:
             raise AssertionError
         reason = device_proof.check_proof(params, device, nonce=self._nonce, now_ms=self._now_ms())
         if reason is not None:
-            return InvalidRequest(
-                f"device identity refused: {reason}", details={"code": device_proof.CODES[reason], "reason": reason}
-            )
+            return InvalidRequest(f"device identity refused: {reason}", details={"code": device_proof.CODES[reason], "reason": reason})
         details: dict[str, Any] = {
             "code": "PAIRING_REQUIRED",
             "reason": "not-paired",

@@ -64,12 +64,7 @@ def origin_allowed(origin: str, host_header: str | None, allowed: Collection[str
     written = netloc if port is None else f"{netloc}:{port}"
     if host_header is not None and written == host_header.lower() and _is_private_host(host):
         return True
-    return (
-        local_peer
-        and (host in _LOCAL_NAMES or is_loopback(host))
-        and host_header is not None
-        and _host_is_loopback(host_header)
-    )
+    return local_peer and (host in _LOCAL_NAMES or is_loopback(host)) and host_header is not None and _host_is_loopback(host_header)
 
 
 def _host_is_loopback(host_header: str) -> bool:

@@ -31,9 +31,7 @@ class PageSessions:
     cookie_name = COOKIE
     session_seconds = SESSION_SECONDS
 
-    def __init__(
-        self, *, limiter: FailureLimiter, now_ms: Callable[[], int], save: Callable[[str], Awaitable[None]]
-    ) -> None:
+    def __init__(self, *, limiter: FailureLimiter, now_ms: Callable[[], int], save: Callable[[str], Awaitable[None]]) -> None:
         self._limiter = limiter
         self._now_ms = now_ms
         self._save = save

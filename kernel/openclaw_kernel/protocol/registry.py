@@ -28,9 +28,7 @@ class MethodRegistry:
 
     def _add(self, owner: str, method: Method) -> None:
         if method.name in self._methods:
-            message = (
-                f"method {method.name!r} is declared by {self._owners[method.name]!r} and by {owner!r}; rename one"
-            )
+            message = f"method {method.name!r} is declared by {self._owners[method.name]!r} and by {owner!r}; rename one"
             raise RegistryError(message)
         if not method.scopes and method.access is None:
             message = f"method {method.name!r} of plugin {owner!r} has no scope; declare one with rpc(..., scope=...)"

@@ -11,9 +11,7 @@ ALL_SCOPES: Final = frozenset(scope.value for scope in Scope)
 
 _IMPLIED: Final[dict[str, frozenset[str]]] = {
     Scope.ADMIN.value: ALL_SCOPES,
-    Scope.WRITE.value: frozenset(
-        {Scope.READ.value, Scope.TALK.value, Scope.SESSIONS_READ.value, Scope.SESSIONS_WRITE.value}
-    ),
+    Scope.WRITE.value: frozenset({Scope.READ.value, Scope.TALK.value, Scope.SESSIONS_READ.value, Scope.SESSIONS_WRITE.value}),
     Scope.READ.value: frozenset({Scope.SESSIONS_READ.value}),
     Scope.SESSIONS_WRITE.value: frozenset({Scope.SESSIONS_READ.value}),
 }
@@ -32,9 +30,7 @@ def effective(granted: Iterable[str]) -> frozenset[str]:
 _APPROVALS: Final = Scope.APPROVALS.value
 _READ: Final = Scope.READ.value
 
-UNSCOPED_EVENTS: Final = frozenset(
-    {"tick", "health", "heartbeat", "shutdown", "gateway.suspension", "update.available"}
-)
+UNSCOPED_EVENTS: Final = frozenset({"tick", "health", "heartbeat", "shutdown", "gateway.suspension", "update.available"})
 """Every client gets them, nodes too."""
 
 _EXACT: Final[dict[str, str]] = {

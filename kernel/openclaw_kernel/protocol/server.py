@@ -72,18 +72,12 @@ class GatewayServer:
         address = request.remote or "unknown"
         origin = request.headers.get("Origin")
         local = is_direct_local(address, request.headers)
-        if origin is not None and not origin_allowed(
-            origin, request.headers.get("Host"), self._allowed_origins(), local_peer=local
-        ):
+        if origin is not None and not origin_allowed(origin, request.headers.get("Host"), self._allowed_origins(), local_peer=local):
             details = {"code": "CONTROL_UI_ORIGIN_NOT_ALLOWED"}
             message = f"origin {origin[:200]} is not allowed; add it to gateway.controlUi.allowedOrigins"
-            return web.json_response(
-                {"ok": False, "error": {"type": "forbidden", "message": message, "details": details}}, status=403
-            )
+            return web.json_response({"ok": False, "error": {"type": "forbidden", "message": message, "details": details}}, status=403)
         if self._unauthenticated[address] >= self._limits.unauthenticated_per_address:
-            return web.Response(
-                status=503, text="too many unauthenticated connections from this address; finish or close some\n"
-            )
+            return web.Response(status=503, text="too many unauthenticated connections from this address; finish or close some\n")
         peer = Peer(address=address, direct_local=local, origin=origin, page=self._page(request, origin))
         # Counted before the first await: half-open upgrades must not slip past the bound together.
         self._unauthenticated[address] += 1
@@ -155,16 +149,12 @@ class GatewayServer:
             await _perform(handshake.expire(), outbound)
         return None
 
-    async def _converse(
-        self, ws: web.WebSocketResponse, outbound: Outbound, owner: TaskOwner, accepted: Accept, peer: Peer
-    ) -> None:
+    async def _converse(self, ws: web.WebSocketResponse, outbound: Outbound, owner: TaskOwner, accepted: Accept, peer: Peer) -> None:
         connection_id = secrets.token_hex(8)
         connection = Connection(
             connection_id=connection_id, accepted=accepted, address=peer.address, outbound=outbound, limits=self._limits
         )
-        session = Session(
-            registry=self._registry, role=connection.role, scopes=connection.effective_scopes, limits=self._limits
-        )
+        session = Session(registry=self._registry, role=connection.role, scopes=connection.effective_scopes, limits=self._limits)
         self._connections[connection_id] = connection
         closed = self._opened(connection)
         try:
@@ -174,9 +164,7 @@ class GatewayServer:
             del self._connections[connection_id]
             closed()
 
-    async def _read(
-        self, ws: web.WebSocketResponse, connection: Connection, session: Session, owner: TaskOwner
-    ) -> None:
+    async def _read(self, ws: web.WebSocketResponse, connection: Connection, session: Session, owner: TaskOwner) -> None:
         taken = 0
         while True:
             message = await ws.receive()
@@ -290,9 +278,7 @@ class _PayloadGate:
         if self._left < 0:
             queue = self._ws._reader  # noqa: SLF001
             if queue is not None:
-                queue.set_exception(
-                    WebSocketError(WSCloseCode.MESSAGE_TOO_BIG, "payload before hello is over the limit")
-                )
+                queue.set_exception(WebSocketError(WSCloseCode.MESSAGE_TOO_BIG, "payload before hello is over the limit"))
             return True, b""
         return self._reader.feed_data(data)
 

@@ -13,7 +13,6 @@ from openclaw_kernel.protocol.handshake import Close
 from openclaw_kernel.protocol.limits import Limits
 from openclaw_kernel.protocol.registry import MethodRegistry, authorize, check_extra_scopes, read_params
 
-
 logger = logging.getLogger("openclaw.protocol")
 
 
@@ -69,9 +68,7 @@ class Session:
         limits = self._limits
         if self._waiting >= limits.queued_requests or self._waiting_bytes + request.size > limits.queued_request_bytes:
             text = f"too many requests in flight ({self._waiting}); wait for answers, then retry"
-            error = Unavailable(
-                text, details={"method": request.method, "reason": "request-queue-full"}, retry_after_ms=1000
-            )
+            error = Unavailable(text, details={"method": request.method, "reason": "request-queue-full"}, retry_after_ms=1000)
             return Reply(failure(request.id, error))
         try:
             params = read_params(method, request.params)

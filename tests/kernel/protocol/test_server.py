@@ -191,7 +191,7 @@ async def call(ws: aiohttp.ClientWebSocketResponse, method: str, params: Any = N
 async def until(condition: Callable[[], bool]) -> None:
     """Let the loop run until something holds."""
     async with asyncio.timeout(DEADLINE):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for is the server's own state, which has no event
             await asyncio.sleep(0.005)
 
 
