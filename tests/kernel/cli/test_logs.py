@@ -10,7 +10,6 @@ from pathlib import Path
 from tests.kernel.cli.command import DEADLINE_SECONDS, run_command, start_command
 from tests.support.gateway import RunningGateway
 
-
 LINE = "2026-01-01 10:00:00 warning somebody: something {number}"
 
 
