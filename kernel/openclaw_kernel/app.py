@@ -194,6 +194,11 @@ class GatewayApp:
 
     def _refuse_open_door(self) -> None:
         gateway = self.loaded.config.gateway
+        if gateway.mode == "remote":
+            issue = self._issue(
+                "gateway.mode", "remote, which only says where the command line finds a gateway", "use local to run one here"
+            )
+            raise CannotStart(str(issue), 78)
         if gateway.bind != "loopback" and gateway.auth.mode == "none":
             found = f"none, while gateway.bind is {gateway.bind}"
             issue = self._issue("gateway.auth.mode", found, "use token or password, or bind to loopback")

@@ -74,18 +74,22 @@ class Person:
                     return line
 
 
-@asynccontextmanager
-async def person(port: int, nick: str) -> AsyncIterator[Person]:
-    """Somebody who came in."""
+async def _arrive(port: int) -> tuple[Person, asyncio.StreamWriter]:
     async with asyncio.timeout(DEADLINE):
         while True:
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                break
             except OSError:
                 # The server was started a moment ago.
                 await asyncio.sleep(0.05)
-    somebody = Person(reader, writer)
+            else:
+                return Person(reader, writer), writer
+
+
+@asynccontextmanager
+async def person(port: int, nick: str) -> AsyncIterator[Person]:
+    """Somebody who came in."""
+    somebody, writer = await _arrive(port)
     somebody.say(f"NICK {nick}")
     somebody.say(f"USER {nick} 0 * :{nick}")
     await somebody.hears(" 001 ")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from openclaw_kernel.api import Gateway, PluginState
 from openclaw_kernel.testing import CallFailed, FakeClock, StartGateway
 
-ECHO = {"models": {"providers": {"echo": {}}}}
+ECHO: dict[str, Any] = {"models": {"providers": {"echo": {}}}}
 
 
 def test_a_fake_clock_moves_only_when_told(fake_clock: FakeClock) -> None:
