@@ -106,7 +106,9 @@ class Component:
         return True
 
     async def _after_failure(self, fault: PluginFault) -> None:
-        logger.warning("%s", fault, exc_info=fault.error if not _is_answer(fault) else None)
+        if not _is_answer(fault):
+            # An answer is the plugin's state and is told with it; here is the traceback of what was not meant.
+            logger.warning("%s", fault, exc_info=fault.error)
         stopped = await self._stop_item(self._timing.call)
         if stopped is not None:
             logger.warning("%s", stopped)

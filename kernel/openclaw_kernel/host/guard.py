@@ -23,6 +23,9 @@ ValueT = TypeVar("ValueT")
 CANCEL_GRACE_SECONDS: Final = 1.0
 """How long a cancelled call of a plugin may take to end before it is abandoned."""
 
+_AWAKE_SECONDS: Final = 0.5
+"""How much of a deadline one pause of the event loop can use up, or half of the deadline where that is less."""
+
 
 class PluginFault(Exception):
     """Something a plugin did wrong. `error` is what it raised, None where it hung or broke the contract."""
@@ -165,7 +168,7 @@ class Guard:
         """
         task = self._tasks.spawn(f"{plugin_id} {what}", _awaited(function))
         try:
-            await asyncio.wait({task}, timeout=deadline)
+            await _wait_awake(task, deadline)
         except asyncio.CancelledError:
             await self._cancel(plugin_id, what, task)
             raise
@@ -243,6 +246,17 @@ def _hung(plugin_id: str, what: str, deadline: float) -> PluginHung:
 def _is_cancelling() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+async def _wait_awake(task: asyncio.Task[Any], deadline: float | None) -> None:
+    """Wait for a task; time in which something else blocked the event loop is not held against it."""
+    left = deadline
+    while left is None or left > 0:
+        share = None if deadline is None or left is None else min(left, deadline / 2, _AWAKE_SECONDS)
+        done, _ = await asyncio.wait({task}, timeout=share)
+        if done or left is None or share is None:
+            return
+        left -= share
 
 
 async def _awaited(function: Callable[[], Awaitable[ValueT]]) -> ValueT:

@@ -77,6 +77,7 @@ class PluginHost:
         self._manager = PluginManager(self.guard, self._report)
         self._standings = {found.id: Standing(found, self._changed, now_ms) for found in discovery.plugins}
         self._hosted: dict[str, Hosted] = {}
+        self._complaints: dict[str, str | None] = {}
         self._lifecycle: Lifecycle | None = None
         self._watchdog: LoopWatchdog | None = None
         self.registry: Final = Registry()
@@ -225,7 +226,9 @@ class PluginHost:
         self._standings[plugin_id].become(PluginState.FAILED, reason)
 
     def _changed(self, status: PluginStatus) -> None:
-        level = logging.WARNING if status.state in {PluginState.FAILED, PluginState.DEGRADED} else logging.DEBUG
+        is_news = status.state in {PluginState.FAILED, PluginState.DEGRADED} and status.reason != self._complaints.get(status.id)
+        self._complaints[status.id] = status.reason
+        level = logging.WARNING if is_news else logging.DEBUG
         logger.log(level, "plugin %r is %s%s", status.id, status.state.value, f": {status.reason}" if status.reason else "")
         self._on_state(status)
 

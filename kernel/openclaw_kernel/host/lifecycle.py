@@ -43,15 +43,16 @@ class Hosted:
             return
         states = [component.state for component in self.components]
         failed = [component for component in self.components if component.state is ComponentState.FAILED]
-        for component in self.components:
-            troubled = component.state in {ComponentState.WAITING, ComponentState.FAILED, ComponentState.STARTING}
-            self.standing.fault(component.label, component.reason if troubled else None)
+        troubled = {ComponentState.WAITING, ComponentState.FAILED, ComponentState.STARTING}
+        faults = {component.label: component.reason if component.state in troubled else None for component in self.components}
+        state: PluginState | None = None
         if failed and len(failed) == len(self.components):
-            self.standing.become(PluginState.FAILED)
+            state = PluginState.FAILED
         elif states and all(state is ComponentState.STOPPED for state in states):
-            self.standing.become(PluginState.STOPPED)
+            state = PluginState.STOPPED
         elif self.attempted.is_set() or any(state is not ComponentState.IDLE for state in states):
-            self.standing.become(PluginState.STARTED)
+            state = PluginState.STARTED
+        self.standing.derive(state, faults)
 
 
 class Lifecycle:

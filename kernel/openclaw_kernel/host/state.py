@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from openclaw_kernel.api.services import PluginState, PluginStatus
 from openclaw_kernel.host.discovery import Found
@@ -31,7 +31,8 @@ class Standing:
     @property
     def reason(self) -> str | None:
         """Why it is not simply at work, in one line."""
-        return self._reason or "; ".join(self._faults.values()) or None
+        # What a plugin says of itself and what its start raised is often the same.
+        return self._reason or "; ".join(dict.fromkeys(self._faults.values())) or None
 
     @property
     def alive(self) -> bool:
@@ -43,13 +44,24 @@ class Standing:
         self._state, self._reason = state, reason
         self._tell()
 
+    def derive(self, state: PluginState | None, faults: Mapping[str, str | None]) -> None:
+        """Record several faults at once, and with them the state they lead to, None for the one it has."""
+        for source, reason in faults.items():
+            self._set_fault(source, reason)
+        if state is not None:
+            self._state, self._reason = state, None
+        self._tell()
+
     def fault(self, source: str, reason: str | None) -> None:
         """Record what is wrong now, by its source; None where it is over."""
+        self._set_fault(source, reason)
+        self._tell()
+
+    def _set_fault(self, source: str, reason: str | None) -> None:
         if reason is None:
             self._faults.pop(source, None)
         else:
             self._faults[source] = reason
-        self._tell()
 
     def status(self) -> PluginStatus:
         """Return the plugin's status."""

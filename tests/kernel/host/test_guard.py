@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -116,3 +117,15 @@ async def test_a_cancelled_iteration_passes_as_cancellation() -> None:
         await began.wait()
         task.cancel()
     assert task.cancelled()
+
+
+async def test_a_call_is_not_late_where_another_kept_the_loop_from_running() -> None:
+    async def quick() -> str:
+        for _ in range(4):
+            await asyncio.sleep(0.01)
+        return "done"
+
+    call = asyncio.ensure_future(Guard().run("bells", "the call", quick, 0.1))
+    await asyncio.sleep(0.01)
+    time.sleep(0.3)  # noqa: ASYNC251 - the block is the point
+    assert await call == "done"
