@@ -341,6 +341,5 @@ class Account:
         if fault == self.fault:
             return
         self.fault = fault
-        if fault is not None:
-            self._context.logger.warning("%s", fault)
+        # The host logs it with the plugin's state.
         self._on_fault()
