@@ -73,9 +73,3 @@ def test_the_default_account_comes_first_and_a_disabled_channel_disables_all() -
     settings = read({"enabled": False, "defaultAccount": "b", "accounts": {"a": {"botToken": "1:a"}, "b": {"botToken": "2:b"}}})
     assert list(settings.effective()) == ["b", "a"]
     assert not any(account.enabled for account in settings.effective().values())
-
-
-def test_every_setting_is_described() -> None:
-    schema = TelegramSettings.model_json_schema(by_alias=True)
-    for properties in (schema["properties"], *(part["properties"] for part in schema["$defs"].values())):
-        assert all("description" in described for described in properties.values())
