@@ -22,10 +22,10 @@ from openclaw_kernel.host import PluginHost
 from openclaw_kernel.host.discovery import discover
 from openclaw_kernel.host.guard import PluginFault
 from openclaw_kernel.host.loader import load_driver
-from openclaw_kernel.http import Handler, Probes, build_application
+from openclaw_kernel.http import Door, Handler, Listener, Probes, build_application
 from openclaw_kernel.lock import StateLock
 from openclaw_kernel.presence import PresenceBook
-from openclaw_kernel.protocol.auth import Verified, Verifier
+from openclaw_kernel.protocol.auth import Refused, Verifier
 from openclaw_kernel.protocol.connection import Connection
 from openclaw_kernel.protocol.dispatch import Dispatcher
 from openclaw_kernel.protocol.frames import EventFrame, dumps
@@ -41,7 +41,7 @@ from openclaw_kernel.tasks import TaskOwner
 
 logger = logging.getLogger("openclaw.gateway")
 
-ServiceT = TypeVar("ServiceT")
+AnswerT = TypeVar("AnswerT")
 
 DATABASE: Final = "state.sqlite3"
 PAGE_SESSIONS_KEY: Final = "page-sessions"
@@ -84,6 +84,7 @@ class GatewayApp:
         self._presence: PresenceBook
         self._bus = EventBus()
         self._tasks: TaskOwner
+        self._door = Door()
         self._presence_timer: asyncio.TimerHandle | None = None
         self._health_timer: asyncio.TimerHandle | None = None
         self.facts: GatewayFacts
@@ -132,23 +133,24 @@ class GatewayApp:
             on_state=self._plugin_changed,
         )
         stack.push_async_callback(self._close_tasks)
+        stack.push_async_callback(store.close)
+        stack.push_async_callback(self.host.stop, STOP_SECONDS)
         await self.host.load()
         refused = await store.open(self.host.registry.migrations())
-        stack.push_async_callback(store.close)
         self.host.refuse_migrations(refused)
         pages.load(await kernel_values.get(PAGE_SESSIONS_KEY))
         self.wire = self._build_wire(pages, limiter)
-        stack.push_async_callback(self.host.stop, STOP_SECONDS)
         await self._listen(stack)
         lock.describe(self.facts.describe_owner())
         await self.host.start()
         self.facts.refresh_health()
         self.facts.phase = Phase.SERVING
         self._tasks.spawn("clock", self._run_clock())
+        self._tasks.spawn("health", self._run_health())
 
     def _build_wire(self, pages: PageSessions, limiter: FailureLimiter) -> _Wire:
         registry = MethodRegistry(self.host.registry.methods)
-        self.facts.bind(host=self.host, registry=registry, find=self._find)
+        self.facts.bind(host=self.host, registry=registry, ask=self._ask)
         verifier = Verifier(self.loaded.config.gateway.auth, limiter)
         dispatcher = Dispatcher(registry, limits=self.limits, now_ms=now_ms, phase=lambda: self.facts.phase)
         allowed = self.loaded.config.gateway.control_ui.allowed_origins
@@ -164,6 +166,7 @@ class GatewayApp:
             hello=self.facts.hello,
             opened=self._connection_opened,
         )
+        server.proved = lambda request: self._door.release(request.protocol)
         return _Wire(registry, server, verifier, pages)
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
@@ -178,7 +181,7 @@ class GatewayApp:
         application = build_application(
             base_path=base_path, upgrade=self.wire.server.handle, probes=probes, routes=self.host.registry.routes, guard=self._fence
         )
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+        runner = Listener(application, self._door, shutdown_timeout=1.0)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         stack.push_async_callback(self.wire.server.close, Close(1012, "service restart"))
@@ -223,13 +226,17 @@ class GatewayApp:
         name, _, line = self.loaded.place(key).partition(":")
         return Issue(name, int(line or 0), key, found, cure)
 
-    def _find(self, kind: type[Any]) -> Any | None:
+    def _ask(self, kind: type[Any], what: str, question: Callable[[Any], AnswerT], otherwise: AnswerT) -> AnswerT:
+        owned = self.host.registry.services.get(kind)
+        if owned is None:
+            return otherwise
         try:
-            return self.host.registry.service(kind)
-        except LookupError:
-            return None
+            return self.host.guard.call(owned.plugin_id, what, lambda: question(owned.item))
+        except PluginFault as fault:
+            logger.error("%s", fault, exc_info=fault.error)  # noqa: TRY400 - the plugin's traceback, not the guard's
+            return otherwise
 
-    def _trusted(self, request: web.Request) -> bool:
+    async def _trusted(self, request: web.Request) -> bool:
         if self.wire.pages.authenticated(request):
             return True
         scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
@@ -237,7 +244,11 @@ class GatewayApp:
             return False
         address = request.remote or "unknown"
         caller = Caller(address, is_direct_local(address, request.headers), request.headers.get("Origin"))
-        return isinstance(self.wire.verifier.verify_secret(secret, caller, now_ms()), Verified)
+        verdict = self.wire.verifier.verify_secret(secret, caller, now_ms())
+        if isinstance(verdict, Refused):
+            await asyncio.sleep(verdict.delay_ms / 1000)
+            return False
+        return True
 
     def _connection_opened(self, connection: Connection) -> Callable[[], None]:
         detach = self._bus.attach(connection)
@@ -276,7 +287,6 @@ class GatewayApp:
     async def _run_clock(self) -> None:
         loop = asyncio.get_running_loop()
         next_tick = loop.time() + self.limits.tick_interval_ms / 1000
-        next_health = loop.time() + self.limits.health_seconds
         while True:
             await asyncio.sleep(1)
             now = loop.time()
@@ -284,9 +294,12 @@ class GatewayApp:
             if now >= next_tick:
                 next_tick = now + self.limits.tick_interval_ms / 1000
                 self._bus.publish(EventFrame("tick", b'{"ts":%d}' % now_ms()))
-            if now >= next_health:
-                next_health = now + self.limits.health_seconds
-                self._tell_health()
+
+    async def _run_health(self) -> None:
+        # Apart from the clock: what plugins say of themselves must not be able to stop it.
+        while True:
+            await asyncio.sleep(self.limits.health_seconds)
+            self._tell_health()
 
     async def _close_tasks(self) -> None:
         for timer in (self._presence_timer, self._health_timer):

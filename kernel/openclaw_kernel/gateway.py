@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from orjson import Fragment
 from pydantic import BaseModel
@@ -27,7 +27,19 @@ from openclaw_kernel.protocol.limits import PROTOCOL_VERSION, Limits
 from openclaw_kernel.protocol.registry import MethodRegistry
 from openclaw_kernel.protocol.scopes import ADVERTISED_EVENTS
 
-ServiceT = TypeVar("ServiceT")
+AnswerT = TypeVar("AnswerT")
+
+_NO_SESSIONS: Final = SessionsSummary(path="", count=0, recent=())
+
+
+class Ask(Protocol):
+    """Puts a question to a plugin's service; answers `otherwise` where nobody provides it, or where it fails."""
+
+    def __call__(self, kind: type[Any], what: str, question: Callable[[Any], AnswerT], otherwise: AnswerT) -> AnswerT: ...
+
+
+def _nobody(kind: type[Any], what: str, question: Callable[[Any], AnswerT], otherwise: AnswerT) -> AnswerT:  # noqa: ARG001 - as Ask has it
+    return otherwise
 
 
 class Host(Protocol):
@@ -55,7 +67,7 @@ class GatewayFacts:
         self._health: dict[str, Any] = {}
         self._host: Host | None = None
         self._registry: MethodRegistry | None = None
-        self._find: Callable[[type[Any]], Any | None] = lambda _kind: None
+        self._ask: Ask = _nobody
         self.boot_id = str(uuid.uuid4())
         self.started_at_ms = now_ms()
         self.health_version = 1
@@ -63,11 +75,11 @@ class GatewayFacts:
         self.url = ""
         self.presence_changed: Callable[[], None] = lambda: None
 
-    def bind(self, *, host: Host, registry: MethodRegistry, find: Callable[[type[Any]], Any | None]) -> None:
-        """Join the facts to the loaded plugins; `find` returns a service or None."""
+    def bind(self, *, host: Host, registry: MethodRegistry, ask: Ask) -> None:
+        """Join the facts to the loaded plugins."""
         self._host = host
         self._registry = registry
-        self._find = find
+        self._ask = ask
 
     @property
     def ready(self) -> bool:
@@ -107,12 +119,10 @@ class GatewayFacts:
     def refresh_health(self) -> dict[str, Any]:
         """Look anew."""
         begun = time.monotonic()
-        channels = self._find(Channels)
-        ids = [] if channels is None else list(channels.ids())
-        runtime: AgentRuntime | None = self._find(AgentRuntime)
-        sessions: Sessions | None = self._find(Sessions)
+        none: dict[str, Any] = {"channels": {}, "channelOrder": [], "channelLabels": {}}
+        channels = self._ask(Channels, "channels for health", _channels, none)
+        agents: Sequence[AgentInfo] = self._ask(AgentRuntime, "agents for health", lambda runtime: list(runtime.agents()), [])
         plugins = self.plugins()
-        summary = _summary(sessions, None)
         self._health = {
             "ok": True,
             "ts": self._now_ms(),
@@ -125,15 +135,11 @@ class GatewayFacts:
                     if plugin.state is PluginState.FAILED
                 ],
             },
-            "channels": {}
-            if channels is None
-            else {name: {"accounts": [_account(item) for item in channels.status(name)]} for name in ids},
-            "channelOrder": ids,
-            "channelLabels": {} if channels is None else {name: channels.label(name) for name in ids},
+            **channels,
             "heartbeatSeconds": 0,
-            "defaultAgentId": "main" if runtime is None else runtime.default_agent_id(),
-            "agents": [] if runtime is None else [_agent(info, sessions) for info in runtime.agents()],
-            "sessions": summary,
+            "defaultAgentId": self._default_agent(),
+            "agents": [_agent(info, self._sessions(info.id)) for info in agents],
+            "sessions": self._sessions(None),
         }
         return self._health
 
@@ -145,9 +151,7 @@ class GatewayFacts:
         """The hello-ok payload for a connection."""
         is_admin = "operator.admin" in connection.effective_scopes
         config = self._loaded.config
-        runtime: AgentRuntime | None = self._find(AgentRuntime)
-        default_agent = "main" if runtime is None else runtime.default_agent_id()
-        providers: Providers | None = self._find(Providers)
+        default_agent = self._default_agent()
         main_key = config.session.main_key
         snapshot: dict[str, Any] = {
             "presence": Fragment(self._presence.json()),
@@ -160,7 +164,7 @@ class GatewayFacts:
                 "mainKey": main_key,
                 "mainSessionKey": f"agent:{default_agent}:{main_key}",
                 "scope": "per-sender",
-                "modelConfigured": bool(providers is not None and providers.models()),
+                "modelConfigured": self._ask(Providers, "models for hello", lambda providers: bool(providers.models()), otherwise=False),
             },
         }
         if is_admin:
@@ -181,6 +185,13 @@ class GatewayFacts:
             },
         }
         return dumps(hello)
+
+    def _default_agent(self) -> str:
+        return self._ask(AgentRuntime, "default agent", lambda runtime: str(runtime.default_agent_id()), "main")
+
+    def _sessions(self, agent_id: str | None) -> dict[str, Any]:
+        summary = self._ask(Sessions, "sessions for health", lambda sessions: sessions.summary(agent_id), _NO_SESSIONS)
+        return {"path": summary.path, "count": summary.count, "recent": list(summary.recent)}
 
     def config_snapshot(self) -> Mapping[str, Any]:
         """The redacted `config.get` result."""
@@ -225,15 +236,18 @@ class GatewayFacts:
         return {"pid": os.getpid(), "url": self.url, "version": self.version, "startedAtMs": self.started_at_ms}
 
 
-def _summary(sessions: Sessions | None, agent_id: str | None) -> dict[str, Any]:
-    summary = SessionsSummary(path="", count=0, recent=()) if sessions is None else sessions.summary(agent_id)
-    return {"path": summary.path, "count": summary.count, "recent": list(summary.recent)}
+def _channels(channels: Channels) -> dict[str, Any]:
+    ids = list(channels.ids())
+    return {
+        "channels": {name: {"accounts": [_account(item) for item in channels.status(name)]} for name in ids},
+        "channelOrder": ids,
+        "channelLabels": {name: channels.label(name) for name in ids},
+    }
 
 
-def _agent(info: AgentInfo, sessions: Sessions | None) -> dict[str, Any]:
+def _agent(info: AgentInfo, sessions: dict[str, Any]) -> dict[str, Any]:
     heartbeat = {"enabled": False, "every": "off", "everyMs": None, "prompt": "", "target": "none", "ackMaxChars": 0}
-    row = {"agentId": info.id, "name": info.name, "isDefault": info.is_default, "heartbeat": heartbeat}
-    return row | {"sessions": _summary(sessions, info.id)}
+    return {"agentId": info.id, "name": info.name, "isDefault": info.is_default, "heartbeat": heartbeat, "sessions": sessions}
 
 
 def _account(status: Any) -> dict[str, Any]:

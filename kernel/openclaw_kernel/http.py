@@ -1,12 +1,16 @@
-"""The one HTTP listener: WebSocket upgrades on any path, health probes, and the routes that plugins add."""
+"""The one HTTP listener: its limits before anybody proved anything, WebSocket upgrades on any path, health probes, plugins' routes."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
+
+from openclaw_kernel.protocol.limiter import network_of
 
 if TYPE_CHECKING:
     from openclaw_kernel.api.plugin import HttpRoute
@@ -16,6 +20,13 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 logger = logging.getLogger("openclaw.http")
 
 BODY_LIMIT: Final = 1_048_576
+BODY_SECONDS: Final = 30.0
+IDLE_SECONDS: Final = 30.0
+"""Longest a connection may take to send the head of a request, the first or a further one."""
+STRANGERS: Final = 512
+STRANGERS_PER_ADDRESS: Final = 128
+_LINGERING_SECONDS: Final = 2.0
+_MAX_HEADERS: Final = 64
 _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -23,6 +34,102 @@ _HEADERS: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+
+
+class Door:
+    """Bounds the connections of those who proved nothing yet, in all and by address, from the moment they are accepted."""
+
+    def __init__(self, *, limit: int = STRANGERS, limit_per_address: int = STRANGERS_PER_ADDRESS) -> None:
+        self._limit = limit
+        self._limit_per_address = limit_per_address
+        self._strangers: dict[object, str] = {}
+        self._by_address: Counter[str] = Counter()
+
+    @property
+    def strangers(self) -> int:
+        """How many connections have proved nothing."""
+        return len(self._strangers)
+
+    def enter(self, connection: object, address: str) -> bool:
+        """Let a new connection in, or tell that there are too many like it."""
+        key = network_of(address)
+        if len(self._strangers) >= self._limit or self._by_address[key] >= self._limit_per_address:
+            return False
+        self._strangers[connection] = key
+        self._by_address[key] += 1
+        return True
+
+    def release(self, connection: object) -> None:
+        """Count a connection no longer: it proved itself, or it is gone."""
+        key = self._strangers.pop(connection, None)
+        if key is None:
+            return
+        self._by_address[key] -= 1
+        if self._by_address[key] <= 0:
+            del self._by_address[key]
+
+
+class _Connection(web.RequestHandler):
+    __slots__ = ("_door",)
+
+    def __init__(self, server: web.Server, *, door: Door, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._door = door
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        peer = transport.get_extra_info("peername")
+        if not self._door.enter(self, str(peer[0]) if peer else "unknown"):
+            if isinstance(transport, asyncio.Transport):
+                transport.abort()
+            return
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._door.release(self)
+        super().connection_lost(exc)
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """Answer what is no HTTP in constant words; what strangers send must not fill the log."""
+        level = logging.ERROR if status >= 500 else logging.DEBUG  # noqa: PLR2004 - the server's own faults
+        logger.log(level, "%s from %s cannot be served", "request" if status >= 500 else "what came", request.remote, exc_info=exc)  # noqa: PLR2004
+        if request.writer.output_size > 0:
+            raise ConnectionError("part of the answer is sent already")
+        response = web.Response(status=status, text="bad request\n" if status < 500 else "internal error\n")  # noqa: PLR2004
+        response.headers.update({**_HEADERS, "Server": ""})
+        response.force_close()
+        return response
+
+
+class _Server(web.Server):
+    def __init__(self, like: web.Server, door: Door, idle_seconds: float) -> None:
+        super().__init__(like.request_handler, request_factory=like.request_factory)
+        self._door = door
+        self._idle_seconds = idle_seconds
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(
+            self,
+            door=self._door,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=self._idle_seconds,
+            lingering_time=_LINGERING_SECONDS,
+            max_headers=_MAX_HEADERS,
+            access_log=None,
+        )
+
+
+class Listener(web.AppRunner):
+    """Runs the application behind a door."""
+
+    def __init__(self, application: web.Application, door: Door, *, idle_seconds: float = IDLE_SECONDS, shutdown_timeout: float) -> None:
+        super().__init__(application, access_log=None, shutdown_timeout=shutdown_timeout)
+        self._door = door
+        self._idle_seconds = idle_seconds
+
+    async def _make_server(self) -> web.Server:
+        return _Server(await super()._make_server(), self._door, self._idle_seconds)
 
 
 class Probes:
@@ -34,7 +141,7 @@ class Probes:
         started: Callable[[], bool],
         ready: Callable[[], bool],
         reasons: Callable[[], Sequence[str]],
-        trusted: Callable[[web.Request], bool],
+        trusted: Callable[[web.Request], Awaitable[bool]],
     ) -> None:
         self._started = started
         self._ready = ready
@@ -54,14 +161,14 @@ class Probes:
     async def _readiness(self, request: web.Request) -> web.Response:
         ready = self._ready()
         body: dict[str, object] = {"ready": ready}
-        if self._trusted(request):
+        if await self._trusted(request):
             body["reasons"] = list(self._reasons())
         return web.json_response(body, status=200 if ready else 503)
 
     async def _startup(self, request: web.Request) -> web.Response:
         started = self._started()
         body: dict[str, object] = {"ok": started, "status": "started" if started else "starting"}
-        if self._trusted(request):
+        if await self._trusted(request):
             body["reasons"] = list(self._reasons())
         return web.json_response(body, status=200 if started else 503)
 
@@ -73,14 +180,18 @@ def build_application(
     probes: Probes,
     routes: Iterable[tuple[str, HttpRoute]],
     guard: Callable[[str, Handler], Handler],
+    body_seconds: float = BODY_SECONDS,
 ) -> web.Application:
-    """Assemble the listener's application. `routes` are (plugin id, route); `guard` fences a plugin's handler."""
+    """Assemble the listener's application. `routes` are (plugin id, route); `guard` fences a plugin's handler.
+
+    A request whose body has not arrived after `body_seconds` is answered 408.
+    """
 
     @web.middleware
     async def upgrades_first(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.method == "GET" and request.headers.get("Upgrade", "").lower() == "websocket":
             return await upgrade(request)
-        return await handler(request)
+        return await _in_time(request, handler, body_seconds)
 
     application = web.Application(middlewares=[upgrades_first], client_max_size=BODY_LIMIT, handler_args={"access_log": None})
     application.on_response_prepare.append(_harden)
@@ -89,6 +200,31 @@ def build_application(
     for owner, route in routes:
         application.router.add_route(route.method, base_path + route.path, guard(owner, route.handler))
     return application
+
+
+async def _in_time(request: web.Request, handler: Handler, seconds: float) -> web.StreamResponse:
+    if not request.can_read_body:
+        return await handler(request)
+    loop = asyncio.get_running_loop()
+    deadline = asyncio.timeout(None)
+
+    def look() -> None:
+        if not request.content.is_eof():
+            deadline.reschedule(loop.time())
+
+    # Only the body is timed: what a handler does with it, it may do for long.
+    timer = loop.call_later(seconds, look)
+    try:
+        async with deadline:
+            return await handler(request)
+    except TimeoutError:
+        if not deadline.expired():
+            raise
+        response = web.Response(status=408, text="the body did not arrive in time\n")
+        response.force_close()
+        return response
+    finally:
+        timer.cancel()
 
 
 async def _harden(_request: web.Request, response: web.StreamResponse) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
+
+from openclaw_kernel.protocol.origin import is_loopback
 
 FAILURES: Final = 10
 WINDOW_MS: Final = 60_000
@@ -12,6 +15,20 @@ LOCKOUT_MS: Final = 300_000
 FIRST_DELAY_MS: Final = 250
 LONGEST_DELAY_MS: Final = 5_000
 _ENTRIES: Final = 10_000
+_LOCAL: Final = "local"
+
+
+def network_of(address: str) -> str:
+    """What an address is counted by: itself, for IPv6 its /64, which one host has to itself."""
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(ip, ipaddress.IPv4Address):
+        return str(ip)
+    if ip.ipv4_mapped is not None:
+        return str(ip.ipv4_mapped)
+    return str(ip) if ip.is_loopback else str(ipaddress.IPv6Network((int(ip) >> 64 << 64, 64)))
 
 
 @dataclass(slots=True)
@@ -30,8 +47,15 @@ class Caller:
 
     @property
     def key(self) -> str:
-        """A page on this machine is counted by its origin, so that it cannot hide behind loopback."""
-        return f"origin:{self.origin}" if self.is_loopback and self.origin is not None else self.address
+        """Whom failures are counted against; direct local callers are never mistaken for what a proxy on this machine forwards."""
+        if self.is_loopback:
+            return _LOCAL if self.origin is None else f"origin:{self.origin}"
+        return network_of(self.address)
+
+    @property
+    def shared(self) -> bool:
+        """Many people behind one proxy of this machine: that one of them proved itself says nothing of the others."""
+        return not self.is_loopback and is_loopback(self.address)
 
     @property
     def exempt(self) -> bool:
@@ -52,20 +76,28 @@ class FailureLimiter:
 
     def failed(self, kind: str, caller: Caller, now_ms: int) -> int:
         """Count a failure; return how many milliseconds the answer should be held back."""
-        key = (kind, caller.key)
-        record = self._records.setdefault(key, _Record())
-        self._records.move_to_end(key)
+        delay_ms = 0
+        if caller.is_loopback:
+            # A program on this machine can name any Origin: every try from here waits, whatever it calls itself.
+            count = len(self._count(kind, _LOCAL, now_ms).failures)
+            delay_ms = int(min(FIRST_DELAY_MS * 2 ** (count - 1), LONGEST_DELAY_MS))
+        if not caller.exempt:
+            record = self._count(kind, caller.key, now_ms)
+            if len(record.failures) >= FAILURES:
+                record.locked_until_ms = now_ms + LOCKOUT_MS
+                record.failures.clear()
+        return delay_ms
+
+    def succeeded(self, kind: str, caller: Caller) -> None:
+        """Forget the failures of a caller that proved itself."""
+        if not caller.shared:
+            self._records.pop((kind, caller.key), None)
+
+    def _count(self, kind: str, key: str, now_ms: int) -> _Record:
+        record = self._records.setdefault((kind, key), _Record())
+        self._records.move_to_end((kind, key))
         record.failures = [when for when in record.failures if now_ms - when < WINDOW_MS][-FAILURES:]
         record.failures.append(now_ms)
         while len(self._records) > _ENTRIES:
             self._records.popitem(last=False)
-        if caller.exempt:
-            return int(min(FIRST_DELAY_MS * 2 ** (len(record.failures) - 1), LONGEST_DELAY_MS))
-        if len(record.failures) >= FAILURES:
-            record.locked_until_ms = now_ms + LOCKOUT_MS
-            record.failures.clear()
-        return 0
-
-    def succeeded(self, kind: str, caller: Caller) -> None:
-        """Forget the failures of a caller that proved itself."""
-        self._records.pop((kind, caller.key), None)
+        return record

@@ -68,5 +68,8 @@ def origin_allowed(origin: str, host_header: str | None, allowed: Collection[str
 
 
 def _host_is_loopback(host_header: str) -> bool:
-    host = urlsplit(f"//{host_header}").hostname or ""
+    try:
+        host = urlsplit(f"//{host_header}").hostname or ""
+    except ValueError:
+        return False
     return host in _LOCAL_NAMES or is_loopback(host)

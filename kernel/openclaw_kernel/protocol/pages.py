@@ -92,7 +92,10 @@ class PageSessions:
 
 def same_origin(origin: str, host: str) -> bool:
     """Tell whether an Origin names exactly this Host header."""
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
     return parts.scheme in {"http", "https"} and parts.netloc.lower() == host.lower()
 
 

@@ -18,6 +18,7 @@ from openclaw_kernel.protocol.connection import Connection, Outbound
 from openclaw_kernel.protocol.dispatch import Dispatcher
 from openclaw_kernel.protocol.frames import response
 from openclaw_kernel.protocol.handshake import Accept, Action, Close, Delay, Handshake, Peer, Phase, Send
+from openclaw_kernel.protocol.limiter import network_of
 from openclaw_kernel.protocol.limits import Limits
 from openclaw_kernel.protocol.origin import is_direct_local, origin_allowed
 from openclaw_kernel.protocol.pages import PageSessions
@@ -32,6 +33,7 @@ logger = logging.getLogger("openclaw.protocol")
 
 _MESSAGES: Final = frozenset({WSMsgType.TEXT, WSMsgType.BINARY})
 _YIELD_EVERY: Final = 64
+_TOO_LONG: Final = Close(1009, "payload before hello is over the limit")
 
 
 class GatewayServer:
@@ -61,6 +63,8 @@ class GatewayServer:
         self._allowed_origins = allowed_origins
         self._hello = hello
         self._opened = opened
+        self.proved: Callable[[web.Request], None] = lambda _request: None
+        """Told of each upgrade whose client has proved itself."""
         self._unauthenticated: Counter[str] = Counter()
         self._connections: dict[str, Connection] = {}
         self._outbounds: set[Outbound] = set()
@@ -70,18 +74,19 @@ class GatewayServer:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve one upgrade request until its socket is gone."""
         address = request.remote or "unknown"
+        counted_as = network_of(address)
         origin = request.headers.get("Origin")
         local = is_direct_local(address, request.headers)
         if origin is not None and not origin_allowed(origin, request.headers.get("Host"), self._allowed_origins(), local_peer=local):
             details = {"code": "CONTROL_UI_ORIGIN_NOT_ALLOWED"}
             message = f"origin {origin[:200]} is not allowed; add it to gateway.controlUi.allowedOrigins"
             return web.json_response({"ok": False, "error": {"type": "forbidden", "message": message, "details": details}}, status=403)
-        if self._unauthenticated[address] >= self._limits.unauthenticated_per_address:
+        if self._unauthenticated[counted_as] >= self._limits.unauthenticated_per_address:
             return web.Response(status=503, text="too many unauthenticated connections from this address; finish or close some\n")
         peer = Peer(address=address, direct_local=local, origin=origin, page=self._page(request, origin))
         # Counted before the first await: half-open upgrades must not slip past the bound together.
-        self._unauthenticated[address] += 1
-        counted = [address]
+        self._unauthenticated[counted_as] += 1
+        counted = [counted_as]
         try:
             return await self._serve(request, peer, counted)
         finally:
@@ -117,11 +122,14 @@ class GatewayServer:
             accepted = await self._shake(ws, outbound, peer)
             if accepted is not None:
                 self._release(counted)
+                self.proved(request)
                 gate.open()
                 await self._converse(ws, outbound, owner, accepted, peer)
             await self._wait_closed(ws, outbound)
         finally:
-            await owner.close(limits.close_seconds)
+            hung = await owner.close(limits.close_seconds)
+            if hung:
+                logger.warning("calls of a lost connection do not end when cancelled and were abandoned: %s", ", ".join(hung))
             outbound.finish()
             self._outbounds.discard(outbound)
             if not self._outbounds:
@@ -139,7 +147,9 @@ class GatewayServer:
                         return accepted
                     message = await ws.receive()
                     if message.type in _MESSAGES:
-                        actions = handshake.receive(message.data)
+                        # What came in one packet with the upgrade was read before the gate stood.
+                        too_long = len(message.data) > self._limits.payload_before_hello
+                        actions = [_TOO_LONG] if too_long else handshake.receive(message.data)
                     elif message.type is WSMsgType.PING:
                         outbound.put(message.data, WSMsgType.PONG)
                         actions = []

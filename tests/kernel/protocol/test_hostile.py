@@ -1,0 +1,168 @@
+"""What a client may send without harm to the gateway: before its hello, and as one that is known."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+
+from openclaw_kernel.protocol.handshake import Close
+from tests.kernel.protocol.test_server import DEADLINE, Served, closed, next_frame, serving, socket_to, until
+from tests.kernel.protocol.transcript import connect_params, request
+
+UPGRADE = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+
+
+def frame_of(body: bytes, *, opcode: int = 1, fin: bool = True) -> bytes:
+    """A masked frame, its mask all zeros."""
+    head = bytes([(0x80 if fin else 0) | opcode])
+    if len(body) < 126:
+        length = bytes([0x80 | len(body)])
+    elif len(body) < 65_536:
+        length = b"\xfe" + len(body).to_bytes(2, "big")
+    else:
+        length = b"\xff" + len(body).to_bytes(8, "big")
+    return head + length + b"\0\0\0\0" + body
+
+
+@asynccontextmanager
+async def raw(served: Served, first: bytes = b"") -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection whose upgrade and `first` go out in one write."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    try:
+        writer.write(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n{UPGRADE}\r\n".encode() + first)
+        await reader.readuntil(b"\r\n\r\n")
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+async def close_code(reader: asyncio.StreamReader) -> int:
+    """The code of the close frame that ends the connection; short frames only."""
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            opcode, length = await reader.readexactly(2)
+            if length == 126:
+                length = int.from_bytes(await reader.readexactly(2), "big")
+            body = await reader.readexactly(length)
+            if opcode & 0xF == 8:
+                return int.from_bytes(body[:2], "big")
+
+
+def connect_of(size: int) -> bytes:
+    """A right connect request of exactly this many bytes."""
+    short = request("connect", connect_params(userAgent=""))
+    return request("connect", connect_params(userAgent="x" * (size - len(short)))).encode()
+
+
+@pytest.mark.parametrize(("size", "taken"), [(65_535, True), (65_536, True), (65_537, False), (65_536 + 1000, False), (200_000, False)])
+async def test_the_limit_before_hello_is_exact_even_in_one_packet_with_the_upgrade(size: int, taken: bool) -> None:
+    async with serving() as served, raw(served, frame_of(connect_of(size))) as (reader, _):
+        if taken:
+            await until(lambda: served.server.connections == 1)
+        else:
+            assert await close_code(reader) == 1009
+            assert served.connections == []
+
+
+async def test_fragments_before_hello_are_counted_together() -> None:
+    async with serving() as served, raw(served) as (reader, writer):
+        writer.write(frame_of(b"x" * 40_000, fin=False))
+        for _ in range(5):
+            writer.write(frame_of(b"x" * 40_000, opcode=0, fin=False))
+        assert await close_code(reader) == 1009
+
+
+async def test_a_flood_of_pings_before_hello_ends_the_connection() -> None:
+    async with serving() as served, raw(served) as (reader, writer):
+        writer.write(frame_of(b"y" * 100, opcode=9) * 1000)
+        assert await close_code(reader) == 1009
+
+
+async def test_a_fragment_begun_before_hello_ends_after_it() -> None:
+    async with serving() as served, raw(served) as (reader, writer):
+        body = connect_of(600)
+        writer.write(frame_of(body[:10], fin=False) + frame_of(body[10:], opcode=0))
+        await until(lambda: served.server.connections == 1)
+        call = request("quick", request_id="after").encode()
+        writer.write(frame_of(call[:5], fin=False))
+        writer.write(frame_of(call[5:], opcode=0))
+        async with asyncio.timeout(DEADLINE):
+            await reader.readuntil(b'"id":"after"')
+
+
+async def test_compression_is_not_negotiated() -> None:
+    async with serving() as served, socket_to(served, compress=15) as ws:
+        assert ws.compress == 0
+
+
+@pytest.mark.parametrize("headers", ["Origin: http://[\r\n", "Origin: http://localhost:1\r\nHost: [\r\n"])
+async def test_a_malformed_origin_or_host_is_refused_without_a_trace(headers: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        host = "" if "Host" in headers else "Host: x\r\n"
+        writer.write(f"GET / HTTP/1.1\r\n{host}{headers}{UPGRADE}\r\n".encode())
+        async with asyncio.timeout(DEADLINE):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 403")
+        writer.transport.abort()
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_an_ipv6_network_shares_the_bound_on_half_open_upgrades() -> None:
+    async with serving(unauthenticated_per_address=1) as served, aiohttp.ClientSession() as http:
+        served.server._unauthenticated["127.0.0.1"] += 1
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await http.ws_connect(f"ws://127.0.0.1:{served.port}/")
+        assert refused.value.status == 503
+
+
+async def test_whoever_proves_himself_is_reported_once() -> None:
+    proved: list[Any] = []
+    async with serving() as served, socket_to(served) as ws:
+        served.server.proved = proved.append
+        await next_frame(ws)
+        assert proved == []
+        await ws.send_str(request("connect", connect_params()))
+        assert (await next_frame(ws))["ok"] is True
+        assert len(proved) == 1
+
+
+async def test_a_close_while_an_answer_is_held_back_is_a_close() -> None:
+    async with serving() as served, socket_to(served) as ws:
+        await next_frame(ws)
+        await ws.send_str(request("connect", connect_params(auth={"token": "wrong"})))
+        await served.server.close(Close(1012, "service restart"))
+        assert (await closed(ws))[0] in {1008, 1012}
+        assert served.connections == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"type":"req","id":"1","method":"quick","params":{"a":"\\ud800"}}',
+        '{"type":"req","id":"1","method":"quick","params":{"a":NaN}}',
+        "[" * 100_000,
+        '{"type":"req","id":"1","method":"quick","params":' + "[" * 2000 + "]" * 2000 + "}",
+        "\x00",
+        '{"type":"req","id":"1","method":"quick"',
+    ],
+)
+async def test_what_is_no_json_after_hello_is_ignored(text: str) -> None:
+    async with serving() as served, socket_to(served) as ws:
+        await next_frame(ws)
+        await ws.send_str(request("connect", connect_params()))
+        assert (await next_frame(ws))["ok"] is True
+        await ws.send_str(text)
+        await ws.send_bytes(b"\xff\xfe")
+        await ws.send_str(request("quick", request_id="after"))
+        answers = [await next_frame(ws)]
+        while answers[-1].get("id") != "after":
+            answers.append(await next_frame(ws))
+        assert answers[-1]["ok"] is True
+        assert json.dumps(answers)

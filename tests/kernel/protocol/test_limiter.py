@@ -1,0 +1,86 @@
+"""Whom failed proofs are counted against."""
+
+from __future__ import annotations
+
+import pytest
+
+from openclaw_kernel.protocol.limiter import Caller, FailureLimiter, network_of
+
+KIND = "shared-secret"
+LOCAL = Caller("127.0.0.1", is_loopback=True)
+PROXIED = Caller("127.0.0.1", is_loopback=False)
+
+
+@pytest.mark.parametrize(
+    ("address", "counted"),
+    [
+        ("203.0.113.9", "203.0.113.9"),
+        ("::ffff:203.0.113.9", "203.0.113.9"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::1", "::1"),
+        ("unknown", "unknown"),
+    ],
+)
+def test_an_address_is_counted_with_its_network(address: str, counted: str) -> None:
+    assert network_of(address) == counted
+
+
+def test_an_ipv6_host_cannot_step_aside_within_its_network() -> None:
+    limiter = FailureLimiter()
+    for number in range(10):
+        limiter.failed(KIND, Caller(f"2001:db8::{number:x}", is_loopback=False), 0)
+    assert limiter.locked_for_ms(KIND, Caller("2001:db8::ffff", is_loopback=False), 0) == 300_000
+    assert limiter.locked_for_ms(KIND, Caller("2001:db8:0:1::1", is_loopback=False), 0) == 0
+
+
+def test_what_a_proxy_forwards_is_not_mistaken_for_local_callers() -> None:
+    limiter = FailureLimiter()
+    for _ in range(9):
+        limiter.failed(KIND, LOCAL, 0)
+    limiter.failed(KIND, PROXIED, 0)
+    assert limiter.locked_for_ms(KIND, PROXIED, 0) == 0
+
+
+def test_a_local_success_does_not_give_those_behind_a_proxy_new_tries() -> None:
+    limiter = FailureLimiter()
+    for _ in range(10):
+        limiter.failed(KIND, PROXIED, 0)
+        limiter.succeeded(KIND, LOCAL)
+    assert limiter.locked_for_ms(KIND, PROXIED, 0) == 300_000
+
+
+def test_one_success_behind_a_proxy_does_not_give_the_others_new_tries() -> None:
+    limiter = FailureLimiter()
+    for _ in range(10):
+        limiter.failed(KIND, PROXIED, 0)
+        limiter.succeeded(KIND, PROXIED)
+    assert limiter.locked_for_ms(KIND, PROXIED, 0) == 300_000
+
+
+def test_a_local_program_cannot_escape_the_delay_by_naming_origins() -> None:
+    limiter = FailureLimiter()
+    delays = [
+        limiter.failed(KIND, Caller("127.0.0.1", is_loopback=True, origin=f"http://localhost:{number}"), 0) for number in range(7)
+    ]
+    assert delays == [250, 500, 1000, 2000, 4000, 5000, 5000]
+
+
+def test_a_success_forgets_and_a_minute_does_too() -> None:
+    limiter = FailureLimiter()
+    caller = Caller("203.0.113.9", is_loopback=False)
+    for _ in range(9):
+        limiter.failed(KIND, caller, 0)
+    limiter.succeeded(KIND, caller)
+    for number in range(9):
+        limiter.failed(KIND, caller, number)
+    limiter.failed(KIND, caller, 60_100)
+    assert limiter.locked_for_ms(KIND, caller, 60_100) == 0
+
+
+def test_the_memory_of_failures_is_bounded() -> None:
+    limiter = FailureLimiter()
+    for number in range(11_000):
+        limiter.failed(KIND, Caller(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", is_loopback=False), 0)
+    assert len(limiter._records) == 10_000

@@ -1,0 +1,72 @@
+"""Origins and hosts as an attacker writes them."""
+
+from __future__ import annotations
+
+import pytest
+
+from openclaw_kernel.protocol.origin import is_direct_local, is_loopback, origin_allowed
+from openclaw_kernel.protocol.pages import same_origin
+
+HOST = "127.0.0.1:18789"
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "",
+        "null",
+        "http://[",
+        "http://[::1",
+        "http://localhost:99999",
+        "http://localhost:port",
+        "http://localhost@evil.example",
+        "http://evil.example#localhost",
+        "http://evil.example/localhost",
+        "http://localhost.",
+        "http://xn--localhost-9za",
+        "http://127.0.0.1.evil.example",
+        "http://2130706433",
+        "http://0x7f.1",
+        "javascript://localhost",
+        "chrome-extension://localhost",
+        "http://localhost/",
+        "http://localhost?x",
+        "http://user@localhost",
+        "\x00",
+    ],
+)
+def test_no_odd_origin_is_let_in(origin: str) -> None:
+    assert not origin_allowed(origin, HOST, [], local_peer=True)
+
+
+@pytest.mark.parametrize("host", [None, "", "[", "[::1", ":", "evil.example", "127.0.0.1.evil.example:18789", "localhost@evil.example"])
+def test_a_loopback_page_needs_a_loopback_host(host: str | None) -> None:
+    assert not origin_allowed("http://localhost:3000", host, [], local_peer=True)
+
+
+def test_pages_of_this_machine_and_of_private_hosts_come_in() -> None:
+    assert origin_allowed("http://localhost:3000", HOST, [], local_peer=True)
+    assert origin_allowed("http://[::1]:18789", "[::1]:18789", [], local_peer=True)
+    assert origin_allowed("http://192.168.1.5:18789", "192.168.1.5:18789", [], local_peer=False)
+    assert origin_allowed("https://box.tail1234.ts.net", "box.tail1234.ts.net", [], local_peer=False)
+    assert not origin_allowed("http://localhost:3000", HOST, [], local_peer=False)
+    assert not origin_allowed("http://192.168.1.5:18789", "192.168.1.6:18789", [], local_peer=False)
+    assert not origin_allowed("http://chat.example.org", "chat.example.org", [], local_peer=False)
+
+
+@pytest.mark.parametrize("origin", ["http://[", "null", "", "http://127.0.0.1:1", "https://", "ws://127.0.0.1:18789", "http://x@127.0.0.1:18789"])
+def test_a_page_of_another_origin_is_not_ours(origin: str) -> None:
+    assert not same_origin(origin, HOST)
+    assert same_origin(f"http://{HOST}", HOST)
+
+
+@pytest.mark.parametrize("name", ["Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via"])
+def test_who_is_forwarded_is_not_local(name: str) -> None:
+    assert is_direct_local("127.0.0.1", {})
+    assert not is_direct_local("127.0.0.1", {name: "127.0.0.1"})
+    assert not is_direct_local("203.0.113.9", {"X-Forwarded-For": "127.0.0.1"})
+
+
+def test_loopback_in_all_its_spellings() -> None:
+    assert all(map(is_loopback, ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"]))
+    assert not any(map(is_loopback, ["10.0.0.1", "::", "0.0.0.0", "localhost", "", "::ffff:10.0.0.1"]))

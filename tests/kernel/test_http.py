@@ -1,0 +1,217 @@
+"""The listener over real sockets: what strangers may cost, what they may read, probes and routes."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from openclaw_kernel.api import HttpRoute
+from openclaw_kernel.http import Door, Listener, Probes, build_application
+
+DEADLINE = 10.0
+
+
+async def upgraded(request: web.Request) -> web.StreamResponse:
+    """Stands for the WebSocket server."""
+    return web.Response(text=f"upgrade of {request.path}")
+
+
+async def echo(request: web.Request) -> web.StreamResponse:
+    """A route that reads its body."""
+    return web.Response(body=await request.read())
+
+
+async def trusts_alice(request: web.Request) -> bool:
+    """Only one caller is told the reasons."""
+    return request.headers.get("Authorization") == "Bearer alice"
+
+
+@asynccontextmanager
+async def listening(
+    *, door: Door | None = None, ready: bool = True, idle_seconds: float = 30.0, body_seconds: float = 30.0
+) -> AsyncIterator[int]:
+    """A listener with one route; its port."""
+    probes = Probes(started=lambda: ready, ready=lambda: ready, reasons=lambda: ["plugin x is degraded"], trusted=trusts_alice)
+
+    def unguarded(_owner: str, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Callable[
+        [web.Request], Awaitable[web.StreamResponse]
+    ]:
+        return handler
+
+    route = HttpRoute(method="POST", path="/echo", handler=echo)
+    application = build_application(
+        base_path="/base", upgrade=upgraded, probes=probes, routes=[("test", route)], guard=unguarded, body_seconds=body_seconds
+    )
+    runner = Listener(application, door or Door(), idle_seconds=idle_seconds, shutdown_timeout=1.0)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+async def rest_of(reader: asyncio.StreamReader) -> bytes:
+    """Everything until the other end closes."""
+    async with asyncio.timeout(DEADLINE):
+        return await reader.read()
+
+
+async def test_the_probes_answer_under_the_base_path_with_and_without_the_z() -> None:
+    async with listening() as port, aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+        for path in ("/base/healthz", "/base/health"):
+            async with http.get(path) as answer:
+                assert (answer.status, await answer.json()) == (200, {"ok": True, "status": "live"})
+            async with http.head(path) as answer:
+                assert answer.status == 200
+        async with http.get("/healthz") as answer:
+            assert answer.status == 404
+
+
+@pytest.mark.parametrize(("ready", "status"), [(True, 200), (False, 503)])
+async def test_reasons_are_for_those_who_proved_themselves(ready: bool, status: int) -> None:
+    async with listening(ready=ready) as port, aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+        for path in ("/base/readyz", "/base/startupz"):
+            async with http.get(path) as answer:
+                assert answer.status == status
+                assert "degraded" not in await answer.text()
+            async with http.get(path, headers={"Authorization": "Bearer alice"}) as answer:
+                assert answer.status == status
+                assert (await answer.json())["reasons"] == ["plugin x is degraded"]
+
+
+async def test_any_path_is_upgraded() -> None:
+    async with listening() as port, aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+        for path in ("/", "/base/healthz", "/anything/else"):
+            async with http.get(path, headers={"Upgrade": "WebSocket", "Connection": "Upgrade"}) as answer:
+                assert await answer.text() == f"upgrade of {path}"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /base/healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"DELETE /base/healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"GET /base/healthz HTTP/9.9\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nbad header line\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X-%d: y\r\n" % number for number in range(200)) + b"\r\n",
+        b"GET / HTTP/1.1\r\nX-Long: " + b"y" * 20_000 + b"\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"POST /base/echo HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+    ],
+)
+async def test_no_answer_names_product_or_version_and_none_fills_the_log(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        async with listening() as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(sent)
+            answer = (await rest_of(reader)).lower()
+            writer.close()
+    assert answer.startswith(b"http/1.")
+    assert b"x-content-type-options: nosniff" in answer
+    for name in (b"aiohttp", b"python", b"openclaw", b"traceback"):
+        assert name not in answer
+    assert caplog.records == []
+
+
+async def test_a_body_over_the_limit_is_413() -> None:
+    async with listening() as port, aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+        async with http.post("/base/echo", data=io.BytesIO(b"x" * 1_048_576)) as answer:
+            assert answer.status == 200
+        async with http.post("/base/echo", data=io.BytesIO(b"x" * 1_048_577)) as answer:
+            assert answer.status == 413
+
+
+async def test_a_head_that_does_not_come_to_its_end_is_cut() -> None:
+    door = Door()
+    async with listening(idle_seconds=0.2, door=door) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        assert await rest_of(reader) == b""
+        writer.close()
+        silent, other = await asyncio.open_connection("127.0.0.1", port)
+        assert await rest_of(silent) == b""
+        other.close()
+        await until(lambda: door.strangers == 0)
+
+
+async def test_a_body_that_does_not_come_to_its_end_is_408() -> None:
+    async with listening(body_seconds=0.2) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST /base/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
+        async with asyncio.timeout(DEADLINE):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 408")
+        writer.close()
+
+
+async def test_a_handler_may_take_longer_than_its_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def slow(request: web.Request) -> web.StreamResponse:
+        await request.read()
+        await asyncio.sleep(0.3)
+        return web.Response(text="done")
+
+    monkeypatch.setitem(globals(), "echo", slow)
+    async with (
+        listening(body_seconds=0.1) as port,
+        aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http,
+        http.post("/base/echo", data=b"x") as answer,
+    ):
+        assert await answer.text() == "done"
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop run until something holds."""
+    async with asyncio.timeout(DEADLINE):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.005)
+
+
+async def served(port: int) -> bool:
+    """Whether a new connection gets an answer; one that is cut has none."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(b"GET /base/healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        return await rest_of(reader) != b""
+    except ConnectionError:
+        return False
+    finally:
+        writer.close()
+
+
+async def test_strangers_are_bounded_from_the_moment_they_are_accepted() -> None:
+    door = Door(limit=100, limit_per_address=3)
+    async with listening(door=door) as port:
+        waiting = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        await until(lambda: door.strangers == 3)
+        assert not await served(port)
+        for _, writer in waiting:
+            writer.close()
+        await until(lambda: door.strangers == 0)
+        assert await served(port)
+
+
+def test_the_door_counts_by_address_and_forgets_who_proved_itself() -> None:
+    door = Door(limit=4, limit_per_address=2)
+    one, two, three, four = object(), object(), object(), object()
+    assert door.enter(one, "203.0.113.1")
+    assert door.enter(two, "203.0.113.1")
+    assert not door.enter(three, "203.0.113.1")
+    door.release(one)
+    assert door.enter(three, "203.0.113.1")
+    assert door.enter(four, "2001:db8::1")
+    assert door.enter(object(), "2001:db8::2")
+    # One host has the whole /64, and the whole house has a limit too.
+    assert not door.enter(object(), "2001:db8::3")
+    assert not door.enter(object(), "203.0.113.2")
+    door.release(two)
+    door.release(two)
+    assert door.strangers == 3
