@@ -33,7 +33,7 @@ class IrcSettings(Model):
     tls: bool = True
     """Encrypt the connection."""
     nick: Annotated[str, Field(pattern=r"^[A-Za-z\[\]\\`_^{|}][A-Za-z0-9\[\]\\`_^{|}-]{0,29}$")] = "openclaw"
-    """The agent's nick; an underscore is added while it is taken."""
+    """The agent's nick; while it is taken, the same with underscores or a number."""
     password: Secret | None = None
     """Server password, where one is needed."""
     rooms: list[Room] = []
@@ -48,7 +48,7 @@ class IrcSettings(Model):
     """Sender ids heard in rooms; unset means `allowFrom`."""
     groups: dict[str, RoomSettings] = {}
     """Rooms by name, lower case."""
-    messages_per_second: Annotated[float, Field(gt=0, le=20)] = 1.0
+    messages_per_second: Annotated[float, Field(ge=0.1, le=20)] = 1.0
     """Pace of outgoing lines; servers throw out who is faster."""
 
     @property

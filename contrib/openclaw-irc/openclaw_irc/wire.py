@@ -10,10 +10,12 @@ from openclaw_kernel.api import InboundMessage, Target
 
 CHANNEL: Final = "irc"
 ACCOUNT: Final = "default"
-LINE_BYTES: Final = 400
-"""Room for text in a line of 512 bytes after the longest prefix a server may add."""
+LINE_BYTES: Final = 512
+PREFIX_BYTES: Final = 107
+"""`:nick!user@host ` at its longest, which the server puts before a line it passes on."""
 
 _FORMATTING: Final = re.compile(r"\x03\d{0,2}(?:,\d{1,2})?|[\x00-\x08\x0b-\x1f\x7f]")
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _FENCE: Final = re.compile(r"^\s*(```|~~~)")
 _CASE: Final = str.maketrans("[]\\~", "{}|^")
 
@@ -60,13 +62,27 @@ def read_message(*, mask: str, to: str, text: str, tags: Mapping[str, str], nick
     )
 
 
-def lines_of(markdown: str, limit: int = LINE_BYTES) -> list[str]:
-    """Lay Markdown out as IRC lines of at most `limit` bytes of UTF-8; code fences are dropped, empty lines too."""
+def room_for(target: str) -> int:
+    """How many bytes of text fit into a line to this nick or room."""
+    return LINE_BYTES - PREFIX_BYTES - len(f"PRIVMSG {target} :\r\n".encode())
+
+
+def one_line(text: str) -> str:
+    """Return what a server said as a line for people, of bounded length."""
+    return " ".join(_FORMATTING.sub("", text).split())[:200]
+
+
+def lines_of(markdown: str, limit: int) -> list[str]:
+    """Lay Markdown out as IRC lines of at most `limit` bytes of UTF-8; code fences are dropped, empty lines too.
+
+    Of control characters only the bold mark is ours: others would make a model's words a command to somebody's client.
+    """
     lines: list[str] = []
-    for raw in markdown.replace("\r\n", "\n").split("\n"):
+    for raw in re.split(r"\r\n|\r|\n", markdown):
         if _FENCE.match(raw):
             continue
-        line = re.sub(r"\*\*(.+?)\*\*", "\x02\\1\x02", raw.replace("\t", "    ").rstrip())
+        plain = _CONTROLS.sub("", raw).replace("\t", "    ").rstrip()
+        line = re.sub(r"\*\*(.+?)\*\*", "\x02\\1\x02", plain)
         if line.strip():
             lines.extend(_split(line, limit))
     return lines
@@ -79,6 +95,7 @@ def _split(line: str, limit: int) -> list[str]:
         cut = len(rest.encode()[:limit].decode("utf-8", "ignore"))
         space = rest.rfind(" ", cut // 2, cut)
         at = space if space > 0 else cut
-        parts.append(rest[:at].rstrip())
+        if rest[:at].strip():
+            parts.append(rest[:at].rstrip())
         rest = rest[at:].lstrip()
     return [*parts, rest] if rest else parts

@@ -43,11 +43,11 @@ def test_rooms_and_private_messages_have_their_targets() -> None:
 
 def test_long_lines_are_cut_at_words_and_never_inside_a_letter() -> None:
     text = " ".join(["wörter"] * 200)
-    lines = lines_of(text)
+    lines = lines_of(text, 400)
     assert all(len(line.encode()) <= 400 for line in lines)
     assert " ".join(lines) == text
-    assert "".join(lines_of("ä" * 1000)) == "ä" * 1000
+    assert "".join(lines_of("ä" * 1000, 400)) == "ä" * 1000
 
 
 def test_fences_and_empty_lines_are_left_out() -> None:
-    assert lines_of("one\n\n```python\nprint(1)\n```\n**two**") == ["one", "print(1)", "\x02two\x02"]
+    assert lines_of("one\n\n```python\nprint(1)\n```\n**two**", 400) == ["one", "print(1)", "\x02two\x02"]
