@@ -84,8 +84,11 @@ class PageRoutes:
         try:
             cookie = await self._access.exchange(request, code)
         except InvalidRequest as error:
-            status = 429 if error.retry_after_ms else 403
-            return _refused(status, "rate_limited" if error.retry_after_ms else "forbidden", error.message)
+            if not error.retry_after_ms:
+                return _refused(403, "forbidden", error.message)
+            refused = _refused(429, "rate_limited", error.message)
+            refused.headers["Retry-After"] = str(-(-error.retry_after_ms // 1000))
+            return refused
         if cookie is None:
             return _refused(401, "unauthorized", "this code was used or has expired; run openclaw-kernel open to print a new link")
         response = web.json_response({"authenticated": True})
