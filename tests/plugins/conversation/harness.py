@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coro
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel
 
@@ -64,14 +64,17 @@ T = TypeVar("T")
 Script = Callable[[Turn, TurnSink], Awaitable[TurnResult]]
 
 
-async def until(condition: Callable[[], T | Awaitable[T]], what: str = "the condition") -> T:
+@overload
+async def until(condition: Callable[[], Coroutine[Any, Any, T]], what: str = ...) -> T: ...
+@overload
+async def until(condition: Callable[[], T], what: str = ...) -> T: ...
+async def until(condition: Callable[[], Any], what: str = "the condition") -> Any:
     """Return the condition's value once it is true; fail after the deadline."""
     loop = asyncio.get_running_loop()
     latest = loop.time() + DEADLINE
     while True:
-        value = condition()
-        if isinstance(value, Awaitable):
-            value = await value
+        found = condition()
+        value = await found if isinstance(found, Coroutine) else found
         if value:
             return value
         assert loop.time() < latest, f"{what} did not come about within {DEADLINE:g} s"

@@ -11,6 +11,7 @@ from openclaw_kernel.api import (
     AssistantMessage,
     GatewayError,
     InvalidRequest,
+    OutboundMessage,
     Step,
     Text,
     ToolCall,
@@ -285,7 +286,7 @@ async def test_delivery_takes_the_answer_to_a_channel_too(harness: Harness) -> N
     assert (await _sent(harness, 2))[1].target == sent.target
 
 
-async def _sent(harness: Harness, count: int) -> list[object]:
+async def _sent(harness: Harness, count: int) -> list[OutboundMessage]:
     await until(lambda: len(harness.channels.sent) >= count)
     return list(harness.channels.sent)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 
 import pytest
 
@@ -73,8 +74,13 @@ async def test_sessions_run_beside_each_other(harness: Harness) -> None:
     for peer in ("1", "2", "3"):
         await gate.running(f"from {peer}")
     for peer in ("3", "1", "2"):
+        answer = f"done: from {peer}"
         gate.let(f"from {peer}")
-        await until(lambda peer=peer: f"done: from {peer}" in harness.channels.texts())  # type: ignore[misc]
+        await until(functools.partial(_was_sent, harness, answer))
+
+
+def _was_sent(harness: Harness, text: str) -> bool:
+    return text in harness.channels.texts()
 
 
 async def test_a_group_message_tells_the_model_who_spoke(harness: Harness) -> None:

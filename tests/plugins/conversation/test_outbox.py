@@ -31,11 +31,11 @@ async def state_of(harness: Harness, outbox_id: str) -> tuple[str, int, str | No
 
 
 async def ended(harness: Harness, outbox_id: str) -> tuple[str, int, str | None]:
-    async def done() -> tuple[str, int, str | None] | None:
-        found = await state_of(harness, outbox_id)
-        return None if found[0] in ("prepared", "sending") else found
+    async def done() -> bool:
+        return (await state_of(harness, outbox_id))[0] not in ("prepared", "sending")
 
-    return await until(done)  # type: ignore[return-value]
+    await until(done)
+    return await state_of(harness, outbox_id)
 
 
 @pytest.fixture
