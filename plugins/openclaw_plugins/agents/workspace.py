@@ -20,7 +20,8 @@ STARTER_FILES: Final = {
 
 _READ_CAP: Final = 1 << 20
 _COMMENT: Final = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
-_FIELD: Final = re.compile(r"^\s*(?:[-*]\s*)?\**(?P<name>name|emoji|avatar)\**:\**[ \t]*(?P<value>.*?)\s*$", re.IGNORECASE | re.MULTILINE)
+_FIELD: Final = re.compile(r"(?:[-*]\s*)?\**(?P<name>name|emoji|avatar)\**:\**(?P<value>.*)", re.IGNORECASE)
+_LONGEST_FIELD: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +68,7 @@ class Workspace:
                 continue
             except OSError as error:
                 problems.append(f"{self.path / name}: not read: {error.strerror or error}")
-        identity = texts.get("IDENTITY.md", "")
-        fields = {found["name"].lower(): found["value"].strip("* ") for found in _FIELD.finditer(identity)}
-        texts["IDENTITY.md"] = _FIELD.sub("", identity).strip()
+        fields, texts["IDENTITY.md"] = _identity(texts.get("IDENTITY.md", ""))
         self.latest = WorkspaceText(
             texts={name: text for name, text in texts.items() if text},
             name=fields.get("name") or None,
@@ -93,3 +92,19 @@ class Workspace:
             text = _COMMENT.sub("", file.read(_READ_CAP).decode("utf-8", "replace")).strip()
             self._cache[name] = (key, text)
             return text
+
+
+def _identity(text: str) -> tuple[dict[str, str], str]:
+    """Return the fields of an identity file and the text without them.
+
+    Tools write this file, and a pattern that searched it whole would take the time of its length squared.
+    """
+    fields: dict[str, str] = {}
+    others: list[str] = []
+    for line in text.splitlines():
+        found = _FIELD.fullmatch(line.strip()) if len(line) <= _LONGEST_FIELD else None
+        if found is None:
+            others.append(line)
+        else:
+            fields[found["name"].lower()] = found["value"].strip("* \t")
+    return fields, "\n".join(others).strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,15 @@ def test_the_identity_file_gives_name_and_emoji(tmp_path: Path) -> None:
     text = Workspace(tmp_path).read()
     assert (text.name, text.emoji, text.avatar) == ("Molty", "\U0001f99e", "pic.png")
     assert text.texts["IDENTITY.md"] == "# Who\n\n\n\nLikes the sea."
+
+
+@pytest.mark.parametrize("text", ["\n" * 500_000, "name: a" + " " * 500_000 + "b", "- " * 250_000, "*" * 500_000])
+def test_an_identity_file_written_to_be_slow_is_read_at_once(tmp_path: Path, text: str) -> None:
+    # In the square of its length, the first of these would hold the whole gateway for hours.
+    (tmp_path / "IDENTITY.md").write_text(text)
+    started = time.perf_counter()
+    Workspace(tmp_path).read()
+    assert time.perf_counter() - started < 2
 
 
 def test_files_are_read_again_only_when_they_changed(tmp_path: Path) -> None:
