@@ -20,7 +20,7 @@ from openclaw_kernel.protocol.pages import CODE_MS, PageSessions
 from tests.support.gateway import RunningGateway, StartGateway
 from tests.support.ws_client import WsClient, connect
 
-PROBES = {
+PROBES: dict[str, dict[str, object]] = {
     "/healthz": {"ok": True, "status": "live"},
     "/health": {"ok": True, "status": "live"},
     "/readyz": {"ready": True},
@@ -40,7 +40,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-MISSPELT = {"models": {"providers": {"opnai": {}}}}
+MISSPELT: dict[str, Any] = {"models": {"providers": {"opnai": {}}}}
 BODY_LIMIT = 1024 * 1024
 TELLING = re.compile(rf"openclaw|kernel|python|aiohttp|{re.escape(__version__)}", re.IGNORECASE)
 
