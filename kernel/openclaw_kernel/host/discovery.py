@@ -5,8 +5,6 @@ Imports neither pluggy nor stevedore: listing plugins has to be quick.
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
 import importlib.util
 import re
 from collections.abc import Iterable
@@ -15,7 +13,8 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Final, Literal
 
-from openclaw_kernel.host.manifest import Manifest, ManifestError, Need, read_manifest
+from openclaw_kernel.host.installed import Installed, installed
+from openclaw_kernel.host.manifest import ID_PATTERN, Manifest, ManifestError, Need, read_manifest
 
 PluginKind = Literal["channel", "provider", "plugin"]
 
@@ -44,7 +43,7 @@ class Found:
     @property
     def package(self) -> str:
         """The package whose code is this plugin's."""
-        module = self.entry_point.module
+        module = self.entry_point.value.partition(":")[0].strip()
         return module.rpartition(".")[0] or module
 
     @property
@@ -71,11 +70,17 @@ class Discovery:
 
 def discover() -> Discovery:
     """Read the entry points and manifests of everything on `sys.path`."""
-    # Finders cache folders by their time stamp, which is too coarse to notice what was installed a moment ago.
-    importlib.invalidate_caches()
-    installed = importlib.metadata.entry_points()
-    found = [_read(entry_point, kind) for group, kind in GROUPS.items() for entry_point in installed.select(group=group)]
-    return _without_duplicates(found)
+    inventory = installed(GROUPS)
+    found: list[Found] = []
+    problems = list(inventory.problems)
+    for each in inventory.entries:
+        if re.fullmatch(ID_PATTERN, each.entry_point.name):
+            found.append(_read(each))
+        else:
+            problems.append(
+                f"{each.distribution}: the plugin id {each.entry_point.name!r} is not usable; use lower-case letters, digits and single '-'"
+            )
+    return _without_duplicates(found, problems)
 
 
 def module_path(module: str) -> Path | None:
@@ -83,7 +88,8 @@ def module_path(module: str) -> Path | None:
     top, *rest = module.split(".")
     try:
         spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
+    except (ImportError, ValueError, AttributeError):
+        # A module that put something else than a spec into `__spec__`, or a broken finder of an editable install.
         return None
     if spec is None:
         return None
@@ -104,19 +110,21 @@ def _module_file(path: Path) -> Path | None:
     return next((file for file in path.parent.glob(f"{path.name}.*") if file.suffix in {".py", ".so", ".pyc", ".pyd"}), None)
 
 
-def _read(entry_point: EntryPoint, kind: PluginKind) -> Found:
-    distribution = entry_point.dist
-    name = distribution.name if distribution is not None else "unknown"
+def _read(each: Installed) -> Found:
+    entry_point = each.entry_point
     found = Found(
         id=entry_point.name,
-        kind=kind,
-        distribution=name,
-        version=distribution.version if distribution is not None else "unknown",
-        bundled=re.sub(r"[-_.]+", "-", name).lower() == BUNDLED_DISTRIBUTION,
+        kind=GROUPS[entry_point.group],
+        distribution=each.distribution,
+        version=each.version,
+        bundled=re.sub(r"[-_.]+", "-", each.distribution).lower() == BUNDLED_DISTRIBUTION,
         entry_point=entry_point,
         manifest=None,
         state="failed",
+        reason=each.fault,
     )
+    if each.fault is not None:
+        return found
     try:
         manifest = read_manifest(_manifest_path(entry_point), entry_point.name)
     except ManifestError as error:
@@ -144,12 +152,11 @@ def _install_line(missing: Iterable[Need]) -> str:
     return "pip install " + " ".join(f'"{requirement}"' for requirement in requirements)
 
 
-def _without_duplicates(found: Iterable[Found]) -> Discovery:
+def _without_duplicates(found: Iterable[Found], problems: list[str]) -> Discovery:
     by_id: dict[str, list[Found]] = {}
     for plugin in sorted(found, key=lambda plugin: not plugin.bundled):
         by_id.setdefault(plugin.id, []).append(plugin)
     kept: list[Found] = []
-    problems: list[str] = []
     for plugin_id, claimants in by_id.items():
         first, *others = claimants
         if not others:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
 
 from stevedore import DriverManager, NamedExtensionManager
 from stevedore.exception import MultipleMatches, NoMatches
 
 from openclaw_kernel.host.discovery import GROUPS, Found
+from openclaw_kernel.host.installed import installed
 
 
 class LoadFailed(Exception):
@@ -38,7 +39,7 @@ class _InstalledDriver(DriverManager[Any]):
 
     def list_entry_points(self) -> list[EntryPoint]:
         """Return the entry points of the group."""
-        return list(entry_points(group=self.namespace))
+        return [each.entry_point for each in installed({self.namespace}).entries if each.fault is None]
 
 
 def load_class(found: Found) -> type[Any]:

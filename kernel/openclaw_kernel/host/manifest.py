@@ -15,6 +15,9 @@ API_VERSIONS: Final = frozenset({1})
 
 ID_PATTERN: Final = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
 
+RESERVED_IDS: Final = frozenset({"kernel", "sqlite"})
+"""Ids under which the kernel keeps its own tables, values and names, and whose tables SQLite would refuse."""
+
 ReloadKind = Literal["none", "hot", "unit", "process"]
 
 
@@ -61,12 +64,16 @@ def read_manifest(path: Path, plugin_id: str) -> Manifest:
         raise ManifestError(f"{path}: cannot be read ({error}); reinstall the plugin") from error
     except tomllib.TOMLDecodeError as error:
         raise ManifestError(f"{path}: not valid TOML: {error}; correct it") from error
+    except RecursionError as error:
+        raise ManifestError(f"{path}: nested too deep; correct it") from error
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
         raise ManifestError(f"{path}: {'; '.join(explain(Manifest, '', content, error))}") from error
     if manifest.id != plugin_id:
         raise ManifestError(f"{path}: id is {manifest.id!r}, the entry point is named {plugin_id!r}; make them equal")
+    if manifest.id in RESERVED_IDS:
+        raise ManifestError(f"{path}: the id {manifest.id!r} is the gateway's own; choose another")
     if manifest.api not in API_VERSIONS:
         offered = ", ".join(map(str, sorted(API_VERSIONS)))
         raise ManifestError(f"{path}: api is {manifest.api}, this kernel offers {offered}; install a matching version")

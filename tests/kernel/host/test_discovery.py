@@ -10,7 +10,9 @@ import pytest
 
 from openclaw_kernel.api import API_VERSION
 from openclaw_kernel.host.discovery import Found, discover
+from openclaw_kernel.host.loader import load_driver
 from openclaw_kernel.host.manifest import API_VERSIONS
+from openclaw_kernel.store.sqlite import SqliteStore
 from tests.kernel.host.distributions import Distributions
 
 BOOM = "raise AssertionError('imported')"
@@ -73,6 +75,59 @@ def test_a_wrong_manifest_names_file_key_and_cure(case: str, distributions: Dist
     distributions.add("wrong", BOOM, manifest=manifest)
     assert found("wrong").state == "failed"
     assert reason in (found("wrong").reason or "")
+
+
+def test_a_manifest_nested_beyond_all_measure_is_refused(distributions: Distributions) -> None:
+    distributions.add("wrong", BOOM, manifest=f"x = {'[' * 5000}{']' * 5000}")
+    assert "nested too deep" in (found("wrong").reason or "")
+
+
+def test_an_id_of_the_kernels_own_is_refused(distributions: Distributions) -> None:
+    distributions.add("kernel", BOOM)
+    assert "the id 'kernel' is the gateway's own; choose another" in (found("kernel").reason or "")
+
+
+@pytest.mark.parametrize("metadata", [b"", b"\xff\xfe\x00", b"Metadata-Version: 2.1\n", None], ids=["empty", "binary", "nameless", "gone"])
+def test_a_distribution_with_broken_metadata_fails_alone(metadata: bytes | None, good: Distributions) -> None:
+    good.add("bad", BOOM, distribution="acme-bad")
+    path = good.folder / "acme_bad-1.0.dist-info" / "METADATA"
+    path.unlink() if metadata is None else path.write_bytes(metadata)
+    assert found("bad").state == "failed"
+    assert f"in {good.folder}" in (found("bad").reason or "")
+    assert "reinstall it" in (found("bad").reason or "")
+    assert found("good").state == "discovered"
+
+
+BROKEN_ENTRY_POINTS = {
+    "binary": b"\xff\xfe[openclaw.plugins]\n",
+    "of others, without a value": b"[console_scripts]\nfoo\n",
+    "without a group": b"foo = bar\n",
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_ENTRY_POINTS)
+def test_a_distribution_with_broken_entry_points_spoils_no_other(case: str, good: Distributions) -> None:
+    info = good.folder / "broken-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
+    (info / "entry_points.txt").write_bytes(BROKEN_ENTRY_POINTS[case])
+    assert found("good").state == "discovered"
+    assert load_driver("openclaw.stores", "sqlite") is SqliteStore
+    # Named only where it may have concerned a plugin.
+    assert any(str(good.folder) in problem for problem in discover().problems) == (case == "binary")
+
+
+@pytest.mark.parametrize("value", ["!!not valid", "", ":Class"])
+def test_an_entry_point_that_cannot_be_read_is_named(value: str, distributions: Distributions) -> None:
+    distributions.add_entry_point("acme-odd", "openclaw.plugins", "odd", value)
+    assert "is not written as 'package.plugin:Class'; correct it" in (found("odd").reason or "")
+    assert found("odd").package is not None
+
+
+def test_an_id_that_cannot_be_one_is_a_problem_and_no_plugin(distributions: Distributions) -> None:
+    distributions.add_entry_point("acme-odd", "openclaw.plugins", "F\u00f6\u00f6 bar", "x:Y")
+    (problem,) = discover().problems
+    assert "acme-odd: the plugin id 'F\u00f6\u00f6 bar' is not usable" in problem
 
 
 def replace_manifest(distributions: Distributions, old: str, new: str) -> str:
