@@ -65,13 +65,12 @@ def _identity(distribution: Distribution) -> tuple[str, str, str | None]:
     """Return name, version, and what is wrong with the metadata."""
     try:
         metadata = distribution.metadata
-        name, version = metadata["Name"], metadata["Version"]
+        name, version = (metadata[key] if key in metadata else UNKNOWN for key in ("Name", "Version"))
     except (OSError, UnicodeDecodeError, TypeError) as error:
         # Without any of its files the email parser is given None, hence TypeError.
         return UNKNOWN, UNKNOWN, f"the METADATA of its distribution in {_folder(distribution)} cannot be read ({error}); reinstall it"
-    if not isinstance(name, str) or not isinstance(version, str):
-        fault = f"the METADATA of its distribution in {_folder(distribution)} lacks name or version; reinstall it"
-        return name or UNKNOWN, version or UNKNOWN, fault
+    if UNKNOWN in {name, version}:
+        return name, version, f"the METADATA of its distribution in {_folder(distribution)} lacks name or version; reinstall it"
     return name, version, None
 
 
