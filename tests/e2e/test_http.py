@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import os
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,7 +19,8 @@ from aiohttp.test_utils import make_mocked_request
 from openclaw_kernel import __version__
 from openclaw_kernel.protocol.limiter import FailureLimiter
 from openclaw_kernel.protocol.pages import CODE_MS, PageSessions
-from tests.support.gateway import RunningGateway, StartGateway
+from tests.kernel.host.distributions import Distributions
+from tests.support.gateway import START_SECONDS, RunningGateway, StartGateway, free_port
 from tests.support.ws_client import WsClient, connect
 
 PROBES: dict[str, dict[str, object]] = {
@@ -84,6 +87,52 @@ async def test_a_probe_tells_strangers_one_thing_and_never_who_answers(path: str
     async with http.head(path) as head:
         assert (head.status, await head.read()) == (200, b"")
         assert head.headers["Content-Length"] == str(len(body))
+
+
+SLOW_START = """
+class ThePlugin:
+    settings = None
+
+    def __init__(self, context):
+        self.context = context
+
+    @hookimpl
+    def openclaw_register_services(self, registrar):
+        registrar.add_unit(self)
+
+    async def start(self):
+        await asyncio.to_thread((self.context.home / "go").read_text)
+
+    async def stop(self):
+        pass
+"""
+
+
+async def test_a_gateway_that_still_starts_says_so(start_gateway: StartGateway, tmp_path: Path) -> None:
+    Distributions(tmp_path).add("slow", SLOW_START)
+    (home := tmp_path / "state").mkdir(mode=0o700)
+    os.mkfifo(home / "go")
+    port = free_port()
+    gateway = await start_gateway({"gateway": {"port": port}}, home=home, env={"PYTHONPATH": str(tmp_path)}, wait=False)
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+        assert await first_answer(http, "/startupz") == (503, {"ok": False, "status": "starting"})
+        assert await first_answer(http, "/readyz") == (503, {"ready": False})
+        assert await first_answer(http, "/healthz") == (200, {"ok": True, "status": "live"})
+        # Opening the other end of the pipe is what the plugin waits for.
+        await asyncio.to_thread((home / "go").write_text, "go")
+        await gateway.wait_line('"event": "ready"')
+        assert await first_answer(http, "/readyz") == (200, {"ready": True})
+
+
+async def first_answer(http: aiohttp.ClientSession, path: str) -> tuple[int, object]:
+    """Status and body, as soon as somebody listens."""
+    async with asyncio.timeout(START_SECONDS):
+        while True:
+            try:
+                async with http.get(path) as answer:
+                    return answer.status, await answer.json()
+            except aiohttp.ClientConnectorError:
+                await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("path", WITH_REASONS)
