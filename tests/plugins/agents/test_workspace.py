@@ -61,7 +61,7 @@ def test_the_identity_file_gives_name_and_emoji(tmp_path: Path) -> None:
     (tmp_path / "IDENTITY.md").write_text("# Who\n- **Name:** Molty \n* emoji: \U0001f99e\nAvatar: pic.png\nLikes the sea.\n")
     text = Workspace(tmp_path).read()
     assert (text.name, text.emoji, text.avatar) == ("Molty", "\U0001f99e", "pic.png")
-    assert text.texts["IDENTITY.md"] == "# Who\n\n\n\nLikes the sea."
+    assert text.texts["IDENTITY.md"] == "# Who\nLikes the sea."
 
 
 @pytest.mark.parametrize("text", ["\n" * 500_000, "name: a" + " " * 500_000 + "b", "- " * 250_000, "*" * 500_000])
