@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,20 +43,35 @@ _LEAST_TO_THINK: Final = 2048
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
-    """A conversation the program keeps: its id there, and the mark of the last message it was given."""
+    """A conversation the program keeps for a session: its id there, and the mark of the last message it was given."""
 
+    session: str
     cli_session: str
     mark: str
 
     def to_json(self) -> str:
         """Return what is stored."""
-        return json.dumps({"cliSession": self.cli_session, "mark": self.mark})
+        return json.dumps({"session": self.session, "cliSession": self.cli_session, "mark": self.mark})
 
     @classmethod
     def from_json(cls, text: str) -> Conversation:
         """Read back what `to_json` wrote."""
         read = json.loads(text)
-        return cls(cli_session=read["cliSession"], mark=read["mark"])
+        return cls(session=read["session"], cli_session=read["cliSession"], mark=read["mark"])
+
+
+def find_program(command: str, ambient: Mapping[str, str]) -> str | None:
+    """Return the whole path of the program, None where it is not there; relative entries of the PATH do not count."""
+    wanted = Path(command).expanduser()
+    if wanted.name != command:
+        command = str(wanted.absolute())
+    return shutil.which(command, path=_absolute_path(ambient))
+
+
+def _absolute_path(ambient: Mapping[str, str]) -> str:
+    """Return the PATH without entries that would lead into the workspace, which the agent can write to."""
+    entries = ambient.get("PATH", os.defpath).split(os.pathsep)
+    return os.pathsep.join(entry for entry in entries if Path(entry).is_absolute())
 
 
 def arguments(request: ModelRequest, settings: ClaudeCliSettings, *, cli_session: str, resume: bool, system_file: Path | None) -> list[str]:
@@ -80,6 +97,7 @@ def environment(request: ModelRequest, settings: ClaudeCliSettings, *, ambient: 
     """Return the program's environment: what is on the list, and what the settings say."""
     wanted = _PASSED_ON.union(settings.environment)
     made = {name: value for name, value in ambient.items() if name in wanted or name.startswith("LC_")}
+    made["PATH"] = _absolute_path(ambient)
     made |= {
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "DISABLE_AUTOUPDATER": "1",

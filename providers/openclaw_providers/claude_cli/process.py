@@ -6,12 +6,16 @@ import asyncio
 import contextlib
 import os
 import signal
+import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, cast
 
+#: What tells the processes of one run from all others: whatever they start inherits it.
+RUN_VARIABLE: Final = "OPENCLAW_CLI_RUN"
 _TERM_SECONDS: Final = 0.5
+_LOOK_SECONDS: Final = 0.01
 _EXIT_SECONDS: Final = 5.0
 _LINE_LIMIT_BYTES: Final = 32 * 1024 * 1024
 _STDERR_LINES: Final = 20
@@ -28,8 +32,9 @@ class EndlessLine(Exception):
 class CliProcess:
     """A started program. Whoever starts one calls `close`."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, run: str) -> None:
         self._process = process
+        self._run = run
         self._stdin = cast("asyncio.StreamWriter", process.stdin)
         self._stdout = cast("asyncio.StreamReader", process.stdout)
         self._stderr = cast("asyncio.StreamReader", process.stderr)
@@ -39,19 +44,19 @@ class CliProcess:
     @classmethod
     async def start(cls, command: Sequence[str], *, cwd: Path, environment: Mapping[str, str]) -> CliProcess:
         """Start it. Raise `OSError` where it or the folder is not there."""
-        return cls(
-            await asyncio.create_subprocess_exec(
-                *command,
-                cwd=cwd,
-                env=environment,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                # Its own session and group: a signal for the gateway's is not for it, and one for it is for all of it.
-                start_new_session=True,
-                limit=_LINE_LIMIT_BYTES,
-            )
+        run = uuid.uuid4().hex
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            cwd=cwd,
+            env={**environment, RUN_VARIABLE: run},
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            # Its own session and group: a signal for the gateway's is not for it, and one for it is for all of it.
+            start_new_session=True,
+            limit=_LINE_LIMIT_BYTES,
         )
+        return cls(process, run)
 
     @property
     def pid(self) -> int:
@@ -68,11 +73,18 @@ class CliProcess:
         """The last lines it wrote to its standard error."""
         return "\n".join(self._errors)
 
-    async def say(self, line: str) -> None:
-        """Write the one line it is to read, and the end after it; a program that is gone reads nothing."""
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._stdin.write(line.encode())
-            await self._stdin.drain()
+    async def say(self, line: str, silence_seconds: float) -> None:
+        """Write the one line it is to read, and the end after it; a program that is gone reads nothing.
+
+        Raise `Silence` where it does not take it in time.
+        """
+        try:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self._stdin.write(line.encode())
+                async with asyncio.timeout(silence_seconds):
+                    await self._stdin.drain()
+        except TimeoutError as error:
+            raise Silence from error
         self._stdin.close()
 
     async def drain_errors(self) -> None:
@@ -99,10 +111,7 @@ class CliProcess:
 
     async def finish(self) -> None:
         """Let it end by itself after its last line, for it still writes its conversation to disk."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_EXIT_SECONDS):
-                await self._process.wait()
-        if self._process.returncode:
+        if await self._has_ended(_EXIT_SECONDS) and self._process.returncode:
             # What it left running may hold its standard error open.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_TERM_SECONDS):
@@ -114,17 +123,24 @@ class CliProcess:
         try:
             if self._process.returncode is None:
                 self._signal(signal.SIGTERM)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_TERM_SECONDS):
-                        await self._process.wait()
+                await self._has_ended(_TERM_SECONDS)
         finally:
             # Also where this wait itself is cancelled. Its tools run in sessions of their own, beyond the group.
+            started |= descendants(self.pid)
             self._signal(signal.SIGKILL)
-            for pid, birth in started.items():
+            for pid, birth in (started | of_run(self._run)).items():
                 if birth_of(pid) == birth:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
-        await self._process.wait()
+        await self._has_ended(_EXIT_SECONDS)
+
+    async def _has_ended(self, seconds: float) -> bool:
+        """Wait for its end, so long at most. `Process.wait` would wait for whoever holds its pipes as well."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._process.returncode is None:  # noqa: ASYNC110  # nothing tells of the end alone
+                    await asyncio.sleep(_LOOK_SECONDS)
+        return self._process.returncode is not None
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -141,6 +157,18 @@ def descendants(pid: int) -> dict[int, str]:
                 for child in map(int, task.read_text().split()):
                     found[child] = birth_of(child)
                     waiting.append(child)
+    return found
+
+
+def of_run(run: str) -> dict[int, str]:
+    """Return every process that inherited the mark of a run, also those whose parents are gone; as `descendants`."""
+    mark = f"{RUN_VARIABLE}={run}".encode()
+    found: dict[int, str] = {}
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if mark in environment.read_bytes().split(b"\0"):
+                pid = int(environment.parent.name)
+                found[pid] = birth_of(pid)
     return found
 
 
