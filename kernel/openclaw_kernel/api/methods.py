@@ -89,7 +89,7 @@ class Client(Protocol):
     def unsubscribe(self, topic: str) -> None: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Call:
     """One request being answered."""
 
@@ -100,7 +100,7 @@ class Call:
     """Send a first response under this request's id; the handler's return value becomes the second."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Encoded:
     """A result that is JSON already."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import WSMsgType
 from aiohttp.client_exceptions import ClientConnectionResetError
@@ -22,13 +22,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("openclaw.protocol")
 
+_WRITE_TOGETHER: Final = 65_536
+_FINAL_TEXT: Final = 0x81
+_LENGTH_16: Final = 126
+_LENGTH_64: Final = 65_536
+
 
 class Outbound:
     """The writing half of a WebSocket: everything goes through its queue, one writer empties it."""
 
-    def __init__(self, ws: web.WebSocketResponse, transport: asyncio.Transport | None, limits: Limits) -> None:
+    def __init__(self, ws: web.WebSocketResponse, request: web.Request, limits: Limits) -> None:
         self._ws = ws
-        self._transport = transport
+        self._protocol = request.protocol
+        self._transport = request.transport
         self._limits = limits
         self._queue: deque[tuple[WSMsgType, bytes]] = deque()
         self._bytes = 0
@@ -81,9 +87,7 @@ class Outbound:
         try:
             while True:
                 while self._queue:
-                    kind, frame = self._queue.popleft()
-                    self._bytes -= len(frame)
-                    await self._ws.send_frame(frame, kind)
+                    await self._write_some()
                 if self._closing is not None:
                     reason = cut_reason(self._closing.reason, self._limits.close_reason_bytes)
                     await self._ws.close(code=self._closing.code, message=reason)
@@ -92,6 +96,34 @@ class Outbound:
                 await self._wake.wait()
         except (ConnectionError, ClientConnectionResetError) as error:
             logger.debug("connection lost while writing: %s", error)
+
+    async def _write_some(self) -> None:
+        # One system call for all texts that wait: a call for each would cost more than everything else about an answer.
+        parts: list[bytes] = []
+        size = 0
+        while self._queue and self._queue[0][0] is WSMsgType.TEXT and size < _WRITE_TOGETHER:
+            frame = self._queue.popleft()[1]
+            parts += (text_header(len(frame)), frame)
+            size += len(frame)
+        self._bytes -= size
+        if not parts:
+            kind, frame = self._queue.popleft()
+            self._bytes -= len(frame)
+            await self._ws.send_frame(frame, kind)
+            return
+        if self._transport is None or self._transport.is_closing():
+            raise ConnectionResetError("the peer is gone")
+        self._transport.write(b"".join(parts))
+        await self._protocol._drain_helper()  # noqa: SLF001 - what aiohttp's own writers wait for
+
+
+def text_header(length: int) -> bytes:
+    """The head of an unmasked, uncompressed WebSocket text frame with `length` bytes of payload."""
+    if length < _LENGTH_16:
+        return bytes((_FINAL_TEXT, length))
+    if length < _LENGTH_64:
+        return bytes((_FINAL_TEXT, 126)) + length.to_bytes(2, "big")
+    return bytes((_FINAL_TEXT, 127)) + length.to_bytes(8, "big")
 
 
 class Connection:
@@ -141,9 +173,10 @@ class Connection:
     def offer(self, frame: EventFrame) -> None:
         """Send in the broadcast sequence; a droppable frame that does not fit leaves a gap in `seq`."""
         self._seq += 1
-        if frame.droppable and self.outbound.buffered() > self._limits.max_buffered:
+        numbered = frame.numbered(self._seq)
+        if frame.droppable and self.outbound.buffered() + len(numbered) > self._limits.max_buffered:
             return
-        self.outbound.put(frame.numbered(self._seq))
+        self.outbound.put(numbered)
 
     def tick(self, now: float) -> None:
         """Ping when it is time; cut a connection whose pong is overdue. `now` is the loop's clock."""

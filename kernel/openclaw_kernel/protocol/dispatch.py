@@ -60,8 +60,12 @@ class Dispatcher:
         if refusal is not None:
             caller.send(failure(invoke.request.id, refusal))
             return
-        payload, error = self._outcome(invoke.method, lambda: self._call(caller, invoke))
-        self._answer(caller, invoke, payload, error)
+        try:
+            payload = _encode(self._call(caller, invoke))
+        except Exception as error:
+            self._answer(caller, invoke, None, self._to_wire(invoke.method, error))
+        else:
+            caller.send(response(invoke.request.id, payload))
 
     async def run(self, caller: Caller, invoke: Invoke) -> None:
         """Run a method that waits and answer."""
@@ -83,12 +87,6 @@ class Dispatcher:
             respond_early=lambda value: caller.send(response(invoke.request.id, _encode(value))),
         )
         return invoke.method.handler(call) if invoke.method.params is None else invoke.method.handler(call, invoke.params)
-
-    def _outcome(self, method: Method, work: Callable[[], Any]) -> tuple[bytes | None, GatewayError | None]:
-        try:
-            return _encode(work()), None
-        except Exception as error:
-            return None, self._to_wire(method, error)
 
     async def _run_async(self, caller: Caller, invoke: Invoke) -> tuple[bytes | None, GatewayError | None]:
         try:

@@ -113,7 +113,7 @@ class GatewayServer:
         )
         await ws.prepare(request)
         gate = _PayloadGate.install(request, ws, limits.payload_before_hello)
-        outbound = Outbound(ws, request.transport, limits)
+        outbound = Outbound(ws, request, limits)
         owner = TaskOwner(f"connection/{peer.address}", _task_failed)
         owner.spawn("writer", outbound.write_until_closed())
         self._outbounds.add(outbound)

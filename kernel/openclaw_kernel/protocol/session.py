@@ -24,7 +24,7 @@ class Reply:
     close: Close | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Invoke:
     """A request that may run; `Session.finished` must be told when it has been answered."""
 
@@ -47,6 +47,7 @@ class Session:
         self._waiting = 0
         self._waiting_bytes = 0
         self._wrong_role_calls = 0
+        self._allowed: dict[str, Method] = {}
 
     def receive(self, data: str | bytes) -> Outcome:
         """Take one frame; None means that it is ignored."""
@@ -58,10 +59,15 @@ class Session:
             return Reply(failure(bad.request_id, InvalidRequest(f"invalid request frame: {bad.problem}")))
         if request.method == "connect":
             return Reply(failure(request.id, InvalidRequest("already connected; connect is only the first request")))
+        # Role, scopes and registry are fixed for the session's life, so what was allowed once stays allowed.
+        known = self._allowed.get(request.method)
+        if known is not None:
+            return self._admit(request, known)
         method = self._registry.get(request.method)
         refusal = authorize(method, request.method, self._role, self._scopes)
         if refusal is not None or method is None:
             return self._refused(request, refusal or InvalidRequest(f"unknown method: {request.method}"))
+        self._allowed[request.method] = method
         return self._admit(request, method)
 
     def _admit(self, request: Request, method: Method) -> Outcome:
