@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from pathlib import Path
@@ -11,6 +12,8 @@ from openclaw_config.source import FILE_NAME
 
 ENVIRONMENT_KEY: Final = "OPENCLAW_KERNEL_HOME"
 TOKEN_FILE: Final = "gateway.token"  # noqa: S105 - a file name
+
+_OF_FILE_SYSTEMS: Final = frozenset({"lost+found"})
 
 DEFAULT_FILE: Final = """\
 # openclaw-kernel: one file, read at start. Keys carry the reference gateway's names; an unknown key is refused by name.
@@ -64,9 +67,16 @@ def config_path(home: Path) -> Path:
 
 
 def prepare_home(home: Path) -> bool:
-    """Make the folder private; on the first start write the commented config and a random token. Tell whether it was the first."""
+    """Make the folder private; on the first start write the commented config and a random token. Tell whether it was the first.
+
+    Raise `OSError` where the folder cannot be used: not writable, no folder, or open to others and full of other files.
+    """
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     if home.stat().st_mode & 0o077:
+        names = {item.name for item in home.iterdir()}
+        if not names & {FILE_NAME, TOKEN_FILE} and names - _OF_FILE_SYSTEMS:
+            # Somebody's home or /tmp, named by mistake: making that private would lock others out.
+            raise OSError(errno.ENOTEMPTY, f"it holds other files and no {FILE_NAME}", str(home))
         home.chmod(0o700)
     path = config_path(home)
     if path.exists():

@@ -8,11 +8,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
 from openclaw_config.models import Config
+from openclaw_config.redaction import names_secret, redact, redact_source, secrets_in
+from openclaw_config.secrets import Secret, known_secrets
 from openclaw_config.source import (
     FILE_NAME,
     ConfigError,
@@ -21,13 +23,18 @@ from openclaw_config.source import (
     Resolver,
     dotted,
     line_of,
-    literal_secrets,
-    names_secret,
     parse,
     read_text,
-    redact,
-    redact_text,
 )
+
+_LONGEST_SHOWN: Final = 60
+_CURES: Final = {
+    "dict_type": "write it as a mapping of keys",
+    "model_type": "write it as a mapping of keys",
+    "list_type": "write it as a list",
+    "string_type": "write it as text, in quotes",
+    "is_instance_of": "write it as text, in quotes",
+}
 
 __all__ = ["FILE_NAME", "ConfigError", "Issue", "KeyPath", "Loaded", "dotted", "explain", "load"]
 
@@ -56,11 +63,22 @@ class Loaded:
 
     def redacted(self) -> dict[str, Any]:
         """The source with literal secrets replaced by the redaction mark; references stay."""
-        return {str(key): redact(key, value) for key, value in self.source.items()}
+        known = self._known()
+        return {str(key): redact(key, value, known) for key, value in self.source.items()}
 
-    def redacted_text(self) -> str:
-        """The file's text with every secret value replaced."""
-        return redact_text(self.text, self.secrets)
+    def redacted_text(self) -> str | None:
+        """The file's text with every secret replaced, None where some cannot be told from the rest."""
+        return redact_source(self.text, self.source, self._known(), lambda text: _parsed(self.path.name, text))
+
+    def _known(self) -> frozenset[str]:
+        return known_secrets() | frozenset(self.secrets)
+
+
+def _parsed(name: str, text: str) -> dict[str, Any]:
+    try:
+        return parse(name, text)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
 
 
 def load(path: Path, *, environment: Mapping[str, str] | None = None) -> Loaded:
@@ -74,56 +92,80 @@ def load(path: Path, *, environment: Mapping[str, str] | None = None) -> Loaded:
     try:
         config = Config.model_validate(resolved)
     except ValidationError as error:
-        raise ConfigError([_issue(name, source, item, Config) for item in error.errors()]) from None
-    return Loaded(config, path, text, source, (*resolver.secrets, *literal_secrets(source)))
+        raise ConfigError(_issues(name, source, error)) from None
+    return Loaded(config, path, text, source, (*resolver.secrets, *secrets_in(source)))
 
 
-def _issue(name: str, source: Mapping[str, Any], item: Any, model: type[BaseModel]) -> Issue:
-    where = _real_path(source, item["loc"])
-    found, cure = explain(item, model)
-    return Issue(name, line_of(source, where), dotted(where), found, cure)
+def _issues(name: str, source: Mapping[str, Any], error: ValidationError) -> list[Issue]:
+    by_place: dict[KeyPath, list[Any]] = {}
+    for item in error.errors(include_url=False):
+        by_place.setdefault(_real_path(source, item), []).append(item)
+    # A union tells a fault of each branch: the deeper one knows what the author meant.
+    deepest = [where for where in by_place if not any(other != where and other[: len(where)] == where for other in by_place)]
+    return [_issue(name, source, where, by_place[where]) for where in deepest]
 
 
-def _real_path(source: Any, loc: Sequence[str | int]) -> KeyPath:
-    # A union adds the name of its branch to the location; only parts that are in the file count, and the last one.
+def _issue(name: str, source: Mapping[str, Any], where: KeyPath, items: Sequence[Any]) -> Issue:
+    # The branch that asks for an instance cannot be met from a file.
+    possible = [item for item in items if item["type"] != "is_instance_of"] or items
+    is_secret = any(map(names_secret, where))
+    told = [explain(item, Config, is_secret=is_secret) for item in possible]
+    cures = dict.fromkeys(cure for _, cure in told)
+    return Issue(name, line_of(source, where), dotted(where), told[0][0], ", or ".join(cures))
+
+
+def _real_path(source: Any, item: Any) -> KeyPath:
+    # A union adds the name of its branch to the location, a mapping's key a mark: only what is in the file counts, or is missing there.
+    loc = [part for part in item["loc"] if part != "[key]"]
+    absent = {len(loc) - 1} if item["type"] in {"missing", "extra_forbidden"} else set()
     path: list[str | int] = []
     node = source
     for position, part in enumerate(loc):
-        is_last = position == len(loc) - 1
-        if isinstance(node, dict) and (part in node or is_last):
+        if isinstance(node, dict):
+            key = next((name for name in node if name == part or str(name) == str(part)), None)
+            if key is None and position not in absent:
+                continue
             path.append(part)
-            node = node.get(part)
+            node = node.get(key)
         elif isinstance(node, list) and isinstance(part, int) and part < len(node):
             path.append(part)
             node = node[part]
-        elif isinstance(node, dict) and not isinstance(part, int) and not is_last:
-            continue
     return tuple(path)
 
 
-def explain(item: Any, model: type[BaseModel]) -> tuple[str, str]:
-    """Say in words what one pydantic error found and how to mend it."""
+def explain(item: Any, model: type[BaseModel], *, is_secret: bool = False) -> tuple[str, str]:
+    """Say in words what one pydantic error found and how to mend it; the value itself only where it is no secret."""
     kind, key = item["type"], str(item["loc"][-1]) if item["loc"] else ""
     if kind == "extra_forbidden":
         known = _known_keys(model, item["loc"][:-1])
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
         cure = f"did you mean '{near[0]}'?" if near else (f"remove it; known here: {', '.join(sorted(known))}" if known else "remove it")
-        return f"unknown key '{key}'", cure
+        return f"unknown key '{key[:_LONGEST_SHOWN]}'", cure
     if kind == "missing":
         return "is missing", "add it"
     context = item.get("ctx") or {}
-    # A value in a secret's place may be the secret, mistyped.
-    shown = "a value that does not fit" if names_secret(key) else _show(item.get("input"))
+    found = f"found {_kind(item.get('input')) if is_secret else _show(item.get('input'))}"
+    if kind in _CURES:
+        return found, _CURES[kind]
     if "expected" in context:
-        return f"found {shown}", f"use {context['expected']}"
+        return found, f"use {context['expected']}"
     message = item["msg"]
-    return f"found {shown}", f"{message[:1].lower()}{message[1:]}"
+    return found, f"{message[:1].lower()}{message[1:]}"
 
 
 def _show(value: Any) -> str:
-    if isinstance(value, dict | list):
-        return "a mapping" if isinstance(value, dict) else "a list"
-    return repr(value) if not isinstance(value, str) or len(value) < 60 else f"a text of {len(value)} characters"  # noqa: PLR2004
+    if isinstance(value, str):
+        return repr(value) if len(value) <= _LONGEST_SHOWN else f"a text of {len(value)} characters"
+    if isinstance(value, int | float) and len(str(value)) <= _LONGEST_SHOWN:
+        return repr(value)
+    return _kind(value)
+
+
+def _kind(value: Any) -> str:
+    for kind, name in ((bool, "true or false"), (str, "a text"), (dict, "a mapping"), (list, "a list"), (Secret, "a reference")):
+        if isinstance(value, kind):
+            return name
+    return "a number" if isinstance(value, int | float) else "nothing" if value is None else type(value).__name__
 
 
 def _known_keys(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 REDACTED: Final = "__OPENCLAW_REDACTED__"
 
+_KNOWN: Final[set[str]] = set()
+
+
+def known_secrets() -> frozenset[str]:
+    """Every value that is or was a `Secret` in this process, however its key is called; what log and config may not show."""
+    return frozenset(_KNOWN)
+
 
 @final
 class Secret:
@@ -25,6 +32,7 @@ class Secret:
 
     def __init__(self, value: str) -> None:
         self._value = value
+        _KNOWN.add(value)
 
     def unwrap(self) -> str:
         """Return the secret itself."""
@@ -32,7 +40,7 @@ class Secret:
 
     def matches(self, candidate: str) -> bool:
         """Compare in constant time."""
-        return hmac.compare_digest(self._value.encode(), candidate.encode("utf-8", "surrogatepass"))
+        return hmac.compare_digest(self._value.encode("utf-8", "surrogatepass"), candidate.encode("utf-8", "surrogatepass"))
 
     def __repr__(self) -> str:
         return "Secret(...)"

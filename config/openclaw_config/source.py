@@ -1,26 +1,35 @@
-"""Reading `openclaw.yaml` as it is written: YAML with positions, references, redaction. No validation, so no pydantic.
+"""Reading `openclaw.yaml` as it is written: YAML with positions, and references. No validation, so no pydantic.
 
 The command line reads its few keys through this module alone, for `load` costs several times as much.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from openclaw_config.secrets import REDACTED, Secret
+from openclaw_config.redaction import REFERENCE, names_secret, plain
+from openclaw_config.secrets import Secret
 
 FILE_NAME: Final = "openclaw.yaml"
-_REFERENCE: Final = re.compile(r"^\$\{(env|file):([^{}]+)\}$")
 _VARIABLE: Final = re.compile(r"\$?\$\{([A-Z_][A-Z0-9_]*)\}")
-_SECRET_KEY: Final = re.compile(r"(token|password|secret|api_?key|credential)s?$", re.IGNORECASE)
+_INSIDE: Final = re.compile(r"(?<!\$)\$\{(env|file):")
 _SIZE_LIMIT: Final = 2_097_152
+_SECRET_LIMIT: Final = 65_536
+_DEPTH_LIMIT: Final = 100
+_NODE_LIMIT: Final = 100_000
+
+_KINDS: Final = {"TimeStamp": "a date", "date": "a date", "datetime": "a date", "bytes": "binary data"}
 
 KeyPath = tuple[str | int, ...]
 
@@ -51,31 +60,107 @@ class ConfigError(Exception):
 def read_text(path: Path) -> str:
     """The file's text; raise `ConfigError` where there is none."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path, _SIZE_LIMIT)
     except FileNotFoundError:
         raise ConfigError([Issue(str(path), 0, "", "the file is not there", "start the gateway once to have it written")]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([Issue(str(path), 0, "", f"cannot be read ({error})", "make it a readable UTF-8 file")]) from None
-    if len(text) > _SIZE_LIMIT:
-        raise ConfigError([Issue(path.name, 0, "", f"is {len(text)} characters long", f"keep it under {_SIZE_LIMIT}")])
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise ConfigError([Issue(str(path), 0, "", f"cannot be read ({reason})", "make it a readable UTF-8 file")]) from None
+    if text is None:
+        raise ConfigError([Issue(path.name, 0, "", f"is longer than {_SIZE_LIMIT} bytes", "make it shorter")])
     return text
+
+
+def read_regular(path: Path, limit: int) -> str | None:
+    """The text of a regular file, None where it is longer than `limit` bytes; raise `OSError`, or `ValueError` for what is no text."""
+    # Opened without waiting: a pipe that nobody writes to would hold the start for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor has no path
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, "is a directory")
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "is no regular file")
+        content = file.read(limit + 1)
+    return None if len(content) > limit else content.decode("utf-8")
 
 
 def parse(name: str, text: str) -> dict[str, Any]:
     """The document with the positions of its keys; an empty file is an empty mapping. Raise `ConfigError`."""
     try:
         document = YAML(typ="rt").load(text)
+    except DuplicateKeyError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        # The library's words show both values, and they may be secrets.
+        key = re.match(r'found duplicate key "?([^"]*)"? with value', error.problem or "")
+        found = f"the key {key[1][:60]!r} is there twice" if key else "a key is there twice"
+        raise ConfigError([Issue(name, line, "", found, "keep one of them")]) from None
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         problem = (error.problem or "is not YAML").strip()
         raise ConfigError([Issue(name, line, "", f"not valid YAML: {problem}", "mend the indentation or quoting there")]) from None
     except YAMLError as error:
-        raise ConfigError([Issue(name, 0, "", f"not valid YAML: {error}", "mend the file")]) from None
+        raise ConfigError([Issue(name, 0, "", f"not valid YAML: {str(error).splitlines()[0]}", "mend the file")]) from None
+    except RecursionError:
+        raise ConfigError([Issue(name, 0, "", "is nested too deeply", f"keep it under {_DEPTH_LIMIT} levels")]) from None
+    except (ValueError, ArithmeticError):
+        found = "holds a number or date that cannot be read"
+        raise ConfigError([Issue(name, 0, "", found, "write it shorter, or put it in quotes")]) from None
     if document is None:
         return {}
     if not isinstance(document, dict):
-        raise ConfigError([Issue(name, 1, "", f"holds a {type(document).__name__}", "write it as a mapping of keys such as gateway:")])
+        raise ConfigError([Issue(name, 1, "", f"holds {_kind(document)}", "write it as a mapping of keys such as gateway:")])
+    issues = list(_odd_nodes(name, document))
+    if issues:
+        raise ConfigError(issues)
     return document
+
+
+def _odd_nodes(name: str, document: dict[Any, Any]) -> Iterator[Issue]:
+    # Aliases make a file of a few lines a tree without end: every way through it counts.
+    waiting: list[tuple[KeyPath, Any]] = [((), document)]
+    seen = 0
+    while waiting:
+        where, node = waiting.pop()
+        seen += 1
+        if seen > _NODE_LIMIT or len(where) > _DEPTH_LIMIT:
+            found, cure = "aliases or nesting make it too large", f"keep it under {_NODE_LIMIT} values and {_DEPTH_LIMIT} levels"
+            yield Issue(name, line_of(document, where), dotted(where[:4]), found, cure)
+            return
+        if isinstance(node, dict) and not _is_tagged(node):
+            names: set[str] = set()
+            for key, item in node.items():
+                if not isinstance(key, str | int) or isinstance(key, bool) or str(key) in names:
+                    found = "a key that is no text" if str(key) not in names else f"the key {str(key)[:60]!r} is there twice"
+                    yield Issue(name, line_of(document, (*where, key)), dotted(where), found, "write each key once, as text in quotes")
+                    continue
+                names.add(str(key))
+                waiting.append(((*where, key), item))
+        elif isinstance(node, list) and not _is_tagged(node):
+            waiting.extend(((*where, index), item) for index, item in enumerate(node))
+        elif not _is_scalar(node):
+            yield Issue(name, line_of(document, where), dotted(where), f"found {_kind(node)}", "write it as text in quotes")
+
+
+def _is_tagged(node: Any) -> bool:
+    tag = getattr(getattr(node, "tag", None), "value", None)
+    return tag is not None and not str(tag).startswith("tag:yaml.org,2002:")
+
+
+def _is_scalar(node: Any) -> bool:
+    if isinstance(node, str):
+        return not any("\ud800" <= letter <= "\udfff" for letter in node)
+    return node is None or isinstance(node, int | float)
+
+
+def _kind(node: Any) -> str:
+    if isinstance(node, dict):
+        return "a mapping with a tag" if _is_tagged(node) else "a mapping"
+    if isinstance(node, list):
+        return "a list with a tag" if _is_tagged(node) else "a list"
+    if isinstance(node, str):
+        return "a text" if _is_scalar(node) else "characters that are no text"
+    return _KINDS.get(type(node).__name__, "a tagged value")
 
 
 class Resolver:
@@ -100,9 +185,16 @@ class Resolver:
         return plain(value)
 
     def _text(self, text: str, where: KeyPath) -> Any:
-        reference = _REFERENCE.match(text)
+        reference = REFERENCE.match(text)
         if reference is None:
-            return _VARIABLE.sub(lambda match: self._variable(match, where), text)
+            if _INSIDE.search(text):
+                found = "a reference ${env:...} or ${file:...} inside other text"
+                self._problem(where, found, "make the reference the whole value: ${env:NAME} or ${file:PATH}")
+                return None
+            value = _VARIABLE.sub(lambda match: self._variable(match, where), text)
+            if value and value != text and any(map(names_secret, where)):
+                self.secrets.append(value)
+            return value
         kind, target = reference.groups()
         secret = self._environment.get(target) if kind == "env" else self._file(target, where)
         if not secret:
@@ -127,28 +219,23 @@ class Resolver:
         return value
 
     def _file(self, target: str, where: KeyPath) -> str | None:
-        path = self._folder / Path(target).expanduser()
+        cure = "put the secret into that file, alone"
         try:
-            content = path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else "not UTF-8 text"
-            self._problem(where, f"the file {path} cannot be read ({reason.lower()})", "put the secret into that file, alone")
+            path = self._folder / Path(target).expanduser()
+            content = read_regular(path, _SECRET_LIMIT)
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else "not UTF-8 text, or no path"
+            self._problem(where, f"the file {target!r} cannot be read ({reason})", cure)
             return None
-        if not content:
-            self._problem(where, f"the file {path} is empty", "put the secret into that file, alone")
-        return content
+        if content is None:
+            self._problem(where, f"the file {path} is longer than {_SECRET_LIMIT} bytes", cure)
+            return None
+        if not content.strip():
+            self._problem(where, f"the file {path} is empty", cure)
+        return content.strip()
 
     def _problem(self, where: KeyPath, found: str, cure: str) -> None:
         self.issues.append(Issue(self._name, line_of(self._source, where), dotted(where), found, cure))
-
-
-def plain(value: Any) -> Any:
-    """A scalar without the formatting that the YAML library keeps with it."""
-    # ruamel's scalar types carry formatting; strict validation wants the plain ones.
-    for kind in (bool, int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
-    return value
 
 
 def dotted(where: Sequence[str | int]) -> str:
@@ -164,43 +251,10 @@ def line_of(source: Any, where: Sequence[str | int]) -> int:
         data = getattr(positions, "data", None)
         if not data:
             break
-        key: Any = int(part) if isinstance(node, list) and str(part).isdigit() else part
-        if key not in data:
+        keys = [part] if part in data else [name for name in data if str(name) == str(part)]
+        if not keys:
             break
+        key = keys[0]
         line = data[key][0] + 1
         node = node[key]
     return line
-
-
-def names_secret(key: Any) -> bool:
-    """Tell whether a key's value is a secret, by its name."""
-    return _SECRET_KEY.search(str(key)) is not None
-
-
-def redact(key: Any, value: Any) -> Any:
-    """The value with literal secrets replaced by the redaction mark; references stay."""
-    if isinstance(value, dict):
-        return {str(name): redact(name, item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [redact(key, item) for item in value]
-    if isinstance(value, str) and _SECRET_KEY.search(str(key)) and not _REFERENCE.match(value):
-        return REDACTED
-    return plain(value)
-
-
-def literal_secrets(value: Any, key: Any = "") -> list[str]:
-    """Every secret that is written out in the document."""
-    if isinstance(value, dict):
-        return [found for name, item in value.items() for found in literal_secrets(item, name)]
-    if isinstance(value, list):
-        return [found for item in value for found in literal_secrets(item, key)]
-    if isinstance(value, str) and _SECRET_KEY.search(str(key)) and not _REFERENCE.match(value) and value:
-        return [str(value)]
-    return []
-
-
-def redact_text(text: str, secrets: Iterable[str]) -> str:
-    """The text with every one of the secrets replaced by the redaction mark."""
-    for secret in sorted(set(secrets), key=len, reverse=True):
-        text = text.replace(secret, REDACTED)
-    return text

@@ -27,7 +27,8 @@ declares their settings is imported, nothing is started."""
 def get_value(options: argparse.Namespace) -> int:
     """Print the source as it stands in the file, with references unresolved."""
     from openclaw_config.home import config_path, find_home
-    from openclaw_config.source import ConfigError, literal_secrets, parse, read_text, redact, redact_text
+    from openclaw_config.redaction import redact, redact_source, secrets_in
+    from openclaw_config.source import ConfigError, parse, read_text
 
     path = config_path(find_home(options.home))
     try:
@@ -35,10 +36,13 @@ def get_value(options: argparse.Namespace) -> int:
         source = parse(path.name, text)
     except ConfigError as error:
         raise BadConfig(str(error)) from error
+    secrets = secrets_in(source)
     if options.path is None and not options.json:
-        emit(redact_text(text, literal_secrets(source)).rstrip("\n"))
-        return OK
-    value: Any = {str(key): redact(key, item) for key, item in source.items()}
+        shown = redact_source(text, source, secrets, lambda cleaned: _read_again(path.name, cleaned))
+        if shown is not None:
+            emit(shown.rstrip("\n"))
+            return OK
+    value: Any = {str(key): redact(key, item, secrets) for key, item in source.items()}
     for depth, key in enumerate(options.path.split(".") if options.path else ()):
         value = _step(path.name, value, options.path, depth, key)
     if options.json:
@@ -48,6 +52,15 @@ def get_value(options: argparse.Namespace) -> int:
     else:
         emit(str(value).lower() if value is None or isinstance(value, bool) else str(value))
     return OK
+
+
+def _read_again(name: str, text: str) -> Any:
+    from openclaw_config.source import ConfigError, parse
+
+    try:
+        return parse(name, text)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
 
 
 def print_file(options: argparse.Namespace) -> int:

@@ -1,0 +1,125 @@
+"""What may be shown of a config: no secret, whatever its key is called and wherever it stands in the file. No pydantic.
+
+A value is secret when its key says so, when a key above it says so, or when it equals a value that is known to be one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, Final
+from urllib.parse import quote
+
+from openclaw_config.secrets import REDACTED
+
+REFERENCE: Final = re.compile(r"^\$\{(env|file):([^{}]+)\}$")
+SHORTEST_IN_TEXT: Final = 6
+"""Shorter secrets are not sought inside other text: they would be found in ordinary words."""
+
+_NAME: Final = re.compile(
+    r"(token|passw(or)?d|passphrase|passcode|pass|pwd|secret|pin|otp|seed|mnemonic|credential|authorization|bearer|cookie|dsn"
+    r"|(api|access|private|secret|signing|encryption|auth|master|shared|service|app|bot|client|webhook|hmac|jwt|ssh)key)s?$"
+)
+_HOLDERS: Final = frozenset({"headers", "header", "cookies", "env", "environment", "query"})
+"""Mappings whose keys are somebody else's: everything beneath is taken for secret."""
+_USER_IN_URL: Final = re.compile(r"(?<=://)[^/\s@\"']+@")
+_PAIR: Final = re.compile(
+    r"""(?P<head>(?P<quote>["']?)(?P<key>[A-Za-z_][\w.-]*)(?P=quote)\s*:\s+)"""
+    r"""(?P<value>"(?:[^"\\\n]|\\.)*"|'(?:[^'\n]|'')*'|[^\s"'\[{|>&*#][^\n]*)"""
+)
+_PLAIN_SCALAR: Final = re.compile(r"(true|false|null|~|[-+]?[\d_.]+)\s*[,}\]]*\s*(#.*)?")
+
+
+def names_secret(key: Any) -> bool:
+    """Tell whether a key is the name of a secret, in any spelling: `apiKey`, `X-Api-Key`, `nickserv_password`."""
+    return _NAME.search(re.sub(r"[^a-z0-9]", "", str(key).lower())) is not None
+
+
+def redact(key: Any, value: Any, known: Collection[str] = (), *, hidden: bool = False) -> Any:
+    """The value with every secret replaced by the redaction mark; references stay. `known` are values that are secret anywhere."""
+    hidden = hidden or names_secret(key)
+    if isinstance(value, Mapping):
+        below = hidden or str(key).lower() in _HOLDERS
+        return {str(name): redact(name, item, known, hidden=below) for name, item in value.items()}
+    if isinstance(value, list):
+        return [redact(key, item, known, hidden=hidden) for item in value]
+    if isinstance(value, str):
+        return _redact_text_value(str(value), known, hidden=hidden)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return REDACTED if hidden and number and not str(key).lower().endswith("tokens") else plain(value)
+
+
+def _redact_text_value(value: str, known: Collection[str], *, hidden: bool) -> str:
+    if REFERENCE.match(value):
+        return value
+    if value and (hidden or value in known):
+        return REDACTED
+    return _USER_IN_URL.sub(f"{REDACTED}@", replace_all(value, known))
+
+
+def plain(value: Any) -> Any:
+    """A scalar without the formatting that the YAML library keeps with it."""
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    return value
+
+
+def secrets_in(value: Any, key: Any = "", *, hidden: bool = False) -> list[str]:
+    """Every secret that is written out in a document, of those that its keys give away."""
+    hidden = hidden or names_secret(key)
+    if isinstance(value, Mapping):
+        below = hidden or str(key).lower() in _HOLDERS
+        return [found for name, item in value.items() for found in secrets_in(item, name, hidden=below)]
+    if isinstance(value, list):
+        return [found for item in value for found in secrets_in(item, key, hidden=hidden)]
+    return [str(value)] if hidden and isinstance(value, str) and value and not REFERENCE.match(value) else []
+
+
+def replace_all(text: str, secrets: Iterable[str]) -> str:
+    """The text with every secret replaced that is long enough to be sought, also where it is written for JSON or for a URL."""
+    for secret in spellings(secrets):
+        if secret in text:
+            text = text.replace(secret, REDACTED)
+    return text
+
+
+def spellings(secrets: Iterable[str]) -> list[str]:
+    """The secrets as they may stand in a text, longest first."""
+    forms: set[str] = set()
+    for secret in secrets:
+        if len(secret) >= SHORTEST_IN_TEXT:
+            forms |= {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1]}
+            forms.add(quote(secret, safe="", errors="surrogatepass"))
+    return sorted(forms, key=len, reverse=True)
+
+
+def redact_source(text: str, document: Any, known: Collection[str], read: Callable[[str], Any]) -> str | None:
+    """The text of a file without its secrets, those in comments included; None where that cannot be proven by reading it again.
+
+    `read` parses a text as the file was parsed to `document`; it raises `ValueError` for what it cannot read.
+    """
+    secrets = {*known, *secrets_in(document)}
+    cleaned = _USER_IN_URL.sub(f"{REDACTED}@", _PAIR.sub(_redact_pair, replace_all(text, secrets)))
+    try:
+        shown = read(cleaned)
+    except ValueError:
+        return None
+    return cleaned if redact("", shown, secrets) == redact("", redact("", document, secrets), secrets) == _plain_tree(shown) else None
+
+
+def _redact_pair(match: re.Match[str]) -> str:
+    value = match["value"]
+    inner = value.strip("\"'").rstrip()
+    if not names_secret(match["key"]) or REFERENCE.match(inner) or _PLAIN_SCALAR.fullmatch(value) or inner.startswith(REDACTED):
+        return match[0]
+    if REFERENCE.match(inner.partition(" #")[0].rstrip()):
+        return match[0]
+    return f"{match['head']}{value[0]}{REDACTED}{value[0]}" if value[0] in "\"'" else f"{match['head']}{REDACTED}"
+
+
+def _plain_tree(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain_tree(item) for key, item in value.items()}
+    return [_plain_tree(item) for item in value] if isinstance(value, list) else plain(value)
