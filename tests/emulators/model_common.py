@@ -41,6 +41,18 @@ class ErrorTurn(BaseModel):
     after_chunks: int | None = None
 
 
+class RawTurn(BaseModel):
+    """An answer as a proxy, a wrong address or a broken server gives it: these bytes and nothing else."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: int = 200
+    headers: dict[str, str] = Field(default_factory=dict)
+    body: str = ""
+    #: Keep the connection open after the body.
+    hang: bool = False
+
+
 class ToolCallTurn(BaseModel):
     """A tool call by the model; `arguments` may be a raw string, to play a model that writes broken JSON."""
 
@@ -60,6 +72,7 @@ class Turn(BaseModel):
     thinking: str | None = None
     tool_calls: list[ToolCallTurn] = Field(default_factory=list)
     error: ErrorTurn | None = None
+    raw: RawTurn | None = None
     #: Accept the request and never send a byte.
     hang: bool = False
     #: Stream so many content chunks, then fall silent with the connection open.
@@ -252,6 +265,8 @@ class ModelEmulator(ABC):
     async def _play(self, request: web.Request, record: Recorded, turn: Turn, body: dict[str, Any]) -> web.StreamResponse:
         if turn.hang:
             await asyncio.Event().wait()
+        if turn.raw is not None:
+            return await self._send_raw(request, record, turn.raw)
         if turn.error is not None and turn.error.after_chunks is None:
             record.outcome = "refused"
             return self.refusal_response(self.error_of(turn.error))
@@ -280,6 +295,16 @@ class ModelEmulator(ABC):
                 await asyncio.sleep(turn.delay_ms / 1000)
                 sent += 1
             await response.write(frame.data)
+        record.outcome = "answered"
+        await response.write_eof()
+        return response
+
+    async def _send_raw(self, request: web.Request, record: Recorded, raw: RawTurn) -> web.StreamResponse:
+        response = web.StreamResponse(status=raw.status, headers=raw.headers)
+        await response.prepare(request)
+        await response.write(raw.body.encode())
+        if raw.hang:
+            await asyncio.Event().wait()
         record.outcome = "answered"
         await response.write_eof()
         return response

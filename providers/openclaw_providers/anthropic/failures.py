@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
+from urllib.parse import urlsplit
 
 from openclaw_kernel.api import ProviderErrorKind
 
@@ -35,6 +36,12 @@ _BY_STATUS: Final[dict[int, ProviderErrorKind]] = {
     529: ProviderErrorKind.OVERLOADED,
 }
 _FIRST_SERVER_ERROR: Final = 500
+#: A limit that ends later is looked at again before.
+_LONGEST_WAIT_SECONDS: Final = 7 * 86_400.0
+_LONGEST_TOLD: Final = 400
+_SHORTEST_SECRET: Final = 6
+_PAGE: Final = re.compile(r"\s*<(?:!doctype|html|head|body|\?xml)", re.IGNORECASE)
+_TITLE: Final = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 _TOO_LONG: Final = re.compile(r"prompt is too long|exceeds? (?:the )?context (?:limit|window)", re.IGNORECASE)
 _NO_CREDIT: Final = re.compile(r"credit balance is too low", re.IGNORECASE)
 _RESET: Final = re.compile(r"^anthropic-ratelimit-(?P<limit>.+)-reset$")
@@ -62,28 +69,34 @@ def kind_of(status: int, error_type: str, message: str) -> ProviderErrorKind:
 
 
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Return the seconds until a rate limit ends, where the headers tell.
+    """Return the seconds until a rate limit ends, a week at most, where the headers tell."""
+    seconds = _told_wait(headers, now or datetime.now(UTC))
+    return None if seconds is None else min(seconds, _LONGEST_WAIT_SECONDS)
+
+
+def _told_wait(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Read the headers.
 
     The server's `retry-after` comes first; else the latest reset among the limits that have nothing left.
     """
-    at = now or datetime.now(UTC)
     told = headers.get("retry-after")
     if told is not None:
-        return float(told) if re.fullmatch(r"\d+(?:\.\d+)?", told.strip()) else _until_date(told, at)
+        return float(told) if re.fullmatch(r"\d+(?:\.\d+)?", told.strip()) else _until_date(told, now)
     waits: list[float] = []
     for name in headers:
         found = _RESET.match(name.lower())
         if found and headers.get(f"anthropic-ratelimit-{found['limit']}-remaining") == "0":
-            waits.append(_until_stamp(headers[name], at))
+            waits.append(_until_stamp(headers[name], now))
     return max(waits, default=None)
 
 
 def _until_date(date: str, now: datetime) -> float | None:
     try:
         then = parsedate_to_datetime(date)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, (then - now).total_seconds())
+    # "-0000" means UTC too, but is read as a time without a zone.
+    return max(0.0, (then.replace(tzinfo=then.tzinfo or UTC) - now).total_seconds())
 
 
 def _until_stamp(stamp: str, now: datetime) -> float:
@@ -100,3 +113,26 @@ def cause_of(error: BaseException) -> str:
     while (inner := reason.__cause__ or reason.__context__) is not None:
         reason = inner
     return str(reason) or type(reason).__name__
+
+
+def shown(told: str) -> str:
+    """Return what a server said as one line of bounded length; of a page only its title."""
+    if _PAGE.match(told):
+        title = _TITLE.search(told)
+        told = f"a page, {' '.join(title[1].split())!r}" if title else "a page"
+    line = " ".join(told.split())
+    return line if len(line) <= _LONGEST_TOLD else f"{line[:_LONGEST_TOLD]} …"
+
+
+def without_secrets(message: str, secrets: Iterable[str]) -> str:
+    """Return a message in which no secret is left, whoever put it there."""
+    for secret in secrets:
+        if len(secret) >= _SHORTEST_SECRET:
+            message = message.replace(secret, "<secret>")
+    return message
+
+
+def without_password(url: str) -> str:
+    """Return a URL without the name and password that may stand before its host."""
+    login = urlsplit(url).netloc.rpartition("@")[0]
+    return url.replace(f"{login}@", "", 1) if login else url

@@ -7,6 +7,7 @@ import importlib
 from collections.abc import AsyncGenerator, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from openclaw_kernel.api import (
     ModelEvent,
@@ -16,7 +17,7 @@ from openclaw_kernel.api import (
     ProviderError,
     ProviderErrorKind,
 )
-from openclaw_providers.anthropic.failures import cause_of, error_fields, kind_of, retry_after
+from openclaw_providers.anthropic.failures import cause_of, error_fields, kind_of, retry_after, shown, without_password, without_secrets
 from openclaw_providers.anthropic.settings import KNOWN_MODELS, AnthropicModel, AnthropicSettings, model_info
 from openclaw_providers.anthropic.wire import Reader, ThinkingStyle, parameters, style_of
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from anthropic import APIError, AsyncAnthropic
 
 _CONNECT_SECONDS: Final = 10.0
+#: What the SDK and the reader raise on a stream of another form.
+_ODD_FORM: Final = (AttributeError, KeyError, TypeError, ValueError)
 
 
 def _transport() -> ModuleType:
@@ -43,6 +46,7 @@ class AnthropicProvider:
         self.id = identity
         self._settings = settings
         self._context = context
+        self._place = without_password(settings.base_url)
         self._known: dict[str, AnthropicModel] = {model.id: model for model in settings.models or KNOWN_MODELS}
         self._client: AsyncAnthropic | None = None
         self._opening = asyncio.Lock()
@@ -88,9 +92,13 @@ class AnthropicProvider:
             raise self._silent(request.model) from error
         except transport.TransportError as error:
             raise self._unconnected(error, request.model) from error
+        except _ODD_FORM as error:
+            raise self._odd(f"wrote what is not of the API's form ({type(error).__name__})", request.model) from error
+        if not reader.has_begun:
+            raise self._odd("answered without a single piece of an answer", request.model)
         completed = reader.finish()
         if completed is None:
-            message = f"{self._settings.base_url} ended the answer before it was complete"
+            message = f"{self._place} ended the answer before it was complete"
             raise self._error(ProviderErrorKind.NETWORK, message, request.model)
         yield completed
 
@@ -109,16 +117,19 @@ class AnthropicProvider:
             return self._client
 
     def _new_client(self) -> AsyncAnthropic:
-        from anthropic import AsyncAnthropic, Timeout
+        from anthropic import AsyncAnthropic, DefaultAsyncHttpxClient, Timeout
 
+        timeout = Timeout(self._settings.timeout_seconds, connect=_CONNECT_SECONDS)
         key = self._settings.api_key
         client = AsyncAnthropic(
             api_key=key.unwrap() if key is not None else "",
             base_url=self._settings.base_url,
             default_headers=self._settings.headers,
-            timeout=Timeout(self._settings.timeout_seconds, connect=_CONNECT_SECONDS),
+            timeout=timeout,
             # Whether to try again is decided by who can also choose another model.
             max_retries=0,
+            # The key's header would follow a redirect to any other host.
+            http_client=DefaultAsyncHttpxClient(follow_redirects=False, timeout=timeout),
         )
         # The SDK loads its parts on first access.
         _ = client.messages
@@ -133,8 +144,10 @@ class AnthropicProvider:
             return self._unconnected(error, model)
         error_type, told = error_fields(error.body)
         status = error.status_code if isinstance(error, APIStatusError) else 200
+        if isinstance(error, APIStatusError) and error.response.is_redirect:
+            return self._odd(f"redirects to {error.response.headers.get('location')}, where no key is sent", model)
         kind = kind_of(status, error_type, told)
-        message = f"{self.label} answered {error_type or status}: {told or error.message}"
+        message = f"{self.label} answered {error_type or status}: {shown(told or error.message)}"
         if kind is ProviderErrorKind.AUTH:
             message += f"; check models.providers.{self.id}.apiKey and the account"
         after = retry_after(error.response.headers) if isinstance(error, APIStatusError) else None
@@ -142,13 +155,20 @@ class AnthropicProvider:
 
     def _silent(self, model: str) -> ProviderError:
         seconds = f"{self._settings.timeout_seconds:g} s"
-        message = f"{self._settings.base_url} was silent for {seconds} (models.providers.{self.id}.timeoutSeconds)"
+        message = f"{self._place} was silent for {seconds} (models.providers.{self.id}.timeoutSeconds)"
         return self._error(ProviderErrorKind.TIMEOUT, message, model)
 
     def _unconnected(self, error: Exception, model: str) -> ProviderError:
         cure = f"check models.providers.{self.id}.baseUrl and the network"
-        message = f"no connection to {self._settings.base_url} ({cause_of(error)}); {cure}"
+        message = f"no connection to {self._place} ({cause_of(error)}); {cure}"
         return self._error(ProviderErrorKind.NETWORK, message, model)
 
+    def _odd(self, told: str, model: str) -> ProviderError:
+        cure = f"check that models.providers.{self.id}.baseUrl is the address of the API, without /v1"
+        return self._error(ProviderErrorKind.UNAVAILABLE, f"{self._place} {told}; {cure}", model)
+
     def _error(self, kind: ProviderErrorKind, message: str, model: str, after: float | None = None) -> ProviderError:
+        settings = self._settings
+        key, password = settings.api_key, urlsplit(settings.base_url).password or ""
+        message = without_secrets(message, [key.unwrap() if key is not None else "", password, *settings.headers.values()])
         return ProviderError(kind, message, provider=self.id, model=model, retry_after=after)

@@ -203,6 +203,8 @@ class Reader:
     """Turns the events of one stream into the gateway's."""
 
     def __init__(self, model: str) -> None:
+        self.has_begun = False
+        """Whether the server has sent anything at all."""
         self._asked = model
         self._model = model
         self._blocks: dict[int, _OpenBlock] = {}
@@ -212,6 +214,7 @@ class Reader:
 
     def read(self, event: Any) -> Iterator[ModelEvent]:
         """Take one event of the SDK; yield what it brought."""
+        self.has_begun = True
         match event.type:
             case "message_start":
                 self._model = event.message.model or self._model

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
+from urllib.parse import urlsplit
 
 from openclaw_kernel.api import ProviderErrorKind
 
@@ -23,6 +24,12 @@ _BY_STATUS: Final[dict[int, ProviderErrorKind]] = {
     529: ProviderErrorKind.OVERLOADED,
 }
 _FIRST_SERVER_ERROR: Final = 500
+#: A limit that ends later is looked at again before.
+_LONGEST_WAIT_SECONDS: Final = 7 * 86_400.0
+_LONGEST_TOLD: Final = 400
+_SHORTEST_SECRET: Final = 6
+_PAGE: Final = re.compile(r"\s*<(?:!doctype|html|head|body|\?xml)", re.IGNORECASE)
+_TITLE: Final = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 #: The words of OpenAI, vLLM, Ollama and LM Studio for a prompt that does not fit.
 _TOO_LONG: Final = re.compile(
     r"context_length_exceeded|maximum context length|context (?:length|window|size)|prompt is too long"
@@ -77,7 +84,13 @@ def _kind_by_words(code: str, message: str) -> ProviderErrorKind:
 
 
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Return the seconds until a rate limit ends, where the headers tell.
+    """Return the seconds until a rate limit ends, a week at most, where the headers tell."""
+    seconds = _told_wait(headers, now or datetime.now(UTC))
+    return None if seconds is None else min(seconds, _LONGEST_WAIT_SECONDS)
+
+
+def _told_wait(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Read the headers.
 
     The server's `retry-after` comes first; else the reset of the limit that has nothing left, else the latest reset.
     """
@@ -86,7 +99,7 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
         return float(milliseconds) / 1000
     told = headers.get("retry-after")
     if told is not None:
-        return float(told) if _is_number(told) else _until(told, now or datetime.now(UTC))
+        return float(told) if _is_number(told) else _until(told, now)
     resets: dict[str, float] = {}
     for limit in ("requests", "tokens"):
         seconds = _duration(headers.get(f"x-ratelimit-reset-{limit}", ""))
@@ -103,9 +116,10 @@ def _is_number(text: str) -> bool:
 def _until(date: str, now: datetime) -> float | None:
     try:
         then = parsedate_to_datetime(date)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, (then - now).total_seconds())
+    # "-0000" means UTC too, but is read as a time without a zone.
+    return max(0.0, (then.replace(tzinfo=then.tzinfo or UTC) - now).total_seconds())
 
 
 def _duration(text: str) -> float | None:
@@ -124,3 +138,26 @@ def cause_of(error: BaseException) -> str:
     while (inner := reason.__cause__ or reason.__context__) is not None:
         reason = inner
     return str(reason) or type(reason).__name__
+
+
+def shown(told: str) -> str:
+    """Return what a server said as one line of bounded length; of a page only its title."""
+    if _PAGE.match(told):
+        title = _TITLE.search(told)
+        told = f"a page, {' '.join(title[1].split())!r}" if title else "a page"
+    line = " ".join(told.split())
+    return line if len(line) <= _LONGEST_TOLD else f"{line[:_LONGEST_TOLD]} …"
+
+
+def without_secrets(message: str, secrets: Iterable[str]) -> str:
+    """Return a message in which no secret is left, whoever put it there."""
+    for secret in secrets:
+        if len(secret) >= _SHORTEST_SECRET:
+            message = message.replace(secret, "<secret>")
+    return message
+
+
+def without_password(url: str) -> str:
+    """Return a URL without the name and password that may stand before its host."""
+    login = urlsplit(url).netloc.rpartition("@")[0]
+    return url.replace(f"{login}@", "", 1) if login else url

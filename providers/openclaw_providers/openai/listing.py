@@ -5,16 +5,18 @@ Without the SDK: this happens when the gateway starts, and importing the SDK cos
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
 import aiohttp
 
 from openclaw_kernel.api import ProviderErrorKind
-from openclaw_providers.openai.failures import cause_of, error_fields, kind_of
+from openclaw_providers.openai.failures import cause_of, error_fields, kind_of, shown, without_password
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=30, connect=10)
 _OK: Final = 200
+_LONGEST_BYTES: Final = 8 * 1024 * 1024
 
 
 class ListingFailed(Exception):
@@ -28,18 +30,29 @@ class ListingFailed(Exception):
 
 async def list_models(url: str, key: str | None, headers: Mapping[str, str]) -> list[str]:
     """Return the ids that `GET {url}/models` lists; raise `ListingFailed`."""
+    place = without_password(url)
     sent = {**({"Authorization": f"Bearer {key}"} if key is not None else {}), **headers}
     try:
         async with (
             aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=True) as session,
-            session.get(f"{url.rstrip('/')}/models", headers=sent) as response,
+            # A key must not follow a redirect to another host.
+            session.get(f"{url.rstrip('/')}/models", headers=sent, allow_redirects=False) as response,
         ):
-            body: Any = await response.json(content_type=None)
             status = response.status
+            body: Any = json.loads(await _read(response))
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        raise ListingFailed(ProviderErrorKind.NETWORK, f"no list of models from {url} ({cause_of(error)})") from error
+        raise ListingFailed(ProviderErrorKind.NETWORK, f"no list of models from {place} ({shown(cause_of(error))})") from error
     listed = body.get("data") if isinstance(body, dict) else None
     if status != _OK or not isinstance(listed, list):
         code, told = error_fields(body)
-        raise ListingFailed(kind_of(status, code, told), f"{url}/models answered {status}: {told or 'no list'}")
+        raise ListingFailed(kind_of(status, code, told), f"{place}/models answered {status}: {shown(told) or 'no list'}")
     return [str(item["id"]) for item in listed if isinstance(item, dict) and item.get("id")]
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    read = bytearray()
+    async for piece in response.content.iter_any():
+        read += piece
+        if len(read) > _LONGEST_BYTES:
+            raise ValueError("the list is longer than 8 MiB")
+    return bytes(read)

@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncGenerator, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from openclaw_kernel.api import (
     ModelEvent,
@@ -17,7 +18,7 @@ from openclaw_kernel.api import (
     ProviderError,
     ProviderErrorKind,
 )
-from openclaw_providers.openai.failures import cause_of, error_fields, kind_of, retry_after
+from openclaw_providers.openai.failures import cause_of, error_fields, kind_of, retry_after, shown, without_password, without_secrets
 from openclaw_providers.openai.settings import SERVERS, OpenAIModel, OpenAISettings, model_info, server_of
 from openclaw_providers.openai.wire import Reader, parameters
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS: Final = 10.0
 _LIST_AGAIN_SECONDS: Final = 60.0
+#: What the SDK and the reader raise on a stream of another form.
+_ODD_FORM: Final = (AttributeError, KeyError, TypeError, ValueError)
 #: What OpenAI lists beside models that chat.
 _NOT_FOR_CHAT: Final = re.compile(
     r"audio|image|realtime|tts|transcribe|whisper|search|embedding|moderation|dall-e|instruct|sora|babbage|davinci"
@@ -50,6 +53,7 @@ class OpenAIProvider:
         self._server = server_of(identity)
         self.label = self._server.label
         self._url = settings.base_url or self._server.base_url or ""
+        self._place = without_password(self._url)
         self._models = [self._info(model) for model in settings.models or self._server.models]
         self._client: AsyncOpenAI | None = None
         self._opening = asyncio.Lock()
@@ -80,7 +84,7 @@ class OpenAIProvider:
         if missing is not None:
             return missing
         if not self._models:
-            reason = self._unlisted or f"{self._url} has not listed its models yet"
+            reason = self._unlisted or f"{self._place} has not listed its models yet"
             return f"{reason}; or name them in models.providers.{self.id}.models"
         return None
 
@@ -110,9 +114,13 @@ class OpenAIProvider:
             raise self._silent(request.model) from error
         except transport.TransportError as error:
             raise self._unconnected(error, request.model) from error
+        except _ODD_FORM as error:
+            raise self._odd(f"wrote what is not of the API's form ({type(error).__name__})", request.model) from error
+        if not reader.has_begun:
+            raise self._odd("answered without a single piece of an answer", request.model)
         completed = reader.finish()
         if completed is None:
-            message = f"{self._url} ended the answer before it was complete"
+            message = f"{self._place} ended the answer before it was complete"
             raise self._error(ProviderErrorKind.NETWORK, message, request.model)
         yield completed
 
@@ -124,17 +132,20 @@ class OpenAIProvider:
             return self._client
 
     def _new_client(self) -> AsyncOpenAI:
-        from openai import AsyncOpenAI, Timeout
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Timeout
 
+        timeout = Timeout(self._settings.timeout_seconds, connect=_CONNECT_SECONDS)
         key = self._settings.api_key
         client = AsyncOpenAI(
             # The SDK would take a key from the environment: a server that needs none must not be sent it.
             api_key=key.unwrap() if key is not None else "none",
             base_url=self._url,
             default_headers=self._settings.headers,
-            timeout=Timeout(self._settings.timeout_seconds, connect=_CONNECT_SECONDS),
+            timeout=timeout,
             # Whether to try again is decided by who can also choose another model.
             max_retries=0,
+            # Headers with credentials would follow a redirect to any other host.
+            http_client=DefaultAsyncHttpxClient(follow_redirects=False, timeout=timeout),
         )
         # The SDK loads its parts on first access.
         _ = client.chat.completions
@@ -148,13 +159,15 @@ class OpenAIProvider:
         while True:
             try:
                 self._take_models(await list_models(self._url, key.unwrap() if key is not None else None, self._settings.headers))
-                return
+                if self._models:
+                    return
+                kind, message = None, f"{self._place} has no model; load one there"
             except ListingFailed as error:
-                failure = error
-            if failure.message != self._unlisted:
-                self._unlisted = failure.message
-                self._context.logger.info("%s: %s", self.id, failure.message)
-            if failure.kind is ProviderErrorKind.AUTH:
+                kind, message = error.kind, self._clean(error.message)
+            if message != self._unlisted:
+                self._unlisted = message
+                self._context.logger.info("%s: %s", self.id, message)
+            if kind is ProviderErrorKind.AUTH:
                 return
             await asyncio.sleep(_LIST_AGAIN_SECONDS)
 
@@ -162,7 +175,8 @@ class OpenAIProvider:
         known = {model.id for model in self._models}
         found = [item for item in listed if item not in known and not _NOT_FOR_CHAT.search(item)]
         self._models += [self._info(OpenAIModel(id=item)) for item in found]
-        self._unlisted = None if self._models else f"{self._url} has no model; load one there"
+        if self._models:
+            self._unlisted = None
 
     def _info(self, model: OpenAIModel) -> ModelInfo:
         return model_info(self.id, model, free=self._server.free)
@@ -187,8 +201,10 @@ class OpenAIProvider:
             return self._unconnected(error, model)
         code, told = error_fields(error.body)
         status = error.status_code if isinstance(error, APIStatusError) else None
+        if isinstance(error, APIStatusError) and error.response.is_redirect:
+            return self._odd(f"redirects to {error.response.headers.get('location')}, where no key is sent", model)
         kind = kind_of(status, code, told)
-        message = f"{self.label} answered {status or 'in the stream'}: {told or error.message}"
+        message = f"{self.label} answered {status or 'in the stream'}: {shown(told or error.message)}"
         if kind is ProviderErrorKind.AUTH:
             message += f"; check models.providers.{self.id}.apiKey and the account"
         after = retry_after(error.response.headers) if isinstance(error, APIStatusError) else None
@@ -196,13 +212,22 @@ class OpenAIProvider:
 
     def _silent(self, model: str) -> ProviderError:
         seconds = f"{self._settings.timeout_seconds:g} s"
-        message = f"{self._url} was silent for {seconds} (models.providers.{self.id}.timeoutSeconds)"
+        message = f"{self._place} was silent for {seconds} (models.providers.{self.id}.timeoutSeconds)"
         return self._error(ProviderErrorKind.TIMEOUT, message, model)
 
     def _unconnected(self, error: Exception, model: str) -> ProviderError:
         cure = f"check models.providers.{self.id}.baseUrl and that the server runs"
-        message = f"no connection to {self._url} ({cause_of(error)}); {cure}"
+        message = f"no connection to {self._place} ({cause_of(error)}); {cure}"
         return self._error(ProviderErrorKind.NETWORK, message, model)
 
+    def _odd(self, told: str, model: str) -> ProviderError:
+        cure = f"check that models.providers.{self.id}.baseUrl is the address of the API up to /v1"
+        return self._error(ProviderErrorKind.UNAVAILABLE, f"{self._place} {told}; {cure}", model)
+
+    def _clean(self, message: str) -> str:
+        key = self._settings.api_key
+        password = urlsplit(self._url).password or ""
+        return without_secrets(message, [key.unwrap() if key is not None else "", password, *self._settings.headers.values()])
+
     def _error(self, kind: ProviderErrorKind, message: str, model: str | None, after: float | None = None) -> ProviderError:
-        return ProviderError(kind, message, provider=self.id, model=model, retry_after=after)
+        return ProviderError(kind, self._clean(message), provider=self.id, model=model, retry_after=after)

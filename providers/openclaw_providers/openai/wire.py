@@ -143,6 +143,8 @@ class Reader:
     """Turns the chunks of one stream into events."""
 
     def __init__(self, model: str) -> None:
+        self.has_begun = False
+        """Whether the server has sent a piece of an answer at all."""
         self._asked = model
         self._model = model
         self._calls: list[_PartialCall] = []
@@ -154,11 +156,12 @@ class Reader:
 
     def read(self, chunk: Any) -> Iterator[ModelEvent]:
         """Take one chunk of the SDK; yield what it brought."""
+        self.has_begun = self.has_begun or chunk.choices is not None
         self._model = chunk.model or self._model
         if chunk.usage is not None:
             self._usage = _usage(chunk.usage)
         # A server may end with a chunk of usage alone.
-        for choice in chunk.choices[:1]:
+        for choice in (chunk.choices or [])[:1]:
             yield from self._delta(choice.delta)
             self._finish = choice.finish_reason or self._finish
 

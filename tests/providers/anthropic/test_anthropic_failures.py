@@ -18,6 +18,8 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
         ({"retry-after": "7"}, 7.0),
         ({"retry-after": "Thu, 01 Jan 2026 00:00:30 GMT"}, 30.0),
         ({"retry-after": "soon"}, None),
+        ({"retry-after": "Thu, 01 Jan 2026 00:00:30 -0000"}, 30.0),
+        ({"retry-after": "9" * 400}, 7 * 86_400.0),
         (
             {
                 "anthropic-ratelimit-requests-reset": "2026-01-01T01:00:00Z",

@@ -21,6 +21,11 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
         ({"retry-after": "Thu, 01 Jan 2026 00:00:30 GMT"}, 30.0),
         ({"retry-after": "Wed, 31 Dec 2025 00:00:30 GMT"}, 0.0),
         ({"retry-after": "soon"}, None),
+        ({"retry-after": "Thu, 01 Jan 2026 00:00:30 -0000"}, 30.0),
+        ({"retry-after": "-5"}, None),
+        ({"retry-after": "9" * 400}, 7 * 86_400.0),
+        ({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}, 7 * 86_400.0),
+        ({"retry-after-ms": "nan"}, None),
         ({"x-ratelimit-reset-requests": "1m30s"}, 90.0),
         ({"x-ratelimit-reset-requests": "1h0m0.5s", "x-ratelimit-reset-tokens": "20ms"}, 3600.5),
         (
