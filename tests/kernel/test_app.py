@@ -1,0 +1,191 @@
+"""The assembled gateway in this process: its clock's events, its end, and what a start that fails leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import WSMsgType
+
+from openclaw_config.load import load
+from openclaw_kernel.app import CannotStart, GatewayApp
+from openclaw_kernel.lock import AlreadyRunning, read_owner
+from openclaw_kernel.protocol.limits import Limits
+from tests.support import contract
+
+TOKEN = "test-token-0123456789"
+DEADLINE = 10.0
+
+
+def app_in(home: Path, limits: Limits | None = None, **gateway: Any) -> GatewayApp:
+    """A gateway with the echo model on a free port."""
+    home.mkdir(exist_ok=True)
+    section = {"port": 0, "auth": {"mode": "token", "token": TOKEN}} | gateway
+    (home / "openclaw.yaml").write_text(json.dumps({"gateway": section, "models": {"providers": {"echo": {}}}}))
+    return GatewayApp(loaded=load(home / "openclaw.yaml"), home=home, limits=limits)
+
+
+@asynccontextmanager
+async def client_of(app: GatewayApp, *scopes: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    """A connected command line."""
+    params = {
+        "minProtocol": 4,
+        "maxProtocol": 4,
+        "client": {"id": "cli", "version": "1", "platform": "linux", "mode": "cli"},
+        "scopes": list(scopes),
+        "auth": {"token": TOKEN},
+    }
+    async with aiohttp.ClientSession() as http, http.ws_connect(app.facts.url.replace("http", "ws", 1)) as ws:
+        await ws.receive(DEADLINE)
+        await ws.send_json({"type": "req", "id": "c", "method": "connect", "params": params})
+        assert (await ws.receive_json(timeout=DEADLINE))["ok"] is True
+        yield ws
+
+
+async def event(ws: aiohttp.ClientWebSocketResponse, name: str) -> dict[str, Any]:
+    """The next event of that name, checked against the contract."""
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            frame: dict[str, Any] = await ws.receive_json()
+            if frame.get("event") == name:
+                contract.validate_event(frame)
+                return frame
+
+
+async def test_ticks_and_health_come_by_the_clock(tmp_path: Path) -> None:
+    app = app_in(tmp_path, Limits(tick_interval_ms=1, health_seconds=0.001))
+    await app.start()
+    try:
+        async with client_of(app) as ws:
+            first, second = await event(ws, "tick"), await event(ws, "tick")
+            assert second["payload"]["ts"] >= first["payload"]["ts"]
+            assert second["seq"] > first["seq"]
+            health = await event(ws, "health")
+            assert health["stateVersion"]["health"] >= 2
+    finally:
+        await app.stop()
+
+
+async def test_clients_learn_of_each_other(tmp_path: Path) -> None:
+    app = app_in(tmp_path)
+    await app.start()
+    try:
+        async with client_of(app, "operator.read", "operator.admin") as ws, client_of(app) as stranger:
+            beacon = {"text": "node kitchen", "host": "kitchen", "instanceId": "k1"}
+            await ws.send_json({"type": "req", "id": "1", "method": "system-event", "params": beacon})
+            frame = await event(ws, "presence")
+            hosts = [entry["host"] for entry in frame["payload"]["presence"]]
+            assert "kitchen" in hosts
+            assert frame["stateVersion"]["presence"] == app._presence.version
+            await stranger.send_json({"type": "req", "id": "2", "method": "system-presence"})
+            assert (await stranger.receive_json(timeout=DEADLINE))["error"]["code"] == "FORBIDDEN"
+    finally:
+        await app.stop()
+
+
+async def test_stopping_says_so_before_it_closes_and_leaves_nothing(tmp_path: Path) -> None:
+    before = {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+    app = app_in(tmp_path)
+    await app.start()
+    port = int(app.facts.url.rpartition(":")[2])
+    async with client_of(app) as ws:
+        stopping = asyncio.ensure_future(app.stop("service restart"))
+        assert (await event(ws, "shutdown"))["payload"]["reason"] == "service restart"
+        message = await ws.receive(DEADLINE)
+        while message.type is WSMsgType.TEXT:
+            message = await ws.receive(DEADLINE)
+        assert ws.close_code == 1012
+        await stopping
+    left = {task for task in asyncio.all_tasks() if task is not asyncio.current_task()} - before
+    assert left == set()
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
+    again = app_in(tmp_path)
+    await again.start()
+    await again.stop()
+
+
+async def test_a_second_gateway_on_the_folder_is_told_who_owns_it(tmp_path: Path) -> None:
+    first, second = app_in(tmp_path), app_in(tmp_path)
+    await first.start()
+    try:
+        with pytest.raises(AlreadyRunning, match=first.facts.url):
+            await second.start()
+        assert read_owner(tmp_path)["url"] == first.facts.url
+        async with client_of(first) as ws:
+            await ws.send_json({"type": "req", "id": "1", "method": "health"})
+            assert (await ws.receive_json(timeout=DEADLINE))["ok"] is True
+    finally:
+        await first.stop()
+
+
+async def test_a_start_that_fails_gives_everything_back(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        app = app_in(tmp_path, port=taken.getsockname()[1])
+        with pytest.raises(CannotStart, match=r"openclaw.yaml:1: gateway.port: \d+ is in use by another program; .*") as refused:
+            await app.start()
+        assert refused.value.status == 75
+    again = app_in(tmp_path)
+    await again.start()
+    await again.stop()
+
+
+@pytest.mark.parametrize(
+    ("section", "line"),
+    [
+        ({"mode": "remote"}, "gateway.mode: remote"),
+        ({"bind": "lan", "auth": {"mode": "none"}}, "gateway.auth.mode: none, while gateway.bind is lan"),
+        ({"auth": {"mode": "token"}}, "gateway.auth.token: not set"),
+        ({"auth": {"mode": "password"}}, "gateway.auth.password: not set"),
+    ],
+)
+async def test_a_config_that_would_open_the_door_does_not_start(tmp_path: Path, section: dict[str, Any], line: str) -> None:
+    with pytest.raises(CannotStart) as refused:
+        await app_in(tmp_path, **section).start()
+    assert refused.value.status == 78
+    assert line in str(refused.value)
+    assert str(refused.value).startswith("openclaw.yaml:1: ")
+
+
+async def test_a_link_opens_the_page_of_this_gateway(tmp_path: Path) -> None:
+    app = app_in(tmp_path)
+    await app.start()
+    try:
+        url, _, code = app.link().partition("/#code=")
+        assert url == app.facts.url
+        async with aiohttp.ClientSession() as http:
+            answer = await http.post(f"{url}/auth/exchange", json={"code": code}, headers={"Origin": url})
+            assert answer.status == 200
+            assert "HttpOnly" in answer.headers["Set-Cookie"]
+            assert "SameSite=Strict" in answer.headers["Set-Cookie"]
+            answer = await http.post(f"{url}/auth/exchange", json={"code": code}, headers={"Origin": url})
+            assert answer.status == 401
+    finally:
+        await app.stop()
+
+
+async def test_a_page_session_outlives_a_restart(tmp_path: Path) -> None:
+    app = app_in(tmp_path)
+    await app.start()
+    url, _, code = app.link().partition("/#code=")
+    async with aiohttp.ClientSession() as http:
+        answer = await http.post(f"{url}/auth/exchange", json={"code": code}, headers={"Origin": url})
+        cookie = answer.cookies["openclaw_session"].value
+    await app.stop()
+    again = app_in(tmp_path)
+    await again.start()
+    try:
+        async with aiohttp.ClientSession(cookies={"openclaw_session": cookie}, cookie_jar=aiohttp.CookieJar(unsafe=True)) as http:
+            assert (await http.get(f"{again.facts.url}/auth/session")).status == 200
+            assert cookie not in "".join(path.read_text("latin-1") for path in tmp_path.iterdir() if path.is_file())
+    finally:
+        await again.stop()
