@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 from aiohttp import web
 
 from openclaw_config.load import Issue, Loaded
+from openclaw_config.models import GatewayAuth
 from openclaw_kernel.api.services import Events, Gateway, PageAccess, PluginStatus
 from openclaw_kernel.bus import EventBus
 from openclaw_kernel.gateway import GatewayFacts
@@ -123,7 +124,12 @@ class GatewayApp:
         store = load_driver("openclaw.stores", "sqlite")(self.home / DATABASE)
         limiter = FailureLimiter()
         kernel_values = StoredKeyValue(store, "kernel")
-        pages = PageSessions(limiter=limiter, now_ms=now_ms, save=lambda text: kernel_values.put(PAGE_SESSIONS_KEY, text))
+        pages = PageSessions(
+            limiter=limiter,
+            now_ms=now_ms,
+            save=lambda text: kernel_values.put(PAGE_SESSIONS_KEY, text),
+            key=_credential(self.loaded.config.gateway.auth),
+        )
         self.host = PluginHost(
             config=self.loaded.config,
             home=self.home,
@@ -325,6 +331,11 @@ class GatewayApp:
     def plugins(self) -> Sequence[PluginStatus]:
         """The state of every installed plugin."""
         return self.host.statuses()
+
+
+def _credential(auth: GatewayAuth) -> bytes:
+    secret = {"token": auth.token, "password": auth.password}.get(auth.mode)
+    return f"{auth.mode}:{secret.unwrap() if secret else ''}".encode("utf-8", "surrogatepass")
 
 
 def _task_failed(name: str, error: BaseException) -> None:

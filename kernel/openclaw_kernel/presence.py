@@ -28,6 +28,17 @@ _FIELDS: Final = frozenset(
 )
 
 
+_LONGEST_TEXT: Final = 256
+_LONGEST_LIST: Final = 32
+
+
+def _short(value: Any) -> Any:
+    # Everybody is told of everybody: what one says of itself is paid for by all.
+    if isinstance(value, str):
+        return value[:_LONGEST_TEXT]
+    return [_short(item) for item in value[:_LONGEST_LIST]] if isinstance(value, list) else value
+
+
 class PresenceBook:
     """Entries by key; `version` counts changes, `json` is encoded once per change."""
 
@@ -62,7 +73,7 @@ class PresenceBook:
 
     def connected(self, connection_id: str, entry: Mapping[str, Any]) -> None:
         """A client is here until `disconnected`."""
-        self._connected[connection_id] = {key: value for key, value in entry.items() if value} | {"ts": self._now_ms()}
+        self._connected[connection_id] = {key: _short(value) for key, value in entry.items() if value} | {"ts": self._now_ms()}
         self._changed()
 
     def disconnected(self, connection_id: str) -> bool:
@@ -74,7 +85,7 @@ class PresenceBook:
 
     def beacon(self, entry: Mapping[str, Any]) -> None:
         """Record what somebody said of itself; it expires after five minutes."""
-        known = {key: value for key, value in entry.items() if key in _FIELDS and value not in (None, "", [])}
+        known = {key: _short(value) for key, value in entry.items() if key in _FIELDS and value not in (None, "", [])}
         key = str(known.get("instanceId") or known.get("deviceId") or known.get("host") or known.get("text"))
         self._beacons.pop(key, None)
         self._beacons[key] = known | {"ts": self._now_ms()}

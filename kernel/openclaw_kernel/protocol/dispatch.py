@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import inspect
 import logging
 from collections import OrderedDict, deque
@@ -17,6 +18,7 @@ from openclaw_kernel.protocol.handshake import Phase
 from openclaw_kernel.protocol.limits import Limits
 from openclaw_kernel.protocol.registry import MethodRegistry
 from openclaw_kernel.protocol.session import Invoke
+from openclaw_kernel.tasks import TaskOwner
 
 logger = logging.getLogger("openclaw.protocol")
 
@@ -33,7 +35,7 @@ class Caller(Protocol):
 
 @dataclass(slots=True)
 class _Remembered:
-    body: bytes
+    digest: bytes
     expires_ms: int
     answer: asyncio.Future[tuple[bytes | None, GatewayError | None]]
 
@@ -48,6 +50,7 @@ class Dispatcher:
         self._phase = phase
         self._is_async = {method.name: inspect.iscoroutinefunction(method.handler) for method in registry.all()}
         self._remembered: OrderedDict[tuple[str, str, str], _Remembered] = OrderedDict()
+        self._joined = TaskOwner("joined calls", _task_failed)
         self._control_plane: dict[tuple[str, str], deque[int]] = {}
 
     def waits(self, invoke: Invoke) -> bool:
@@ -142,24 +145,37 @@ class Dispatcher:
             return await self._run_async(caller, invoke)
         self._forget()
         place = (caller.client.principal, invoke.method.name, key)
-        body = dumps(invoke.request.params)
-        known = self._remembered.get(place)
-        if known is not None:
-            if known.body != body:
-                text = f"idempotencyKey {key[:64]!r} was used for another {invoke.method.name}; use a new key"
-                return None, InvalidRequest(text, details={"reason": "idempotency-conflict"})
-            return await asyncio.shield(known.answer)
-        answer: asyncio.Future[tuple[bytes | None, GatewayError | None]] = asyncio.get_running_loop().create_future()
-        entry = self._remembered[place] = _Remembered(body, self._now_ms() + int(self._limits.dedupe_seconds * 1000), answer)
         try:
-            outcome = await self._run_async(caller, invoke)
-        except BaseException:
-            # Cancelled with its connection: whoever joined is told, and a retry runs anew.
-            self._remembered.pop(place, None)
-            entry.answer.set_result((None, Unavailable("the call was cancelled; retry", retryable=True)))
-            raise
-        entry.answer.set_result(outcome)
-        return outcome
+            digest = hashlib.sha256(dumps(invoke.request.params)).digest()
+        except TypeError:
+            return None, InvalidRequest(f"invalid {invoke.method.name} params: nested too deeply, or a number is too large")
+        known = self._remembered.get(place)
+        if known is None:
+            known = self._begin(caller, invoke, place, digest)
+        elif known.digest != digest:
+            text = f"idempotencyKey {key[:64]!r} was used for another {invoke.method.name}; use a new key"
+            return None, InvalidRequest(text, details={"reason": "idempotency-conflict"})
+        return await asyncio.shield(known.answer)
+
+    def _begin(self, caller: Caller, invoke: Invoke, place: tuple[str, str, str], digest: bytes) -> _Remembered:
+        # Not a task of the connection: who comes back after a break and repeats the call must find it, not start it again.
+        expires = self._now_ms() + int(self._limits.dedupe_seconds * 1000)
+        entry = self._remembered[place] = _Remembered(digest, expires, asyncio.get_running_loop().create_future())
+        self._joined.spawn(invoke.method.name, self._settle(entry, caller, invoke))
+        return entry
+
+    async def _settle(self, entry: _Remembered, caller: Caller, invoke: Invoke) -> None:
+        try:
+            entry.answer.set_result(await self._run_async(caller, invoke))
+        finally:
+            if not entry.answer.done():
+                entry.answer.set_result((None, Unavailable("the gateway stopped during the call; retry", retryable=True)))
+
+    async def close(self, timeout: float) -> None:
+        """End the calls that outlived their connections."""
+        hung = await self._joined.close(timeout)
+        if hung:
+            logger.warning("calls do not end when cancelled and were abandoned: %s", ", ".join(hung))
 
     def _forget(self) -> None:
         now = self._now_ms()
@@ -176,3 +192,7 @@ class Dispatcher:
 
 def _encode(value: Any) -> bytes:
     return value.json if type(value) is Encoded else dumps(value)
+
+
+def _task_failed(name: str, error: BaseException) -> None:
+    logger.error("task %s failed", name, exc_info=error)

@@ -95,7 +95,11 @@ def response(request_id: str, payload: bytes) -> bytes:
 
 def failure(request_id: str, error: GatewayError, payload: bytes | None = None) -> bytes:
     """A failed response; `payload` only where the method defines one for failures."""
-    body = dumps(error.to_wire())
+    try:
+        body = dumps(error.to_wire())
+    except TypeError:
+        # A plugin put into its error what JSON cannot hold; its words still reach the caller.
+        body = dumps({"code": error.code, "message": str(error.message).encode("utf-8", "backslashreplace").decode()})
     extra = b"" if payload is None else b',"payload":%b' % payload
     return b'{"type":"res","id":%b,"ok":false%b,"error":%b}' % (orjson.dumps(request_id), extra, body)
 

@@ -21,6 +21,7 @@ from openclaw_kernel.protocol.scopes import ALL_SCOPES
 
 _PAGE_CLIENTS: Final = frozenset({"webchat-ui", "openclaw-control-ui", "webchat"})
 _NEEDS_DEVICE: Final = frozenset({"openclaw-control-ui", "openclaw-tui", "openclaw-browser-copilot"})
+_LONGEST_NAME: Final = 64
 PAGE_SCOPES: Final = ("operator.read", "operator.write")
 
 
@@ -201,7 +202,7 @@ class Handshake:
         if params.device is not None:
             return self._device_refusal(params)
         asked = tuple(dict.fromkeys(scope for scope in params.scopes or () if scope in ALL_SCOPES))
-        if verified.method == "page":
+        if verified.method == "page" and params.role == "operator":
             return PAGE_SCOPES if params.scopes is None else tuple(scope for scope in asked if scope in PAGE_SCOPES)
         client = params.client
         local = self._peer.direct_local and self._peer.origin is None
@@ -252,7 +253,7 @@ def describe_validation(error: ValidationError, limit: int = 3) -> str:
     items.sort(key=lambda item: item["type"] != "extra_forbidden")
     problems = []
     for item in items[:limit]:
-        place = ".".join(str(part) for part in item["loc"]) or "params"
+        place = ".".join(str(part)[:_LONGEST_NAME] for part in item["loc"]) or "params"
         fault = "unknown key" if item["type"] == "extra_forbidden" else f"{item['msg'][:1].lower()}{item['msg'][1:]}"
         problems.append(f"at {place}: {fault}")
     rest = len(items) - limit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
@@ -26,15 +27,21 @@ _KIND: Final = "bootstrap-token"
 
 
 class PageSessions:
-    """Implements the service `PageAccess`. `save` stores all live sessions durably as one text."""
+    """Implements the service `PageAccess`. `save` stores all live sessions durably as one text.
+
+    `key` is the gateway's own credential: sessions end with it when it is changed.
+    """
 
     cookie_name = COOKIE
     session_seconds = SESSION_SECONDS
 
-    def __init__(self, *, limiter: FailureLimiter, now_ms: Callable[[], int], save: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(
+        self, *, limiter: FailureLimiter, now_ms: Callable[[], int], save: Callable[[str], Awaitable[None]], key: bytes = b""
+    ) -> None:
         self._limiter = limiter
         self._now_ms = now_ms
         self._save = save
+        self._key = key
         self._codes: dict[str, int] = {}
         self._sessions: dict[str, int] = {}
 
@@ -47,7 +54,7 @@ class PageSessions:
         """Return a new code and when it expires; the oldest unused ones give way."""
         code = secrets.token_urlsafe(24)
         expires = self._now_ms() + CODE_MS
-        self._codes[_digest(code)] = expires
+        self._codes[self._digest(code)] = expires
         while len(self._codes) > _CODES:
             del self._codes[next(iter(self._codes))]
         return code, expires
@@ -65,13 +72,13 @@ class PageSessions:
         if locked:
             message = "too many wrong codes; wait, then open a new link"
             raise InvalidRequest(message, details={"code": "AUTH_RATE_LIMITED"}, retry_after_ms=locked)
-        expires = self._codes.pop(_digest(code), 0)
+        expires = self._codes.pop(self._digest(code), 0)
         if expires <= now:
             self._limiter.failed(_KIND, caller, now)
             return None
         cookie = secrets.token_urlsafe(32)
         self._sessions = {digest: end for digest, end in self._sessions.items() if end > now}
-        self._sessions[_digest(cookie)] = now + SESSION_SECONDS * 1000
+        self._sessions[self._digest(cookie)] = now + SESSION_SECONDS * 1000
         while len(self._sessions) > _SESSIONS:
             del self._sessions[next(iter(self._sessions))]
         await self._save(json.dumps(self._sessions))
@@ -86,8 +93,11 @@ class PageSessions:
         cookie = cookies.get(COOKIE)
         if not cookie or (origin is not None and not same_origin(origin, host)):
             return None
-        digest = _digest(cookie)
+        digest = self._digest(cookie)
         return PageGrant(digest[:16]) if self._sessions.get(digest, 0) > self._now_ms() else None
+
+    def _digest(self, secret: str) -> str:
+        return hmac.new(self._key, secret.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
 
 
 def same_origin(origin: str, host: str) -> bool:
@@ -97,7 +107,3 @@ def same_origin(origin: str, host: str) -> bool:
     except ValueError:
         return False
     return parts.scheme in {"http", "https"} and parts.netloc.lower() == host.lower()
-
-
-def _digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
 from openclaw_kernel.api.errors import Forbidden, GatewayError, InvalidRequest
 from openclaw_kernel.api.methods import Access, Method, Scope
 from openclaw_kernel.protocol.handshake import describe_validation
+
+_LONGEST_NAME: Final = 128
 
 
 class RegistryError(Exception):
@@ -56,7 +58,7 @@ def authorize(method: Method | None, name: str, role: str, scopes: frozenset[str
     """Decide whether a connection may call a method; an unknown method looks like one for admins only."""
     if method is None:
         missing = None if Scope.ADMIN.value in scopes else missing_scope([Scope.ADMIN])
-        return missing or InvalidRequest(f"unknown method: {name}")
+        return missing or InvalidRequest(f"unknown method: {name[:_LONGEST_NAME]}")
     if method.access is Access.ANYONE:
         return None
     wanted_role = "node" if method.access is Access.NODE else "operator"

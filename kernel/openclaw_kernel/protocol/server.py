@@ -238,6 +238,7 @@ class GatewayServer:
                 await self._idle.wait()
         except TimeoutError:
             logger.warning("%d sockets did not close in time and were cut", len(self._outbounds))
+        await self._dispatcher.close(self._limits.close_seconds)
 
 
 async def _perform(actions: list[Action], outbound: Outbound) -> Accept | None:

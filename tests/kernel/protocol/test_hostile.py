@@ -166,3 +166,77 @@ async def test_what_is_no_json_after_hello_is_ignored(text: str) -> None:
             answers.append(await next_frame(ws))
         assert answers[-1]["ok"] is True
         assert json.dumps(answers)
+
+
+@asynccontextmanager
+async def known_client(served: Served, *scopes: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    """A connected client."""
+    async with socket_to(served) as ws:
+        await next_frame(ws)
+        await ws.send_str(request("connect", connect_params(scopes=list(scopes))))
+        assert (await next_frame(ws))["ok"] is True
+        yield ws
+
+
+async def test_long_names_are_not_sent_back_whole() -> None:
+    async with serving() as served, known_client(served, "operator.admin") as ws:
+        await ws.send_str(request("x" * 1_000_000))
+        assert len((await next_frame(ws))["error"]["message"]) < 300
+        await ws.send_str(request("once", {"k" * 1_000_000: 1}))
+        assert len((await next_frame(ws))["error"]["message"]) < 300
+        await ws.send_str(request("quick", {"k" * 1_000_000: 1}))
+        assert len((await next_frame(ws))["error"]["message"]) < 300
+        await ws.send_str(json.dumps({"type": "req", "id": "1", "method": "quick", "z" * 1_000_000: 1}))
+        assert len((await next_frame(ws))["error"]["message"]) < 300
+
+
+async def test_an_id_comes_back_as_it_was_sent() -> None:
+    async with serving() as served, known_client(served) as ws:
+        for name in ("\u2028\U0001f600 \"'\\", "x" * 100_000):
+            await ws.send_str(request("quick", request_id=name))
+            assert (await next_frame(ws))["id"] == name
+
+
+async def test_a_call_that_others_may_join_outlives_its_connection() -> None:
+    async with serving() as served:
+        params = {"idempotencyKey": "k"}
+        async with known_client(served, "operator.write") as ws:
+            await ws.send_str(request("once", params))
+            await asyncio.wait_for(served.methods.entered.wait(), DEADLINE)
+        await until(lambda: served.server.connections == 0)
+        async with known_client(served, "operator.write") as again:
+            await again.send_str(request("once", params))
+            await again.send_str(request("quick", request_id="q"))
+            assert (await next_frame(again))["id"] == "q"
+            served.methods.release.set()
+            assert (await next_frame(again))["payload"] == {"number": 1}
+        assert served.methods.calls == 1
+
+
+async def test_closing_the_server_ends_calls_that_outlived_their_connections() -> None:
+    async with serving(close_seconds=0.2) as served:
+        async with known_client(served, "operator.write") as ws:
+            await ws.send_str(request("once", {"idempotencyKey": "k"}))
+            await asyncio.wait_for(served.methods.entered.wait(), DEADLINE)
+        await served.server.close(Close(1012, "service restart"))
+        assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("joined calls/")]
+
+
+async def test_what_is_remembered_of_a_call_is_small() -> None:
+    async with serving() as served, known_client(served, "operator.write") as ws:
+        served.methods.release.set()
+        await ws.send_str(request("once", {"idempotencyKey": "k", "text": "x" * 1_000_000}))
+        assert (await next_frame(ws))["ok"] is True
+        (entry,) = served.server._dispatcher._remembered.values()
+        assert len(entry.digest) == 32
+
+
+@pytest.mark.parametrize("method", ["unspeakable.error", "surrogate.error"])
+async def test_an_error_that_json_cannot_hold_still_has_an_answer(method: str) -> None:
+    async with serving() as served, known_client(served) as ws:
+        await ws.send_str(request(method))
+        error = (await next_frame(ws))["error"]
+        assert error["code"] == "INVALID_REQUEST"
+        assert error["message"].startswith("told by a plugin")
+        await ws.send_str(request("quick"))
+        assert (await next_frame(ws))["ok"] is True

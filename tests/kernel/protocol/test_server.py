@@ -85,6 +85,16 @@ class Methods:
         """Return what JSON cannot hold."""
         return object()
 
+    @rpc("unspeakable.error", scope=Access.ANYONE, result=dict[str, Any])
+    def unspeakable_error(self, _call: Call) -> object:
+        """Fail with details that JSON cannot hold."""
+        raise InvalidRequest("told by a plugin", details={"where": object()})
+
+    @rpc("surrogate.error", scope=Access.ANYONE, result=dict[str, Any])
+    def surrogate_error(self, _call: Call) -> object:
+        """Fail with a file name that is no UTF-8."""
+        raise InvalidRequest("told by a plugin: \udce9.txt")
+
     @rpc("guarded", scope=Access.ANYONE, result=dict[str, Any], control_plane=True)
     def guarded(self, _call: Call) -> dict[str, Any]:
         """Count against the control-plane limit."""
