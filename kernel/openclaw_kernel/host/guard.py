@@ -14,6 +14,9 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Final, TypeVar
 
+from openclaw_kernel.host.contract import ContractBroken
+from openclaw_kernel.host.flow import Flow, is_exhausted
+from openclaw_kernel.host.lines import encodable, one_line
 from openclaw_kernel.tasks import TaskExited, TaskOwner
 
 logger: Final = logging.getLogger(__name__)
@@ -55,15 +58,26 @@ class PluginBlockedLoop(BaseException):
 
 def describe(error: BaseException) -> str:
     """Return one line that says what was raised."""
-    text = " ".join(str(error).split())
-    name = type(error).__name__
+    name, text = type(error).__name__, one_line(text_of(error))
     return f"{name}: {text}" if text else name
+
+
+def text_of(error: BaseException) -> str:
+    """Return `str(error)`, whatever the error's `__str__` does."""
+    try:
+        return encodable(str(error))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as second:
+        return f"(its text raised {type(second).__name__})"
 
 
 def fault_of(plugin_id: str, what: str, error: BaseException) -> PluginFault:
     """Wrap what plugin code raised; a fault stays itself."""
     if isinstance(error, PluginFault):
         return error
+    if isinstance(error, ContractBroken):
+        return PluginFault(plugin_id, what, error.happened, error.cure)
     cure = "update the plugin or disable it"
     return PluginFault(plugin_id, what, f"raised {describe(error)}", cure, error)
 
@@ -177,37 +191,36 @@ class Guard:
             raise _hung(plugin_id, what, deadline or 0.0)
         if task.cancelled():
             raise PluginFault(plugin_id, what, "was cancelled by itself", "update the plugin or disable it")
-        error = task.exception()
+        error = _raised_by(task)
         if error is not None:
-            cause = error.__cause__ if isinstance(error, TaskExited) and error.__cause__ is not None else error
-            raise fault_of(plugin_id, what, cause) from cause
+            raise fault_of(plugin_id, what, error) from error
         result: ValueT = task.result()
         return result
 
     async def iterate(self, plugin_id: str, what: str, function: Callable[[], AsyncIterator[ValueT]]) -> AsyncGenerator[ValueT, None]:
-        """Iterate over what the plugin yields; raise `PluginFault`. Closing this closes the plugin's iterator."""
+        """Iterate over what the plugin yields; raise `PluginFault`. Closing this closes the plugin's iterator.
+
+        The iterator runs in a task of its own, so that one that swallows its cancellation holds up nobody for longer than a second.
+        """
         iterator = self.call(plugin_id, what, function)
         if not hasattr(iterator, "__anext__"):
             # A coroutine nobody awaits would warn.
             getattr(iterator, "close", lambda: None)()
             raise PluginFault(plugin_id, what, f"returned {type(iterator).__name__}", "return an async iterator (async def with yield)")
+        flow: Flow[ValueT] = Flow()
+        task = self._tasks.spawn(f"{plugin_id} {what}", flow.fill(iterator))
+        task.add_done_callback(flow.ended)
         try:
-            while True:
-                try:
-                    item = await anext(iterator)
-                except StopAsyncIteration:
-                    return
-                except asyncio.CancelledError as error:
-                    if _is_cancelling():
-                        raise
-                    raise fault_of(plugin_id, what, error) from error
-                except KeyboardInterrupt:
-                    raise
-                except BaseException as error:
-                    raise fault_of(plugin_id, what, error) from error
+            async for item in flow:
                 yield item
+            error = _raised_by(task)
+            if error is not None:
+                raise fault_of(plugin_id, what, error) from error
         finally:
-            await self._close_iterator(plugin_id, what, iterator)
+            if not task.done():
+                await self._cancel(plugin_id, what, task)
+            if task.done() and not is_exhausted(iterator):
+                await self._close_iterator(plugin_id, what, iterator)
 
     async def close(self, timeout: float) -> None:
         """Cancel the calls that are still running."""
@@ -243,9 +256,11 @@ def _hung(plugin_id: str, what: str, deadline: float) -> PluginHung:
     return PluginHung(plugin_id, what, f"did not end in {deadline:g} s and was abandoned", cure)
 
 
-def _is_cancelling() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+def _raised_by(task: asyncio.Task[Any]) -> BaseException | None:
+    if task.cancelled():
+        return asyncio.CancelledError()
+    error = task.exception()
+    return error.__cause__ if isinstance(error, TaskExited) and error.__cause__ is not None else error
 
 
 async def _wait_awake(task: asyncio.Task[Any], deadline: float | None) -> None:

@@ -65,7 +65,7 @@ def _identity(distribution: Distribution) -> tuple[str, str, str | None]:
     """Return name, version, and what is wrong with the metadata."""
     try:
         metadata = distribution.metadata
-        name, version = (metadata[key] if key in metadata else UNKNOWN for key in ("Name", "Version"))
+        name, version = ((metadata.get_all(key) or [UNKNOWN])[0] for key in ("Name", "Version"))
     except (OSError, UnicodeDecodeError, TypeError) as error:
         # Without any of its files the email parser is given None, hence TypeError.
         return UNKNOWN, UNKNOWN, f"the METADATA of its distribution in {_folder(distribution)} cannot be read ({error}); reinstall it"

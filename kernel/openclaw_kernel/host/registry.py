@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +17,7 @@ from openclaw_kernel.api.plugin import HttpRoute, Unit
 from openclaw_kernel.api.provider import Provider
 from openclaw_kernel.api.store import Migration
 from openclaw_kernel.api.tool import Tool
+from openclaw_kernel.host.contract import misfit
 from openclaw_kernel.host.guard import contained, or_else
 
 ItemT = TypeVar("ItemT")
@@ -25,6 +28,7 @@ KERNEL: Final = "kernel"
 RESERVED_METHODS: Final = frozenset({"connect"})
 RESERVED_PATHS: Final = frozenset({"/health", "/healthz", "/ready", "/readyz", "/startup", "/startupz"})
 
+_NAME_LIMIT: Final = 128
 _TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _COMMAND_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
@@ -44,6 +48,9 @@ class Registry:
     """Everything that is registered, by name, in the order of registration."""
 
     channels: dict[str, Owned[Channel]] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    """What each channel called itself when it was registered: a property of a plugin is asked once."""
+    capabilities: dict[str, ChannelCapabilities] = field(default_factory=dict)
     providers: dict[str, Owned[Provider]] = field(default_factory=dict)
     tools: dict[str, Owned[Tool[Any]]] = field(default_factory=dict)
     commands: dict[str, Owned[Command]] = field(default_factory=dict)
@@ -86,6 +93,7 @@ class Registry:
             self.channels, self.providers, self.tools, self.commands, self.services,
         )  # fmt: skip
         for mapping in mappings:
+            # Labels and capabilities of a channel that is gone are never asked for.
             for name in [name for name, owned in mapping.items() if owned.plugin_id == plugin_id]:
                 del mapping[name]
         self.methods[:] = [entry for entry in self.methods if entry[0] != plugin_id]
@@ -109,28 +117,39 @@ class PluginRegistrar:
     def add_channel(self, channel: Channel) -> None:
         """Register a channel under its id."""
         check_fulfils(Channel, channel, "channel")
-        _check_type(channel.capabilities, ChannelCapabilities, f"channel {channel.id!r}: capabilities")
-        self._put(self._registry.channels, "channel", channel.id, channel)
+        name, label, capabilities = channel.id, channel.label, channel.capabilities
+        _check_name(name, "channel")
+        _check_type(label, str, f"channel {name!r}: label")
+        _check_whole(capabilities, ChannelCapabilities, f"channel {name!r}: capabilities")
+        self._put(self._registry.channels, "channel", name, channel)
+        self._registry.labels[name] = label
+        self._registry.capabilities[name] = capabilities
 
     def add_provider(self, provider: Provider) -> None:
         """Register a provider instance under its id."""
         check_fulfils(Provider, provider, "provider")
-        self._put(self._registry.providers, "provider", provider.id, provider)
+        name = provider.id
+        _check_name(name, "provider")
+        self._put(self._registry.providers, "provider", name, provider)
 
     def add_tool(self, tool: Tool[Any]) -> None:
         """Register a tool under its name."""
-        _check_type(tool, Tool, "tool")
+        _check_whole(tool, Tool, "tool")
         if _TOOL_NAME.fullmatch(tool.name) is None:
             raise RegistrationRefused(f"tool {tool.name!r}: use 1 to 64 letters, digits, '_' or '-'")
-        if tool.timeout_seconds <= 0:
+        if not 0 < tool.timeout_seconds < math.inf:
             raise RegistrationRefused(f"tool {tool.name!r}: timeout_seconds is {tool.timeout_seconds}; give a positive one")
+        _check_schema(tool)
         self._put(self._registry.tools, "tool", tool.name, tool)
 
     def add_command(self, command: Command) -> None:
         """Register a command under its name and aliases."""
-        _check_type(command, Command, "command")
+        _check_whole(command, Command, "command")
         if _COMMAND_NAME.fullmatch(command.name) is None:
             raise RegistrationRefused(f"command {command.name!r}: use lower-case letters, digits, '_' or '-', no slash")
+        for alias in command.aliases:
+            if not alias or alias != " ".join(alias.lower().split()):
+                raise RegistrationRefused(f"command {command.name!r}: alias {alias!r}: use lower-case words parted by one space")
         for owned in self._registry.commands.values():
             for alias in {*command.aliases} & {*owned.item.aliases}:
                 raise _taken("command alias", alias, owned.plugin_id, self._plugin_id)
@@ -170,7 +189,7 @@ class PluginRegistrar:
         self._refuse_late("migrations")
         steps = list(migrations)
         for step in steps:
-            _check_type(step, Migration, "migration")
+            _check_whole(step, Migration, "migration")
         self._registry.add_migrations(self._plugin_id, steps)
 
     def provide(self, kind: type[ServiceT], service: ServiceT) -> None:
@@ -217,6 +236,32 @@ def _members(kind: type[Any]) -> set[str]:
 def _check_type(item: object, kind: type[Any], what: str) -> None:
     if not isinstance(item, kind):
         raise RegistrationRefused(f"{what}: found {type(item).__name__}; give a {kind.__name__}")
+
+
+def _check_whole(item: object, kind: type[Any], what: str) -> None:
+    _check_type(item, kind, what)
+    wrong = misfit(item)
+    if wrong is not None:
+        raise RegistrationRefused(f"{what} {getattr(item, 'name', '')!r}: {wrong}; give what the type says")
+
+
+def _check_name(name: object, what: str) -> None:
+    # A subclass of str may compare and hash as it likes.
+    if type(name) is not str:
+        raise RegistrationRefused(f"{what} {name!r}: its id is a {type(name).__name__}; give a plain str")
+    if not (name.isprintable() and name.strip() == name and 0 < len(name) <= _NAME_LIMIT):
+        raise RegistrationRefused(f"{what} {name!r}: use 1 to {_NAME_LIMIT} characters without spaces around them")
+
+
+def _check_schema(tool: Tool[Any]) -> None:
+    # Asked for in every turn, where it would harm the tools of all others.
+    schema = tool.schema()
+    if not isinstance(schema, dict):
+        raise RegistrationRefused(f"tool {tool.name!r}: schema() returned {type(schema).__name__}; return a JSON Schema object")
+    try:
+        json.dumps(schema, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise RegistrationRefused(f"tool {tool.name!r}: its schema is not JSON ({error}); correct the model of its parameters") from error
 
 
 def _check_method(method: Method) -> None:

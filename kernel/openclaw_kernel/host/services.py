@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -14,17 +15,21 @@ from openclaw_kernel.api.command import Command, CommandCall
 from openclaw_kernel.api.errors import InvalidRequest, ProviderError, ProviderErrorKind, ToolError, Unavailable
 from openclaw_kernel.api.messages import InboundMessage, OutboundMessage, Progress, Receipt
 from openclaw_kernel.api.policy import Admission, Route, Verdict
-from openclaw_kernel.api.provider import Completed, ModelEvent, ModelInfo, ModelRequest
+from openclaw_kernel.api.provider import Completed, ModelEvent, ModelInfo, ModelRequest, TextDelta, ThinkingDelta, ToolStep
 from openclaw_kernel.api.tool import Tool, ToolContext, ToolResult
 from openclaw_kernel.host.component import Component, ComponentState
+from openclaw_kernel.host.contract import ContractBroken, expect, expect_all, expect_line
 from openclaw_kernel.host.explain import explain, suggest
-from openclaw_kernel.host.guard import Guard, PluginFault, PluginHung
+from openclaw_kernel.host.guard import Guard, PluginFault, PluginHung, text_of
+from openclaw_kernel.host.lines import encodable
 from openclaw_kernel.host.manager import PluginManager
 from openclaw_kernel.host.progress import ProgressRelay
 from openclaw_kernel.host.registry import Owned, Registry
 from openclaw_kernel.host.timing import Timing
 
 logger: Final = logging.getLogger(__name__)
+
+_LONGEST_DELAY_SECONDS: Final = 24 * 3600.0
 
 Report = Callable[[PluginFault], None]
 
@@ -52,13 +57,11 @@ class HostedChannels:
 
     def label(self, channel: str) -> str:
         """Return the channel's name for people; an unknown one is its id."""
-        owned = self._registry.channels.get(channel)
-        return owned.item.label if owned is not None else channel
+        return self._registry.labels.get(channel, channel)
 
     def capabilities(self, channel: str) -> ChannelCapabilities | None:
         """Return None for a channel that does not run."""
-        owned = self._running(channel)
-        return owned.item.capabilities if owned is not None else None
+        return self._registry.capabilities[channel] if self._running(channel) is not None else None
 
     def status(self, channel: str) -> Sequence[AccountStatus]:
         """Return the state of each account; of a channel that fails to say, one account with the reason."""
@@ -66,7 +69,9 @@ class HostedChannels:
         if owned is None:
             return ()
         try:
-            accounts = self._guard.call(owned.plugin_id, f"status of channel {channel}", owned.item.status)
+            accounts = self._guard.call(
+                owned.plugin_id, f"status of channel {channel}", lambda: expect_all(owned.item.status(), AccountStatus)
+            )
         except PluginFault as fault:
             return (AccountStatus(account_id="default", last_error=str(fault)),)
         component = self._component(channel)
@@ -89,22 +94,19 @@ class HostedChannels:
             raise SendFailed(f"channel {channel!r} is not running: {reason}")
         what = f"send on channel {channel}"
         try:
-            receipt = await self._guard.run(owned.plugin_id, what, lambda: owned.item.send(message), self._timing.send)
+            return await self._guard.run(owned.plugin_id, what, lambda: _send(owned.item, message), self._timing.send)
         except PluginHung as fault:
             raise SendFailed(str(fault), unknown=True) from fault
         except PluginFault as fault:
             if isinstance(fault.error, SendFailed):
-                raise fault.error from fault.error.__cause__
+                raise _plain(fault.error) from fault.error.__cause__
             # It may have raised before or after the message left.
             raise SendFailed(str(fault), unknown=True) from fault
-        if not isinstance(receipt, Receipt):
-            raise SendFailed(f"plugin {owned.plugin_id!r}: {what} returned {type(receipt).__name__}; return a Receipt", unknown=True)
-        return receipt
 
     def show_progress(self, progress: Progress) -> None:
         """Pass it on without waiting."""
         owned = self._running(progress.target.channel)
-        if owned is not None and owned.item.capabilities.progress:
+        if owned is not None and self._registry.capabilities[progress.target.channel].progress:
             self._progress.offer(owned, progress)
 
     async def start(self, channel: str) -> bool:
@@ -185,7 +187,7 @@ class HostedProviders:
         if unstarted is not None:
             return unstarted
         try:
-            return self._guard.call(owned.plugin_id, f"problem of provider {provider}", owned.item.problem)
+            return self._guard.call(owned.plugin_id, f"problem of provider {provider}", lambda: expect_line(owned.item.problem()))
         except PluginFault as fault:
             return str(fault)
 
@@ -201,10 +203,10 @@ class HostedProviders:
         try:
             async for event in events:
                 completed = isinstance(event, Completed)
-                yield event
+                yield self._guard.call(owned.plugin_id, what, partial(_event, event))
         except PluginFault as fault:
             if isinstance(fault.error, ProviderError):
-                raise fault.error from fault.error.__cause__
+                raise _plain_provider_error(fault.error, provider, request.model) from fault.error.__cause__
             raise ProviderError(ProviderErrorKind.UNAVAILABLE, str(fault), provider=provider, model=request.model) from fault
         finally:
             await events.aclose()
@@ -217,7 +219,7 @@ class HostedProviders:
         if owned is None:
             return []
         try:
-            return list(self._guard.call(owned.plugin_id, f"models of provider {provider}", owned.item.models))
+            return self._guard.call(owned.plugin_id, f"models of provider {provider}", lambda: expect_all(owned.item.models(), ModelInfo))
         except PluginFault as fault:
             self._report(fault)
             return []
@@ -249,14 +251,11 @@ class HostedTools:
         tool = owned.item
         try:
             params = self._guard.call(owned.plugin_id, f"arguments of tool {name}", lambda: tool.params.model_validate(dict(arguments)))
-            result: object = await self._guard.run(owned.plugin_id, f"tool {name}", lambda: tool.run(context, params), tool.timeout_seconds)
+            return await self._guard.run(owned.plugin_id, f"tool {name}", lambda: _run(tool, context, params), tool.timeout_seconds)
         except PluginHung:
             return _tool_error(f"{name} did not end in {tool.timeout_seconds:g} s and was stopped; try a smaller task")
         except PluginFault as fault:
             return _tool_error(_what_a_model_is_told(tool, arguments, fault))
-        if not isinstance(result, ToolResult):
-            return _tool_error(f"{name} returned {type(result).__name__} where a ToolResult was expected; update the plugin")
-        return result
 
 
 class HostedCommands:
@@ -288,11 +287,10 @@ class HostedCommands:
         async def run(call: CommandCall) -> str:
             what = f"command /{owned.item.name}"
             try:
-                answer = await self._guard.run(owned.plugin_id, what, lambda: owned.item.run(call), self._timing.command)
+                return await self._guard.run(owned.plugin_id, what, lambda: _answer(owned.item, call), self._timing.command)
             except PluginFault as fault:
                 logger.warning("%s", fault, exc_info=fault.error)
                 return f"/{owned.item.name} failed: {fault}"
-            return str(answer)
 
         return replace(owned.item, run=run)
 
@@ -319,13 +317,61 @@ class HostedPolicies:
         return verdict
 
 
+async def _send(channel: Channel, message: OutboundMessage) -> Receipt:
+    return expect(await channel.send(message), Receipt)
+
+
+def _plain(failed: SendFailed) -> SendFailed:
+    """Return the error with a delay that can be waited for: a plugin may have taken it from a platform's answer."""
+    # A class of the plugin's own may not have called this one's constructor.
+    return SendFailed(
+        text_of(failed),
+        permanent=getattr(failed, "permanent", False) is True,
+        unknown=getattr(failed, "unknown", False) is True,
+        retry_after=_delay(failed),
+    )
+
+
+def _plain_provider_error(error: ProviderError, provider: str, model: str) -> ProviderError:
+    """Return the error with a kind that exists and a delay that can be waited for."""
+    kind = getattr(error, "kind", None)
+    usable = kind if isinstance(kind, ProviderErrorKind) else ProviderErrorKind.UNAVAILABLE
+    return ProviderError(usable, text_of(error), provider=provider, model=model, retry_after=_delay(error))
+
+
+def _delay(error: SendFailed | ProviderError) -> float | None:
+    delay: object = getattr(error, "retry_after", None)
+    return float(delay) if isinstance(delay, int | float) and 0 <= delay <= _LONGEST_DELAY_SECONDS else None
+
+
+async def _run(tool: Tool[Any], context: ToolContext, params: Any) -> ToolResult:
+    result = expect(await tool.run(context, params), ToolResult)
+    return replace(result, text=encodable(result.text))
+
+
+async def _answer(command: Command, call: CommandCall) -> str:
+    return encodable(expect(await command.run(call), str))
+
+
+def _event(event: object) -> ModelEvent:
+    """Return what a model said; raise `ContractBroken` for what is no event."""
+    match event:
+        case TextDelta() | ThinkingDelta():
+            said = expect(event, type(event))
+            return said if said.text.isascii() else type(said)(encodable(said.text))
+        case ToolStep() | Completed():
+            return expect(event, type(event))
+        case _:
+            raise ContractBroken(f"yielded {type(event).__name__}", "yield TextDelta, ThinkingDelta, ToolStep or Completed")
+
+
 def _tool_error(text: str) -> ToolResult:
     return ToolResult(text=text, is_error=True)
 
 
 def _what_a_model_is_told(tool: Tool[Any], arguments: Mapping[str, Any], fault: PluginFault) -> str:
     if isinstance(fault.error, ToolError):
-        return str(fault.error)
+        return text_of(fault.error)
     if isinstance(fault.error, ValidationError):
         return f"{tool.name}: {'; '.join(explain(tool.params, 'arguments', arguments, fault.error))}"
     logger.warning("%s", fault, exc_info=fault.error)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from openclaw_kernel.api.services import PluginState, PluginStatus
 from openclaw_kernel.host.discovery import Found
+from openclaw_kernel.host.lines import one_line
 
 
 class Standing:
@@ -41,7 +42,7 @@ class Standing:
 
     def become(self, state: PluginState, reason: str | None = None) -> None:
         """Reach a state of life."""
-        self._state, self._reason = state, reason
+        self._state, self._reason = state, None if reason is None else one_line(reason)
         self._tell()
 
     def derive(self, state: PluginState | None, faults: Mapping[str, str | None]) -> None:
@@ -61,7 +62,7 @@ class Standing:
         if reason is None:
             self._faults.pop(source, None)
         else:
-            self._faults[source] = reason
+            self._faults[source] = one_line(str(reason))
 
     def status(self) -> PluginStatus:
         """Return the plugin's status."""

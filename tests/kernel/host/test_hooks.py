@@ -125,7 +125,7 @@ class Parrot:
 
 async def test_hook_register_tools(good: Distributions, hosting: MakeHosting) -> None:
     body = (
-        "registrar.add_tool(Tool(name='mine', label='', description='', params=Nothing, run=None,"
+        "registrar.add_tool(Tool(name='mine', label='', description='', params=Nothing, run=print,"
         " retry_class=RetryClass.PURE, timeout_seconds=1.0))"
     )
     running = await run(plugin("openclaw_register_tools", "registrar", body), good, hosting)

@@ -124,7 +124,7 @@ async def test_nothing_stays_of_a_plugin_whose_later_hook_fails(good: Distributi
     @hookimpl
     def openclaw_register_tools(self, registrar):
         class Nothing(BaseModel): pass
-        registrar.add_tool(Tool(name="half", label="", description="", params=Nothing, run=None,
+        registrar.add_tool(Tool(name="half", label="", description="", params=Nothing, run=print,
                                 retry_class=RetryClass.PURE, timeout_seconds=1.0))
 
     @hookimpl

@@ -137,7 +137,7 @@ REGISTRATIONS: dict[str, Callable[[PluginRegistrar], None]] = {
     "command 'one'": lambda registrar: registrar.add_command(command()),
     "method 'thing.get'": lambda registrar: registrar.add_methods(Methods()),
     "route 'GET /x'": lambda registrar: registrar.add_route(HttpRoute(method="GET", path="/x", handler=answer)),
-    "service 'Thing'": lambda registrar: registrar.provide(Thing, BigThing()),  # type: ignore[type-abstract]
+    "service 'Thing'": lambda registrar: registrar.provide(Thing, BigThing()),
 }
 
 
@@ -178,7 +178,7 @@ WRONG: dict[str, Callable[[PluginRegistrar], None]] = {
     "channel 'one': capabilities: found bool; give a ChannelCapabilities": lambda registrar: registrar.add_channel(BareChannel()),  # type: ignore[arg-type]
     "provider: OneChannel lacks models, problem, stream": lambda registrar: registrar.add_provider(OneChannel()),  # type: ignore[arg-type]
     "unit: object lacks start, stop": lambda registrar: registrar.add_unit(object()),  # type: ignore[arg-type]
-    "service Thing: object lacks grow, size": lambda registrar: registrar.provide(Thing, object()),  # type: ignore[type-abstract,arg-type]
+    "service Thing: object lacks grow, size": lambda registrar: registrar.provide(Thing, object()),
     "tool: found str; give a Tool": lambda registrar: registrar.add_tool("x"),  # type: ignore[arg-type]
     "command: found str; give a Command": lambda registrar: registrar.add_command("x"),  # type: ignore[arg-type]
     "route: found str; give a HttpRoute": lambda registrar: registrar.add_route("x"),  # type: ignore[arg-type]
@@ -214,7 +214,7 @@ def test_scopes_that_cannot_be_told_are_those_of_an_admin() -> None:
 
 def test_a_service_nobody_provides_is_named() -> None:
     with pytest.raises(LookupError, match="nobody provides Thing; enable or install a plugin that does"):
-        Registry().service(Thing)  # type: ignore[type-abstract]
+        Registry().service(Thing)
 
 
 def test_migrations_are_kept_by_owner() -> None:
