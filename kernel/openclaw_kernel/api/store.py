@@ -22,7 +22,7 @@ class Migration:
 
     number: int
     name: str
-    apply: Callable[[Database], None]
+    apply: Callable[[Database], object]
 
 
 class Store(Protocol):

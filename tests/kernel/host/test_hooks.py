@@ -153,7 +153,9 @@ class Methods:
     source = plugin("openclaw_register_methods", "registrar", "registrar.add_methods(Methods())", before=before)
     running = await run(source, good, hosting)
     ((owner, method),) = running.host.registry.methods
-    assert (owner, method.name, method.scopes, method.handler(None)) == ("mine", "mine.get", {"operator.read"}, "got")
+    assert (owner, method.name, sorted(method.scopes)) == ("mine", "mine.get", ["operator.read"])
+    handler: Any = method.handler
+    assert handler(None) == "got"
 
 
 async def test_hook_register_routes(good: Distributions, hosting: MakeHosting) -> None:
@@ -198,8 +200,8 @@ async def test_the_kernels_services_are_there_for_plugins(good: Distributions, h
     class Facts:
         """Stands for the running gateway."""
 
-    facts = Facts()
+    facts: Any = Facts()
     running = hosting(services={Gateway: facts})
     await running.run()
     context = running.host._hosted["good"].context
-    assert context.service(Gateway) is facts  # type: ignore[type-abstract]
+    assert context.service(Gateway) is facts

@@ -25,7 +25,7 @@ from openclaw_kernel.store.sqlite import SqliteStore
 ITEMS = Migration(
     number=1,
     name="create items",
-    apply=lambda database: database["test_items"].create({"id": int, "text": str}, pk="id"),
+    apply=lambda database: database.create_table("test_items", {"id": int, "text": str}, pk="id"),
 )
 
 
