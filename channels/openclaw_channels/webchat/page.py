@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +23,7 @@ _POLICY: Final = (
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 _CODE_LIMIT: Final = 256
+_BODY_LIMIT: Final = 4_096
 
 
 class LinkParams(Params):
@@ -33,7 +35,10 @@ class PageRoutes:
 
     def __init__(self, context: PluginContext) -> None:
         self._context = context
-        self._files = {item.name: item.read_bytes() for item in resources.files(__package__).joinpath("static").iterdir() if item.is_file()}
+        items = resources.files(__package__).joinpath("static").iterdir()
+        self._files = {item.name: item.read_bytes() for item in items if item.is_file() and item.name.endswith(tuple(_TYPES))}
+        # Compressed once: a stranger's request must not cost more than the sending.
+        self._packed = {name: gzip.compress(content, mtime=0) for name, content in self._files.items()}
 
     def routes(self) -> list[HttpRoute]:
         """All routes of the page."""
@@ -49,17 +54,24 @@ class PageRoutes:
     def _access(self) -> PageAccess:
         return self._context.service(PageAccess)
 
-    async def _index(self, _request: web.Request) -> web.Response:
-        return self._respond("index.html")
+    async def _index(self, request: web.Request) -> web.Response:
+        return self._respond(request, "index.html")
 
     async def _file(self, request: web.Request) -> web.Response:
-        return self._respond(request.path.rpartition("/")[2])
+        return self._respond(request, request.path.rpartition("/")[2])
 
-    def _respond(self, name: str) -> web.Response:
+    def _respond(self, request: web.Request, name: str) -> web.Response:
         from aiohttp import web
 
         suffix = name[name.rindex(".") :]
-        headers = {"Content-Type": _TYPES[suffix], "Content-Security-Policy": _POLICY, "Cache-Control": "no-cache"}
+        headers = {
+            "Content-Type": _TYPES[suffix],
+            "Content-Security-Policy": _POLICY,
+            "Cache-Control": "no-cache",
+            "Vary": "Accept-Encoding",
+        }
+        if "gzip" in request.headers.get("Accept-Encoding", "").lower():
+            return web.Response(body=self._packed[name], headers=headers | {"Content-Encoding": "gzip"})
         return web.Response(body=self._files[name], headers=headers)
 
     async def _session(self, request: web.Request) -> web.Response:
@@ -74,9 +86,12 @@ class PageRoutes:
         if request.content_type != "application/json":
             # Another site's form cannot send this type without asking first.
             return _refused(415, "invalid_request_error", "send the code as application/json")
+        content = await _read(request, _BODY_LIMIT)
+        if content is None:
+            return _refused(413, "invalid_request_error", f"the body is longer than {_BODY_LIMIT} bytes")
         try:
-            body = json.loads(await request.text())
-        except ValueError:
+            body = json.loads(content)
+        except (ValueError, RecursionError):
             body = None
         code = body.get("code") if isinstance(body, dict) else None
         if not isinstance(code, str) or not 1 <= len(code) <= _CODE_LIMIT:
@@ -109,6 +124,16 @@ class PageRoutes:
         code, expires = self._access.mint_code()
         url = self._context.service(Gateway).url
         return {"url": f"{url}/#code={code}", "expiresAtMs": expires}
+
+
+async def _read(request: web.Request, limit: int) -> bytes | None:
+    """The body, None where it is longer; no more than that is ever held."""
+    content = b""
+    while part := await request.content.read(limit + 1 - len(content)):
+        content += part
+        if len(content) > limit:
+            return None
+    return content
 
 
 def _refused(status: int, kind: str, message: str) -> web.Response:
