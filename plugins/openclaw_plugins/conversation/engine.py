@@ -19,6 +19,8 @@ from openclaw_kernel.api import (
     Unavailable,
 )
 from openclaw_plugins.conversation import ledger, outbox, sessions
+from openclaw_plugins.conversation.command_desk import concerns
+from openclaw_plugins.conversation.endings import Endings
 from openclaw_plugins.conversation.intake import Intake
 from openclaw_plugins.conversation.lanes import Lanes
 from openclaw_plugins.conversation.outbox import DeliveryRules
@@ -46,7 +48,7 @@ class Conversation:
         self._settings = settings
         self._world: World | None = None
         self._lanes: Lanes | None = None
-        self._turns: TurnRunner | None = None
+        self._endings: Endings | None = None
         self._intake: Intake | None = None
         self._submissions: Submissions | None = None
         self._tasks: list[asyncio.Task[Any]] = []
@@ -65,10 +67,10 @@ class Conversation:
         return self._lanes
 
     @property
-    def turns(self) -> TurnRunner:
-        if self._turns is None:
+    def endings(self) -> Endings:
+        if self._endings is None:
             raise _not_started()
-        return self._turns
+        return self._endings
 
     @property
     def intake(self) -> Intake:
@@ -87,13 +89,14 @@ class Conversation:
     async def open(self) -> None:
         """Open the books and take up what an earlier process left; it goes on once the gateway is ready."""
         world = World(self._context, _delivery_rules(self._settings))
-        turns = TurnRunner(world)
-        lanes = Lanes(spawn=world.spawn, perform=turns.perform, failed=turns.failed)
-        submissions = Submissions(world, lanes, turns)
-        intake = Intake(world, lanes, turns, submissions)
+        endings = Endings(world)
+        turns = TurnRunner(world, endings)
+        lanes = Lanes(spawn=world.spawn, perform=turns.perform, failed=endings.failed)
+        submissions = Submissions(world, lanes, turns, endings)
+        intake = Intake(world, lanes, endings, submissions)
         await world.sessions.open()
         await world.outbox.load()
-        self._world, self._turns, self._lanes, self._intake = world, turns, lanes, intake
+        self._world, self._endings, self._lanes, self._intake = world, endings, lanes, intake
         self._submissions = submissions
         await intake.recover()
         self._tasks = [world.spawn("intake", self._work()), world.spawn("cleaning", self._clean())]
@@ -208,18 +211,18 @@ class Conversation:
         return stopped
 
     def _abort_run(self, run: Run) -> bool:
-        if not run.lined_up or not run.stop():
+        if not run.lined_up or not concerns(run.number) or not run.stop():
             return False
         if self.lanes.withdraw(run.session_key, run):
             self.world.spawn(f"drop {run.run_id}", self._drop(run))
         return True
 
     async def _drop(self, run: Run) -> None:
-        await self.turns.finish(run, Outcome(status="aborted", stop_reason="aborted"))
+        await self.endings.finish(run, Outcome(status="aborted", stop_reason="aborted"))
 
     async def abort_and_wait(self, key: str) -> None:
         """Stop all of a session's runs and wait until their ends are written."""
-        runs = [run for run in self.world.board.of_session(key) if run.lined_up]
+        runs = [run for run in self.world.board.of_session(key) if run.lined_up and concerns(run.number)]
         self.abort(key)
         try:
             async with asyncio.timeout(RESET_SECONDS):

@@ -8,7 +8,7 @@ import re
 import sqlite3
 import uuid
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -20,13 +20,15 @@ from openclaw_kernel.api import (
     Route,
     Verdict,
 )
-from openclaw_plugins.conversation import ledger, outbox
+from openclaw_plugins.conversation import ledger, outbox, writable
+from openclaw_plugins.conversation.command_desk import Visit
 from openclaw_plugins.conversation.commands import is_stop
+from openclaw_plugins.conversation.durable import write_patiently, write_until_done
+from openclaw_plugins.conversation.endings import INTERRUPTED, Endings
 from openclaw_plugins.conversation.lanes import Lanes
 from openclaw_plugins.conversation.ledger import Inbound
 from openclaw_plugins.conversation.runs import Outcome, Run, RunOptions
-from openclaw_plugins.conversation.submissions import Submissions, run_command
-from openclaw_plugins.conversation.turns import INTERRUPTED, Begun, TurnRunner, begin_in
+from openclaw_plugins.conversation.submissions import Submissions
 from openclaw_plugins.conversation.world import World
 
 logger: Final = logging.getLogger(__name__)
@@ -40,10 +42,10 @@ _BRACKETS: Final = re.compile(r"[\[\]\s]+")
 class Intake:
     """Takes messages in; its one worker decides for each where it goes."""
 
-    def __init__(self, world: World, lanes: Lanes, turns: TurnRunner, submissions: Submissions) -> None:
+    def __init__(self, world: World, lanes: Lanes, endings: Endings, submissions: Submissions) -> None:
         self._world = world
         self._lanes = lanes
-        self._turns = turns
+        self._endings = endings
         self._submissions = submissions
         self._backlog: deque[Inbound] = deque()
         self._arrived = asyncio.Event()
@@ -52,7 +54,9 @@ class Intake:
 
     async def recover(self) -> None:
         """Take up what an earlier process left: what waited waits again, what ran is ended as interrupted."""
-        left = await self._world.store.read(ledger.unfinished)
+        left, unreadable = await self._world.store.read(ledger.unfinished)
+        if unreadable:
+            await self._give_up(unreadable)
         cut_off = (self._interrupted(entry) for entry in left if entry.state == "running")
         await asyncio.gather(*cut_off)
         for entry in left:
@@ -67,9 +71,18 @@ class Intake:
                 self._backlog.append(entry)
         self._arrived.set()
 
+    async def _give_up(self, inbound_ids: Sequence[int]) -> None:
+        now = self._world.now_ms()
+
+        def write(connection: sqlite3.Connection) -> None:
+            for inbound_id in inbound_ids:
+                ledger.end(connection, inbound_id, "dead_lettered", "cannot be read back", now)
+
+        await write_patiently(self._world.store, write)
+
     async def _interrupted(self, entry: Inbound) -> None:
         outcome = Outcome(status="interrupted", error=INTERRUPTED, stop_reason="interrupted")
-        await self._turns.finish(await self._cut_off(entry), outcome)
+        await self._endings.finish(await self._cut_off(entry), outcome)
 
     async def work(self) -> None:
         """Decide about what arrives, in order, until cancelled."""
@@ -79,10 +92,16 @@ class Intake:
             while self._backlog:
                 batch = [self._backlog.popleft() for _ in range(min(BATCH, len(self._backlog)))]
                 self._room.set()
-                results = await asyncio.gather(*(self._admit(entry) for entry in batch), return_exceptions=True)
-                for entry, problem in zip(batch, results, strict=True):
-                    if isinstance(problem, BaseException):
-                        await self._broken(entry, problem)
+                await asyncio.gather(*(self._or_broken(entry, self._admit(entry)) for entry in batch))
+
+    async def _or_broken(self, entry: Inbound, step: Coroutine[Any, Any, None]) -> None:
+        """Take a step on a message's way; whatever goes wrong with it is the end of this message alone."""
+        for problem in await asyncio.gather(step, return_exceptions=True):
+            if problem is None:
+                continue
+            for again in await asyncio.gather(self._broken(entry, problem), return_exceptions=True):
+                if again is not None:
+                    logger.error("message %s of %s could not even be ended", entry.message_id, entry.channel, exc_info=again)
 
     # --- channels -----------------------------------------------------------------------------------------------------
 
@@ -93,6 +112,7 @@ class Intake:
             await self._room.wait()
         world = self._world
         now = world.now_ms()
+        message = writable.message(message)
         entry = Inbound(
             id=0,
             channel=message.target.channel,
@@ -128,50 +148,46 @@ class Intake:
         entry.agent_id, entry.session_key = route.agent_id, route.session_key
         text = entry.message.text
         command = self._world.commands.find("/stop" if is_stop(text) else text)
-        if command is not None and entry.from_client:
-            run = self._run_of(entry)
+        if command is None:
+            await self._line_up(entry, route)
+            return
+        visit = self._world.desk.arrive(route.session_key)
+        if entry.from_client:
+            run = self._run_of(entry, route)
             self._world.board.add(run)
-            self._world.spawn(f"command {command[0].name}", self._submissions.answer_command(run, *command))
-            return
-        if command is not None:
-            self._world.spawn(f"command {command[0].name}", self._answer(entry, *command, route_reason=route.reason))
-            return
-        await self._line_up(entry, route)
+            step = self._submissions.answer_command(run, visit, *command)
+        else:
+            step = self._answer(entry, visit, *command, route_reason=route.reason)
+        self._world.spawn(f"command {command[0].name}", self._or_broken(entry, step))
 
     async def _line_up(self, entry: Inbound, route: Route) -> None:
-        run = self._run_of(entry)
+        run = self._run_of(entry, route)
         if self._submissions.is_full(run.session_key):
             await self._submissions.refuse_full(run)
             return
         run.lined_up = True
+        run.after = self._world.desk.before(run.session_key)
         self._world.board.add(run)
+        if self._lanes.enqueue(run):
+            return
         now = self._world.now_ms()
-        if self._lanes.claim(run):
-            await self._begin_claimed(run, self._world.store.write(lambda connection: begin_in(connection, run, now)), now)
-            return
-        self._lanes.enqueue(run)
-        await self._world.store.write(
-            lambda connection: ledger.advance(
-                connection,
-                run.inbound_id,
-                "queued",
-                now_ms=now,
-                agent_id=run.agent_id,
-                session_key=run.session_key,
-                run_id=run.run_id,
-                route_reason=route.reason,
-            )
-        )
-
-    async def _begin_claimed(self, run: Run, write: Awaitable[Begun], now_ms: int) -> None:
         try:
-            begun = await write
+            await write_patiently(
+                self._world.store,
+                lambda connection: ledger.advance(
+                    connection,
+                    run.inbound_id,
+                    "queued",
+                    now_ms=now,
+                    agent_id=run.agent_id,
+                    session_key=run.session_key,
+                    run_id=run.run_id,
+                    route_reason=route.reason,
+                ),
+            )
         except GatewayError as error:
-            self._lanes.release(run)
-            await self._turns.failed(run, error)
-            return
-        self._turns.took_lane(run, begun, now_ms)
-        self._lanes.start(run)
+            # It waits all the same; a restart would find it as accepted and route it again.
+            logger.warning("message %s of %s: that it waits is not written: %s", entry.message_id, entry.channel, error.message)
 
     async def _refuse(self, entry: Inbound, route: Route, reason: str, hint: str) -> None:
         """End a message that starts no turn; the hint goes out once to each sender, whatever happens later."""
@@ -189,21 +205,19 @@ class Intake:
                 run_id=None,
                 route_reason=route.reason,
             )
-            ledger.end(connection, entry.id, "suppressed", reason, now)
-            if hint and ledger.remember_hint(connection, target, entry.message.sender_id, now):
+            ended = ledger.end(connection, entry.id, "suppressed", reason, now)
+            if hint and ended and ledger.remember_hint(connection, target, entry.message.sender_id, now):
                 return outbox.insert(connection, outbox.Draft(target=target, text=hint, inbound_id=entry.id), now)
             return None
 
-        outgoing = await self._world.store.write(write)
-        if outgoing is not None:
-            self._world.outbox.dispatch(outgoing)
+        await self._write_and_send(entry, write)
 
     async def _broken(self, entry: Inbound, problem: BaseException) -> None:
         """End a message on whose way something raised; the sender is told, for silence would be worse."""
         logger.error("message %s of %s could not be taken", entry.message_id, entry.channel, exc_info=problem)
         now = self._world.now_ms()
         target = entry.message.target
-        reason = f"{type(problem).__name__}: {problem}"
+        reason = writable.text(f"{type(problem).__name__}: {problem}")
 
         def write(connection: sqlite3.Connection) -> outbox.Outgoing | None:
             ended = ledger.end(connection, entry.id, "dead_lettered", reason, now)
@@ -211,28 +225,29 @@ class Intake:
                 return None
             return outbox.insert(connection, outbox.Draft(target=target, text=BROKEN, inbound_id=entry.id), now)
 
-        try:
-            outgoing = await self._world.store.write(write)
-        except GatewayError:
-            # It stays open in the ledger, and the next start takes it up again.
-            logger.exception("message %s of %s could not even be ended", entry.message_id, entry.channel)
-            return
+        await self._write_and_send(entry, write)
+
+    async def _write_and_send(self, entry: Inbound, write: Callable[[sqlite3.Connection], outbox.Outgoing | None]) -> None:
+        outgoing = await write_until_done(self._world.store, write, what=f"the end of message {entry.message_id} of {entry.channel}")
         if outgoing is not None:
             self._world.outbox.dispatch(outgoing)
 
     # --- commands -----------------------------------------------------------------------------------------------------
 
-    async def _answer(self, entry: Inbound, command: Command, arguments: str, *, route_reason: str = "") -> None:
+    async def _answer(self, entry: Inbound, visit: Visit, command: Command, arguments: str, *, route_reason: str = "") -> None:
         """Run a command beside the lane and bring its answer to the sender."""
         key, agent_id = entry.session_key or "", entry.agent_id or ""
         call = CommandCall(
             session_key=key,
             agent_id=agent_id,
             arguments=arguments,
-            target=None if entry.from_client else entry.message.target,
+            target=entry.message.target,
             sender_id=entry.message.sender_id,
         )
-        text = await run_command(command, call)
+        try:
+            text = await self._world.desk.answer(visit, command, call)
+        finally:
+            self._world.desk.leave(visit)
         now = self._world.now_ms()
         target = entry.message.target
 
@@ -247,18 +262,16 @@ class Intake:
                 run_id=None,
                 route_reason=route_reason,
             )
-            ledger.end(connection, entry.id, "answered", f"command /{command.name}", now)
-            if not text:
+            ended = ledger.end(connection, entry.id, "answered", f"command /{command.name}", now)
+            if not text or not ended:
                 return None
             return outbox.insert(connection, outbox.Draft(target=target, text=text, inbound_id=entry.id), now)
 
-        outgoing = await self._world.store.write(write)
-        if outgoing is not None:
-            self._world.outbox.dispatch(outgoing)
+        await self._write_and_send(entry, write)
 
     # --- runs ---------------------------------------------------------------------------------------------------------
 
-    def _run_of(self, entry: Inbound) -> Run:
+    def _run_of(self, entry: Inbound, route: Route | None = None) -> Run:
         message = entry.message
         if entry.from_client:
             extra: dict[str, Any] = {"idempotencyKey": entry.run_id}
@@ -274,6 +287,7 @@ class Intake:
             text=message.text if entry.from_client else _with_sender(message),
             received_ms=entry.received_ms,
             options=options,
+            route_reason=route.reason if route is not None and route.reason else None,
             extra=extra,
             request=(entry.message_id, entry.request_hash) if entry.request_hash is not None else None,
         )

@@ -44,6 +44,11 @@ class Lanes:
         """Let runs be performed; those that came before have waited."""
         self._opened.set()
 
+    @property
+    def is_open(self) -> bool:
+        """Tell whether a run with its lane is performed at once."""
+        return self._opened.is_set()
+
     def waiting(self, session_key: str) -> int:
         """Return how many runs wait behind the one that goes on."""
         lane = self._lanes.get(session_key)
@@ -77,18 +82,17 @@ class Lanes:
         else:
             self._drop(run.session_key)
 
-    def enqueue(self, run: Run, *, first: bool = False) -> None:
-        """Let a run wait for its turn, or start it where the lane is free."""
+    def enqueue(self, run: Run, *, first: bool = False) -> bool:
+        """Let a run wait for its turn, or start it where the lane is free; return whether it was started."""
         if self.claim(run):
             self.start(run)
-            return
+            return True
         lane = self._lanes.get(run.session_key)
-        if lane is None:
-            return
-        if first:
+        if lane is not None and first:
             lane.queue.appendleft(run)
-        else:
+        elif lane is not None:
             lane.queue.append(run)
+        return False
 
     def withdraw(self, session_key: str, run: Run | None = None) -> list[Run]:
         """Take one waiting run, or all of them, out of a lane."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from base64 import b64encode
 from collections.abc import Sequence
@@ -11,10 +12,13 @@ from typing import Any, Final, Literal, TypeAlias
 import orjson
 
 from openclaw_kernel.api import Attachment, File, Image, InboundMessage, Target, UserPart
+from openclaw_plugins.conversation import writable
 from openclaw_plugins.conversation.runs import RunOptions
 
 OpenState: TypeAlias = Literal["accepted", "routed", "queued", "running"]
 EndState: TypeAlias = Literal["answered", "suppressed", "dead_lettered", "superseded"]
+
+logger: Final = logging.getLogger(__name__)
 
 WEBCHAT: Final = "webchat"
 DEFAULT_ACCOUNT: Final = "default"
@@ -112,10 +116,11 @@ def advance(
     run_id: str | None,
     route_reason: str | None = None,
 ) -> None:
-    """Write the next step of a message's way."""
+    """Write the next step of a message's way; one that has ended stays as it is."""
     connection.execute(
         "UPDATE conversation_inbound SET state = ?, updated_ms = ?, agent_id = ?, session_key = ?, run_id = ?,"
-        " route_reason = coalesce(?, route_reason), attempts = attempts + ? WHERE id = ?",
+        " route_reason = coalesce(?, route_reason), attempts = attempts + ?"
+        " WHERE id = ? AND state IN ('accepted', 'routed', 'queued', 'running')",
         (state, now_ms, agent_id, session_key, run_id, route_reason, int(state == "running"), inbound_id),
     )
 
@@ -131,15 +136,20 @@ def end(connection: sqlite3.Connection, inbound_id: int, state: EndState, reason
     return changed > 0
 
 
-def unfinished(connection: sqlite3.Connection) -> list[Inbound]:
-    """Return what an earlier process left, oldest first."""
+def unfinished(connection: sqlite3.Connection) -> tuple[list[Inbound], list[int]]:
+    """Return what an earlier process left, oldest first, and the ids of rows that cannot be read."""
     rows = connection.execute(
         "SELECT id, channel, account_id, message_id, received_ms, state, agent_id, session_key, run_id, request_hash, body"
         " FROM conversation_inbound WHERE state IN ('accepted', 'routed', 'queued', 'running') ORDER BY id"
     )
-    found = []
+    found, unreadable = [], []
     for row_id, channel, account_id, message_id, received_ms, state, agent_id, key, run_id, request_hash, body in rows:
-        message, options = decode(body, channel, account_id, message_id)
+        try:
+            message, options = decode(body, channel, account_id, message_id)
+        except (ValueError, KeyError, TypeError):
+            logger.exception("message %s of %s cannot be read back", message_id, channel)
+            unreadable.append(row_id)
+            continue
         found.append(
             Inbound(
                 id=row_id,
@@ -156,7 +166,7 @@ def unfinished(connection: sqlite3.Connection) -> list[Inbound]:
                 request_hash=request_hash,
             )
         )
-    return found
+    return found, unreadable
 
 
 def remember_hint(connection: sqlite3.Connection, target: Target, sender_id: str, now_ms: int) -> bool:
@@ -230,7 +240,7 @@ def _part_of(item: Attachment) -> UserPart:
 
 def encode(message: InboundMessage, options: RunOptions) -> str:
     """Return the JSON of a message and its options, without what has columns and without attachments."""
-    return orjson.dumps(
+    return writable.encoded(
         {
             "target": encode_target(message.target),
             "senderId": message.sender_id,

@@ -14,7 +14,8 @@ from typing import Any, Final, Literal, TypeAlias
 import orjson
 
 from openclaw_kernel.api import Attachment, Channels, OutboundMessage, Receipt, SendFailed, Store, Target
-from openclaw_plugins.conversation import ledger
+from openclaw_plugins.conversation import ledger, writable
+from openclaw_plugins.conversation.durable import write_until_done
 from openclaw_plugins.conversation.keys import conversation_of
 
 logger: Final = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ SentState: TypeAlias = Literal["sent", "unknown_after_send", "failed", "dead_let
 Conversation: TypeAlias = tuple[str, str, str, str]
 
 IN_MEMORY: Final = 32
+IN_DOUBT: Final = "⚠️ My last answer may not have reached you: it broke off while it was being sent. If you do not see it, ask again."
 UNDER_WAY_SECONDS: Final = 3.0
 
 
@@ -73,7 +75,19 @@ class Outgoing:
     ended: asyncio.Future[Delivered] | None = None
     """Becomes how it ended; there once it is dispatched."""
     on_attempt: Callable[[], None] | None = None
-    """Called once, after the first attempt, however it went."""
+    """Called once, after the first attempt, however it went, or at the end where there was none."""
+    inbound_id: int | None = None
+
+    @property
+    def is_answer(self) -> bool:
+        """Tell whether somebody waits for it: the answer of a turn to a message from a channel."""
+        return self.run_id is not None and self.inbound_id is not None
+
+    def attempted(self) -> None:
+        """Call `on_attempt`, once."""
+        called, self.on_attempt = self.on_attempt, None
+        if called is not None:
+            called()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +103,7 @@ class Delivered:
 def insert(connection: sqlite3.Connection, draft: Draft, now_ms: int) -> Outgoing:
     """Write a message inside a write; hand the result to `Outbox.dispatch` once it is on disk."""
     outbox_id = uuid.uuid4().hex
-    target = draft.target
+    target, text = draft.target, writable.text(draft.text)
     request_key, request_hash = draft.request or (None, None)
     cursor = connection.execute(
         "INSERT INTO conversation_outbox (outbox_id, channel, account_id, peer_kind, peer_id, thread_id, text, reply_to_id,"
@@ -102,7 +116,7 @@ def insert(connection: sqlite3.Connection, draft: Draft, now_ms: int) -> Outgoin
             target.peer_kind,
             target.peer_id,
             target.thread_id,
-            draft.text,
+            text,
             draft.reply_to_id,
             draft.run_id,
             draft.inbound_id,
@@ -120,13 +134,21 @@ def insert(connection: sqlite3.Connection, draft: Draft, now_ms: int) -> Outgoin
     message = OutboundMessage(
         target=target,
         outbox_id=outbox_id,
-        text=draft.text,
+        text=text,
         attachments=draft.attachments,
         reply_to_id=draft.reply_to_id,
         run_id=draft.run_id,
         silent=draft.silent,
     )
-    return Outgoing(id=row_id, outbox_id=outbox_id, target=target, created_ms=now_ms, message=message, run_id=draft.run_id)
+    return Outgoing(
+        id=row_id,
+        outbox_id=outbox_id,
+        target=target,
+        created_ms=now_ms,
+        message=message,
+        run_id=draft.run_id,
+        inbound_id=draft.inbound_id,
+    )
 
 
 class Outbox:
@@ -159,7 +181,10 @@ class Outbox:
 
     async def load(self) -> None:
         """Queue what an earlier process left, before anything new; nothing is sent until `open`."""
+        latest = self._now_ms() + round(self._rules.longest_delay * 1000)
         for item in await self._store.read(_unfinished):
+            # The clock of the process that wrote the time may have been ahead.
+            item.next_attempt_ms = min(item.next_attempt_ms, latest) if item.attempts else 0
             self.dispatch(item)
 
     def open(self) -> None:
@@ -194,8 +219,8 @@ class Outbox:
             self.dispatch(item)
         return item
 
-    def dispatch(self, item: Outgoing) -> None:
-        """Queue a row that is on disk."""
+    def dispatch(self, item: Outgoing, *, at_once: bool = False) -> None:
+        """Queue a row that is on disk, `at_once` right behind the one that is being sent."""
         self._active[item.outbox_id] = item
         item.ended = asyncio.get_running_loop().create_future()
         conversation = conversation_of(item.target)
@@ -203,7 +228,7 @@ class Outbox:
         if queue is not None:
             if len(queue) >= IN_MEMORY:
                 item.message = None
-            queue.append(item)
+            queue.insert(1 if at_once else len(queue), item)
             return
         if self._stopping:
             return
@@ -220,10 +245,9 @@ class Outbox:
             while queue and not self._stopping:
                 item = queue[0]
                 # Whatever goes wrong with one message, the next ones are sent.
-                (problem,) = await asyncio.gather(self._deliver(item), return_exceptions=True)
-                if isinstance(problem, BaseException):
-                    logger.error("outbox %s: delivery failed", item.outbox_id, exc_info=problem)
-                    await self._end(item, "unknown_after_send", error=f"{type(problem).__name__}: {problem}")
+                for problem in await asyncio.gather(self._deliver(item), return_exceptions=True):
+                    if problem is not None:
+                        logger.error("outbox %s: how its delivery went cannot be written", item.outbox_id, exc_info=problem)
                 queue.popleft()
         finally:
             self._queues.pop(conversation, None)
@@ -239,15 +263,10 @@ class Outbox:
             if due == "expired":
                 await self._end(item, "dead_lettered", error="not delivered in time")
                 return
-            message = item.message or await self._read(item)
-            item.attempts += 1
             self._begin(item)
             try:
-                await self._store.write(lambda connection: _mark_sending(connection, item, self._now_ms()))
-                answer = await self._attempt(message)
-                if item.on_attempt is not None:
-                    item.on_attempt()
-                    item.on_attempt = None
+                answer = await self._attempt(item)
+                item.attempted()
                 if await self._judge(item, answer):
                     return
             finally:
@@ -272,18 +291,34 @@ class Outbox:
         channels = self._channels()
         return channel in channels.ids() and channels.capabilities(channel) is None
 
-    async def _attempt(self, message: OutboundMessage) -> Receipt | SendFailed:
-        try:
-            return await self._channels().send(message)
-        except SendFailed as failed:
-            return failed
+    async def _attempt(self, item: Outgoing) -> Receipt | SendFailed:
+        """Offer a row to its channel once, after that is written down."""
+        item.attempts += 1
+        for message in await asyncio.gather(self._prepare(item), return_exceptions=True):
+            if isinstance(message, BaseException):
+                return SendFailed(f"it cannot be prepared: {type(message).__name__}: {message}")
+            for answer in await asyncio.gather(self._channels().send(message), return_exceptions=True):
+                if isinstance(answer, Receipt | SendFailed):
+                    return answer
+                logger.error("outbox %s: the channel %s broke its contract", item.outbox_id, item.target.channel, exc_info=answer)
+                return SendFailed(f"{type(answer).__name__}: {answer}", unknown=True)
+        raise AssertionError("a gathered coroutine has an answer")
+
+    async def _prepare(self, item: Outgoing) -> OutboundMessage:
+        message = item.message or await self._read(item)
+        await write_until_done(
+            self._store,
+            lambda connection: _mark_sending(connection, item, self._now_ms()),
+            what=f"that outbox {item.outbox_id} is being sent",
+        )
+        return message
 
     async def _judge(self, item: Outgoing, answer: Receipt | SendFailed) -> bool:
         """Write what an attempt led to; return True where the row has come to its end."""
         if isinstance(answer, Receipt):
             await self._end(item, "sent", message_ids=answer.message_ids)
             return True
-        reason = str(answer)
+        reason = writable.text(str(answer))
         if answer.permanent:
             await self._end(item, "failed", error=reason)
         elif answer.unknown and not _drops_repeats(self._channels(), item.target.channel):
@@ -293,18 +328,34 @@ class Outbox:
         else:
             delay = answer.retry_after if answer.retry_after is not None else self._rules.delay(item.attempts)
             item.next_attempt_ms = self._now_ms() + round(delay * 1000)
-            await self._store.write(lambda connection: _mark_waiting(connection, item, reason, self._now_ms()))
+            await write_until_done(
+                self._store,
+                lambda connection: _mark_waiting(connection, item, reason, self._now_ms()),
+                what=f"that outbox {item.outbox_id} waits",
+            )
             return False
         return True
 
     async def _end(self, item: Outgoing, state: SentState, *, message_ids: tuple[str, ...] = (), error: str | None = None) -> None:
         if state != "sent":
             logger.warning("outbox %s to %s: %s: %s", item.outbox_id, item.target.channel, state, error)
-        result = Delivered(item.outbox_id, state, message_ids, error)
-        await self._store.write(lambda connection: _mark_ended(connection, item, result, self._now_ms()))
-        self._active.pop(item.outbox_id, None)
-        if item.ended is not None and not item.ended.done():
-            item.ended.set_result(result)
+        result = Delivered(item.outbox_id, state, tuple(map(writable.text, message_ids)), error)
+
+        def write(connection: sqlite3.Connection) -> Outgoing | None:
+            _mark_ended(connection, item, result, self._now_ms())
+            if state != "unknown_after_send" or not item.is_answer:
+                return None
+            return insert(connection, Draft(target=item.target, text=IN_DOUBT, inbound_id=item.inbound_id), self._now_ms())
+
+        try:
+            notice = await write_until_done(self._store, write, what=f"the end of outbox {item.outbox_id}")
+        finally:
+            item.attempted()
+            self._active.pop(item.outbox_id, None)
+            if item.ended is not None and not item.ended.done():
+                item.ended.set_result(result)
+        if notice is not None:
+            self.dispatch(notice, at_once=True)
 
     async def _read(self, item: Outgoing) -> OutboundMessage:
         message = await self._store.read(lambda connection: _read_message(connection, item))
@@ -375,8 +426,8 @@ def _mark_ended(connection: sqlite3.Connection, item: Outgoing, result: Delivere
 
 def _unfinished(connection: sqlite3.Connection) -> list[Outgoing]:
     rows = connection.execute(
-        "SELECT id, outbox_id, channel, account_id, peer_kind, peer_id, thread_id, created_ms, run_id, attempts,"
-        " next_attempt_ms, state FROM conversation_outbox WHERE state IN ('prepared', 'sending') ORDER BY id"
+        "SELECT id, outbox_id, channel, account_id, peer_kind, peer_id, thread_id, created_ms, run_id, inbound_id,"
+        " attempts, next_attempt_ms, state FROM conversation_outbox WHERE state IN ('prepared', 'sending') ORDER BY id"
     )
     return [
         Outgoing(
@@ -385,11 +436,12 @@ def _unfinished(connection: sqlite3.Connection) -> list[Outgoing]:
             target=Target(channel=channel, account_id=account, peer_kind=kind, peer_id=peer, thread_id=thread),
             created_ms=created,
             run_id=run_id,
+            inbound_id=inbound_id,
             attempts=attempts,
             next_attempt_ms=due,
             in_doubt=state == "sending",
         )
-        for row_id, outbox_id, channel, account, kind, peer, thread, created, run_id, attempts, due, state in rows
+        for row_id, outbox_id, channel, account, kind, peer, thread, created, run_id, inbound_id, attempts, due, state in rows
     ]
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from openclaw_kernel.api import Message, Step, Target, ThinkingLevel, Usage, UserPart
+from openclaw_plugins.conversation import writable
 
 if TYPE_CHECKING:
     from openclaw_plugins.conversation.chat_events import RunStream
@@ -17,6 +19,9 @@ RunStatus: TypeAlias = Literal["ok", "error", "timeout", "aborted", "interrupted
 ErrorKind: TypeAlias = Literal["refusal", "timeout", "rate_limit", "context_length", "unknown"]
 
 SUMMARY_CHARACTERS: Final = 4000
+
+arrivals: Final = itertools.count(1)
+"""Numbers messages and commands in the order in which they came."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +72,11 @@ class Run:
     """Message id and hash of the request, for a run that a WebSocket client began."""
     owner: str | None = None
     """Connection id that gets tool events."""
+    route_reason: str | None = None
+    """Which rule brought it here."""
+    number: int = field(default_factory=lambda: next(arrivals))
+    after: tuple[asyncio.Future[None], ...] = ()
+    """Commands that came before and have not been answered: its turn begins after them."""
 
     session_id: str = ""
     row_id: int = 0
@@ -222,7 +232,7 @@ def insert_steps(connection: sqlite3.Connection, run: Run, steps: Iterable[Step]
                 run.session_key,
                 run.agent_id,
                 step.kind,
-                step.name,
+                writable.text(step.name),
                 step.started_ms,
                 step.ended_ms,
                 step.usage.input_tokens,
@@ -230,7 +240,7 @@ def insert_steps(connection: sqlite3.Connection, run: Run, steps: Iterable[Step]
                 step.usage.cache_read_tokens,
                 step.usage.cache_write_tokens,
                 step.cost_usd,
-                step.error,
+                None if step.error is None else writable.text(step.error),
                 step.retry_class,
             )
             for step in steps

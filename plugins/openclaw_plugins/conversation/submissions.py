@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import sqlite3
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-from openclaw_kernel.api import Command, CommandCall, GatewayError, InboundMessage, InvalidRequest, Target, UserPart
-from openclaw_plugins.conversation import ledger
+from openclaw_kernel.api import Command, CommandCall, InboundMessage, InvalidRequest, Target, UserPart
+from openclaw_plugins.conversation import ledger, writable
+from openclaw_plugins.conversation.command_desk import Visit
+from openclaw_plugins.conversation.endings import Endings
 from openclaw_plugins.conversation.lanes import Lanes
 from openclaw_plugins.conversation.ledger import Inbound
 from openclaw_plugins.conversation.runs import Outcome, Run, RunOptions
 from openclaw_plugins.conversation.turns import Begun, TurnRunner, begin_in
 from openclaw_plugins.conversation.world import World
 
-logger: Final = logging.getLogger(__name__)
-
-COMMAND_SECONDS: Final = 30.0
 FULL: Final = "Too many messages are waiting in this conversation; this one was not taken. Send it again later."
 
 
@@ -52,10 +49,11 @@ class Submission:
 class Submissions:
     """Takes requests in, each under its idempotency key."""
 
-    def __init__(self, world: World, lanes: Lanes, turns: TurnRunner) -> None:
+    def __init__(self, world: World, lanes: Lanes, turns: TurnRunner, endings: Endings) -> None:
         self._world = world
         self._lanes = lanes
         self._turns = turns
+        self._endings = endings
 
     async def submit(self, request: Request) -> Submission:
         """Take a client's message; return once it is on disk. A repeat changes nothing.
@@ -76,7 +74,9 @@ class Submissions:
         interrupts = request.interrupt and self._lanes.running(run.session_key) is not None
         full = self.is_full(run.session_key)
         run.lined_up = not full
-        claimed = not full and self._lanes.claim(run)
+        run.after = self._world.desk.before(run.session_key)
+        # A run that cannot begin at once is not written as begun: a restart would end it as interrupted.
+        claimed = not full and not run.after and self._lanes.is_open and self._lanes.claim(run)
         entry = _entry_of(request, "accepted" if claimed or full else "queued")
         now = self._world.now_ms()
 
@@ -115,15 +115,22 @@ class Submissions:
         entry = _entry_of(request, "routed")
         entry.message = replace(entry.message, attachments=())
         now = self._world.now_ms()
+        visit = self._world.desk.arrive(run.session_key)
 
         def write(connection: sqlite3.Connection) -> int | None:
             inbound_id = ledger.append(connection, entry, now)
             run.inbound_id = inbound_id or 0
             return inbound_id
 
-        if await self._written(run, write, claimed=False) is None:
+        taken = None
+        try:
+            taken = await self._written(run, write, claimed=False)
+        finally:
+            if taken is None:
+                self._world.desk.leave(visit)
+        if taken is None:
             return await self._repeated(request)
-        self._world.spawn(f"command {command[0].name}", self.answer_command(run, *command))
+        self._world.spawn(f"command {command[0].name}", self.answer_command(run, visit, *command))
         return Submission("started", _started(request), run)
 
     async def _written(self, run: Run, write: Any, *, claimed: bool) -> Any:
@@ -134,6 +141,7 @@ class Submissions:
         finally:
             if taken is None:
                 self._world.board.remove(run)
+                run.done.set()
                 if claimed:
                     self._lanes.release(run)
         return taken
@@ -168,13 +176,16 @@ class Submissions:
     async def refuse_full(self, run: Run) -> None:
         """End a run for which there is no room, visibly."""
         self._world.board.add(run)
-        await self._turns.finish(run, Outcome(status="error", error=FULL, error_kind="rate_limit"))
+        await self._endings.finish(run, Outcome(status="error", error=FULL, error_kind="rate_limit"))
 
-    async def answer_command(self, run: Run, command: Command, arguments: str) -> None:
+    async def answer_command(self, run: Run, visit: Visit, command: Command, arguments: str) -> None:
         """Run a command beside the lane; its answer is the run's end."""
         call = CommandCall(session_key=run.session_key, agent_id=run.agent_id, arguments=arguments, target=None, sender_id=run.run_id)
-        text = await run_command(command, call)
-        await self._turns.finish(run, Outcome(status="ok", text=text, stop_reason="command", silent=not text))
+        try:
+            text = writable.text(await self._world.desk.answer(visit, command, call))
+        finally:
+            self._world.desk.leave(visit)
+        await self._endings.finish(run, Outcome(status="ok", text=text, stop_reason="command", silent=not text))
 
     def _run_of_request(self, request: Request) -> Run:
         return Run(
@@ -190,24 +201,6 @@ class Submissions:
             request=(request.message_id, request.request_hash),
             owner=request.owner,
         )
-
-
-async def run_command(command: Command, call: CommandCall) -> str:
-    """Return a command's answer; a command that fails or hangs answers that it did."""
-
-    async def bounded() -> str:
-        async with asyncio.timeout(COMMAND_SECONDS):
-            return await command.run(call)
-
-    (answer,) = await asyncio.gather(bounded(), return_exceptions=True)
-    if isinstance(answer, str):
-        return answer
-    if isinstance(answer, TimeoutError):
-        return f"/{command.name} did not answer within {COMMAND_SECONDS:g} s."
-    if isinstance(answer, GatewayError):
-        return answer.message
-    logger.error("command /%s failed", command.name, exc_info=answer)
-    return f"/{command.name} failed; the log says more."
 
 
 def _entry_of(request: Request, state: ledger.OpenState) -> Inbound:

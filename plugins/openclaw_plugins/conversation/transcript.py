@@ -11,6 +11,7 @@ from typing import Any, Final
 import orjson
 
 from openclaw_kernel.api import Message, Store, Text, ToolResultMessage, UserMessage, message_from_json
+from openclaw_plugins.conversation import writable
 
 INTERRUPTED: Final = "interrupted before it ended"
 
@@ -63,13 +64,21 @@ def append(connection: sqlite3.Connection, session_id: str, messages: Sequence[M
     entries = []
     for message in messages:
         seq += 1
-        body = orjson.dumps(message.to_json())
-        entries.append(Entry(session_id, seq, message, body))
+        body, stored = _body(message)
+        entries.append(Entry(session_id, seq, stored, body))
     connection.executemany(
         "INSERT INTO conversation_messages (session_id, seq, role, run_id, created_ms, size, body) VALUES (?, ?, ?, ?, ?, ?, ?)",
         [(session_id, entry.seq, entry.message.role, run_id, now_ms, len(entry.body), entry.body.decode()) for entry in entries],
     )
     return entries
+
+
+def _body(message: Message) -> tuple[bytes, Message]:
+    try:
+        return orjson.dumps(message.to_json()), message
+    except TypeError:
+        body = writable.encoded(message.to_json())
+        return body, message_from_json(orjson.loads(body))
 
 
 def last_seq(connection: sqlite3.Connection, session_id: str) -> int:

@@ -1,4 +1,4 @@
-"""One turn: begun durably, run by the agent runtime, ended durably and visibly, whatever happens in between."""
+"""One turn: begun durably, run by the agent runtime, and handed to its end, whatever happens in between."""
 
 from __future__ import annotations
 
@@ -12,30 +12,20 @@ from typing import Any, Final, cast
 from openclaw_kernel.api import (
     AgentRuntime,
     AgentTimeout,
-    AssistantMessage,
-    GatewayError,
     Message,
-    ProviderError,
-    Step,
     Text,
     ThinkingLevel,
     Turn,
     TurnResult,
+    Usage,
     UserMessage,
     UserPart,
 )
-from openclaw_plugins.conversation import ledger, outbox, sessions, transcript
+from openclaw_plugins.conversation import ledger, sessions, transcript, writable
 from openclaw_plugins.conversation.chat_events import RunStream
-from openclaw_plugins.conversation.keys import chat_type_of
-from openclaw_plugins.conversation.runs import (
-    ErrorKind,
-    Outcome,
-    Run,
-    end_run,
-    insert_run,
-    insert_steps,
-)
-from openclaw_plugins.conversation.session_rows import STATUSES, split_model
+from openclaw_plugins.conversation.durable import write_patiently
+from openclaw_plugins.conversation.endings import INTERRUPTED, Endings, visible
+from openclaw_plugins.conversation.runs import ErrorKind, Outcome, Run, insert_run
 from openclaw_plugins.conversation.sessions import PREVIEW_CHARACTERS, TITLE_CHARACTERS, SessionRow, shorten
 from openclaw_plugins.conversation.sink import Sink
 from openclaw_plugins.conversation.transcript import Entry
@@ -47,15 +37,6 @@ SILENT: Final = "NO_REPLY"
 GRACE_SECONDS: Final = 0.5
 ABANDON_SECONDS: Final = 0.8
 ABANDON_LATE_SECONDS: Final = 0.4
-INTERRUPTED: Final = "I was interrupted before I could finish. Please send your message again."
-
-_END_STATES: Final[dict[str, ledger.EndState]] = {
-    "ok": "answered",
-    "error": "dead_lettered",
-    "timeout": "dead_lettered",
-    "aborted": "suppressed",
-    "interrupted": "dead_lettered",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +47,6 @@ class Begun:
     created: bool
     entry: Entry
     run_row: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """What the write that ends a turn hands back."""
-
-    entries: Sequence[Entry]
-    row: SessionRow | None
-    outgoing: outbox.Outgoing | None
 
 
 def begin_in(connection: sqlite3.Connection, run: Run, now_ms: int) -> Begun:
@@ -93,6 +65,7 @@ def begin_in(connection: sqlite3.Connection, run: Run, now_ms: int) -> Begun:
         agent_id=run.agent_id,
         session_key=run.session_key,
         run_id=run.run_id,
+        route_reason=run.route_reason,
     )
     ledger.drop_attachments(connection, "inbound", run.inbound_id)
     origin = run.options.deliver_to
@@ -126,22 +99,27 @@ def _user_message(run: Run, parts: Sequence[UserPart]) -> UserMessage:
 
 
 class TurnRunner:
-    """Performs runs; what it promises is that each ends once, on disk and in sight of whoever asked."""
+    """Performs runs, each in its lane's turn."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, endings: Endings) -> None:
         self._world = world
+        self._endings = endings
 
     async def perform(self, run: Run) -> None:
         """Take a run from its lane to its end. Return within a second of its stop, also where the runtime does not."""
+        await _commands_before(run)
         if run.stopped.done():
-            await self.finish(run, self._stopped(run, ""))
+            if run.begun or run.stop_status == "aborted":
+                await self._endings.finish(run, self._stopped(run, ""))
+            # Else the gateway stops before the turn began: it waits in the ledger for the next start.
             return
         if not run.begun:
             now = self._world.now_ms()
-            self.took_lane(run, await self._world.store.write(lambda connection: begin_in(connection, run, now)), now)
+            begun = await write_patiently(self._world.store, lambda connection: begin_in(connection, run, now))
+            self.took_lane(run, begun, now)
         sink = Sink(self._world, run)
         outcome, task = await self._execute(run, sink)
-        await self.finish(run, outcome, sink)
+        await self._endings.finish(run, outcome, sink)
         if task is not None and not task.done():
             # A turn that overran its time had its grace before; the lane is free within a second all the same.
             late = outcome.status == "timeout"
@@ -164,11 +142,6 @@ class TurnRunner:
         world.transcript.committed((begun.entry,))
         world.session_events.message(run.run_id, run.session_key, run.agent_id, begun.entry.to_wire())
         world.changed(begun.row, "created" if begun.created else "send")
-
-    async def failed(self, run: Run, problem: BaseException) -> None:
-        """End a run that broke off in our own code."""
-        if not run.done.is_set():
-            await self.finish(run, Outcome(status="error", error=_visible(problem), error_kind="unknown"))
 
     # --- running ------------------------------------------------------------------------------------------------------
 
@@ -204,7 +177,7 @@ class TurnRunner:
                 text = f"no answer within {timeout:g} s"
                 outcome = Outcome(status="timeout", text=partial, error=text, error_kind="timeout")
         sink.close()
-        return outcome, task
+        return _with_spent(outcome, sink), task
 
     async def _turn(self, run: Run, message: Message) -> Turn:
         world = self._world
@@ -230,51 +203,12 @@ class TurnRunner:
             return Outcome(status="interrupted", text=partial, error=INTERRUPTED, stop_reason="interrupted")
         return Outcome(status="aborted", text=partial, stop_reason="aborted")
 
-    # --- ending -------------------------------------------------------------------------------------------------------
 
-    async def finish(self, run: Run, outcome: Outcome, sink: Sink | None = None) -> None:
-        """Write a run's end and tell it: transcript, ledger, session and answer in one write, then the events."""
-        run.settled = True
-        world = self._world
-        now = world.now_ms()
-        messages = [*(sink.pending if sink is not None else ()), *_closing(run, outcome, sink, now)]
-        steps = tuple(sink.steps) if sink is not None else ()
-        draft = _reply(run, outcome)
-
-        def write(connection: sqlite3.Connection) -> Ended:
-            return _end_in(connection, run, outcome, steps=steps, messages=messages, draft=draft, now_ms=now)
-
-        ended = Ended((), None, None)
-        try:
-            ended = await world.store.write(write)
-        except GatewayError as error:
-            logger.exception("run %s: its end could not be written", run.run_id)
-            outcome = replace(outcome, status="error", error=f"the answer could not be stored: {error.message}")
-        run.outcome = outcome
-        run.message = None
-        run.ended_ms = now
-        self._tell(run, outcome, ended, now)
-
-    def _tell(self, run: Run, outcome: Outcome, ended: Ended, now_ms: int) -> None:
-        world = self._world
-        stream = run.stream or RunStream(run, world.events, world.channels, now_ms)
-        world.board.ended(run)
-        world.transcript.committed(ended.entries)
-        if ended.row is not None:
-            world.sessions.put(ended.row)
-        stream.ended(outcome, _final_message(outcome, ended.entries, now_ms))
-        for entry in ended.entries:
-            world.session_events.message(run.run_id, run.session_key, run.agent_id, entry.to_wire())
-        if ended.outgoing is not None and not run.started_ms:
-            world.outbox.dispatch(ended.outgoing)
-        elif ended.outgoing is not None:
-            # The channel turns its draft into the answer, so the draft must not be closed before.
-            ended.outgoing.on_attempt = stream.progress_ended
-            world.outbox.dispatch(ended.outgoing)
-        elif run.started_ms:
-            stream.progress_ended()
-        if ended.row is not None:
-            world.changed(ended.row, "end")
+async def _commands_before(run: Run) -> None:
+    """Wait for the commands that came before a message, unless it is stopped."""
+    for done in run.after:
+        await asyncio.wait({done, run.stopped}, return_when=asyncio.FIRST_COMPLETED)
+    run.after = ()
 
 
 async def _call(runtime: AgentRuntime, turn: Turn, sink: Sink) -> TurnResult | BaseException:
@@ -290,11 +224,11 @@ def _outcome(answer: TurnResult | BaseException, partial: str) -> Outcome:
     if isinstance(answer, BaseException):
         logger.error("the agent runtime raised", exc_info=answer)
         kind: ErrorKind = "timeout" if isinstance(answer, AgentTimeout | TimeoutError) else "unknown"
-        return Outcome(status="error", text=partial, error=_visible(answer), error_kind=kind)
+        return Outcome(status="error", text=partial, error=visible(answer), error_kind=kind)
     outcome = Outcome(
         status=answer.status,
-        text=answer.text,
-        error=answer.error,
+        text=writable.text(answer.text),
+        error=None if answer.error is None else writable.text(answer.error),
         error_kind=answer.error_kind,
         stop_reason=answer.stop_reason,
         model=answer.model,
@@ -302,7 +236,7 @@ def _outcome(answer: TurnResult | BaseException, partial: str) -> Outcome:
         cost_usd=answer.cost_usd if answer.cost_usd is not None else answer.usage.cost_usd,
     )
     if answer.status != "ok":
-        return replace(outcome, text=answer.text or partial, error=answer.error or "the turn failed")
+        return replace(outcome, text=outcome.text or partial, error=outcome.error or "the turn failed")
     if answer.text.strip() == SILENT:
         return replace(outcome, text="", silent=True)
     if not answer.text.strip():
@@ -310,118 +244,13 @@ def _outcome(answer: TurnResult | BaseException, partial: str) -> Outcome:
     return outcome
 
 
+def _with_spent(outcome: Outcome, sink: Sink) -> Outcome:
+    """Return the outcome of a turn that was cut off with what its calls had taken until then."""
+    if outcome.usage != Usage() or outcome.cost_usd is not None:
+        return outcome
+    usage, cost = sink.spent()
+    return replace(outcome, usage=usage, cost_usd=cost)
+
+
 def _error(text: str) -> Outcome:
     return Outcome(status="error", error=text, error_kind="unknown")
-
-
-def _visible(problem: BaseException) -> str:
-    if isinstance(problem, ProviderError | GatewayError):
-        return problem.message
-    return f"the turn failed ({type(problem).__name__}); the log says more"
-
-
-def _closing(run: Run, outcome: Outcome, sink: Sink | None, now_ms: int) -> list[Message]:
-    """Return what the transcript still lacks: results of cut-off calls, then the answer or what there is of it."""
-    if not run.begun:
-        return []
-    found: list[Message] = []
-    if sink is not None:
-        found += [transcript.interrupted_result(call.id, call.name, now_ms) for call in sink.open_calls()]
-    provider, model = split_model(outcome.model)
-    if outcome.status == "ok":
-        if outcome.text and not (sink is not None and sink.answered):
-            found.append(
-                AssistantMessage(
-                    content=(Text(outcome.text),),
-                    timestamp_ms=now_ms,
-                    provider=provider,
-                    model=model,
-                    stop_reason=outcome.stop_reason or "stop",
-                )
-            )
-        return found
-    failed = outcome.status != "aborted"
-    partial = sink.partial if sink is not None else ""
-    content = (Text(partial),) if partial else ()
-    if failed or content:
-        found.append(
-            AssistantMessage(
-                content=content,
-                timestamp_ms=now_ms,
-                provider=provider,
-                model=model,
-                stop_reason="error" if failed else "aborted",
-                extra={"errorMessage": outcome.error, "errorKind": outcome.error_kind or "unknown"} if failed else {},
-            )
-        )
-    return found
-
-
-def _reply(run: Run, outcome: Outcome) -> outbox.Draft | None:
-    target = run.options.deliver_to
-    if target is None or target.channel == ledger.WEBCHAT or outcome.silent or outcome.status == "aborted":
-        return None
-    text = outcome.text if outcome.status == "ok" else f"⚠️ {outcome.error or 'the turn failed'}"
-    return outbox.Draft(
-        target=target,
-        text=text,
-        run_id=run.run_id,
-        inbound_id=run.inbound_id,
-        reply_to_id=run.options.reply_to_id if chat_type_of(run.session_key) != "direct" else None,
-    )
-
-
-def _end_in(
-    connection: sqlite3.Connection,
-    run: Run,
-    outcome: Outcome,
-    *,
-    steps: Sequence[Step],
-    messages: Sequence[Message],
-    draft: outbox.Draft | None,
-    now_ms: int,
-) -> Ended:
-    entries = transcript.append(connection, run.session_id, messages, run_id=run.run_id, now_ms=now_ms) if messages else []
-    insert_steps(connection, run, steps)
-    row = sessions.find(connection, run.session_key)
-    if not run.row_id:
-        run.row_id = insert_run(connection, run, row.session_id if row is not None else "", now_ms)
-    end_run(connection, run.row_id, outcome, now_ms)
-    reason = outcome.error or ("silent" if outcome.silent else outcome.stop_reason)
-    state: ledger.EndState = "suppressed" if outcome.silent else _END_STATES[outcome.status]
-    ledger.end(connection, run.inbound_id, state, None if state == "answered" else reason, now_ms)
-    outgoing = outbox.insert(connection, draft, now_ms) if draft is not None else None
-    if row is not None and run.begun and row.session_id == run.session_id:
-        usage = outcome.usage
-        spent = (usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens)
-        row = replace(
-            row,
-            updated_ms=now_ms,
-            preview=shorten(outcome.text, PREVIEW_CHARACTERS) or row.preview,
-            status=STATUSES[outcome.status],
-            last_run_id=run.run_id,
-            last_run_error=outcome.error,
-            run_model=outcome.model or row.run_model,
-            cost_usd=row.cost_usd if outcome.cost_usd is None else (row.cost_usd or 0.0) + outcome.cost_usd,
-        )
-        if any(spent):
-            row = replace(row, input_tokens=spent[0], output_tokens=spent[1], total_tokens=sum(spent))
-        sessions.save(connection, row)
-    return Ended(entries, row, outgoing)
-
-
-def _final_message(outcome: Outcome, entries: Sequence[Entry], now_ms: int) -> dict[str, Any] | None:
-    """Return what the terminal `chat` event carries: the answer, or what there is of it; None for a silent one."""
-    if outcome.silent or not outcome.text:
-        return None
-    message: dict[str, Any] = {}
-    for entry in reversed(entries):
-        if isinstance(entry.message, AssistantMessage):
-            message = entry.to_wire()
-            break
-    return {
-        "timestamp": now_ms,
-        **message,
-        "role": "assistant",
-        "content": [{"type": "text", "text": outcome.text}],
-    }

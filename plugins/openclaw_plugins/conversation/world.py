@@ -20,6 +20,7 @@ from openclaw_kernel.api import (
     Unavailable,
 )
 from openclaw_plugins.conversation.chat_events import SessionEvents
+from openclaw_plugins.conversation.command_desk import CommandDesk
 from openclaw_plugins.conversation.keys import KeyRules
 from openclaw_plugins.conversation.outbox import DeliveryRules, Outbox
 from openclaw_plugins.conversation.runs import RunBoard
@@ -41,6 +42,7 @@ class World:
         self.sessions = SessionBook(context.store, str(context.home))
         self.transcript = Transcript(context.store)
         self.board = RunBoard()
+        self.desk = CommandDesk()
         self.session_events = SessionEvents(context.service(Events), self.wire_row, context.now_ms)
         self.outbox = Outbox(
             store=context.store,
@@ -123,7 +125,8 @@ class World:
         for run in self.board.of_session(session_key):
             if run.begun:
                 return "running"
-            found = "queued"
+            # A command is answered beside the session's work and is none of it.
+            found = "queued" if run.lined_up else found
         return found
 
     def changed(self, row: SessionRow, reason: str) -> None:

@@ -216,6 +216,109 @@ async def test_stop_words_stop_and_drop_what_waits(harness: Harness) -> None:
     assert gate.started == ["work"]
 
 
+async def test_what_comes_after_a_stop_is_not_stopped(harness: Harness) -> None:
+    gate = Gate()
+    harness.runtime.script = gate
+    await harness.receive("wrong", "1")
+    await gate.running("wrong")
+    # A platform hands over what came in while it was away in one go.
+    await asyncio.gather(*(harness.receive(text, name) for text, name in (("also wrong", "2"), ("stop", "3"), ("right", "4"))))
+    gate.let("right")
+    states = {name: (state, reason) for name, state, reason in await harness.settled()}
+    assert states == {
+        "1": ("suppressed", "aborted"),
+        "2": ("suppressed", "aborted"),
+        "3": ("answered", "command /stop"),
+        "4": ("answered", None),
+    }
+    assert gate.started == ["wrong", "right"]
+
+
+async def test_what_comes_after_new_belongs_to_the_new_conversation(harness: Harness) -> None:
+    await harness.receive("old", "1")
+    await harness.settled()
+    await asyncio.gather(harness.receive("/new", "2"), harness.receive("fresh", "3"))
+    await harness.settled()
+    assert said(harness.runtime.turns[-1]) == "fresh"
+    assert harness.runtime.turns[-1].history == ()
+    assert await harness.texts("agent:main:telegram:direct:7") == [("user", "fresh"), ("assistant", "you said: fresh")]
+
+
+async def test_a_message_after_a_slow_command_can_be_stopped(harness: Harness) -> None:
+    from openclaw_kernel.api import Commands
+
+    called, release = asyncio.Event(), asyncio.Event()
+
+    async def slow(call: CommandCall) -> str:
+        called.set()
+        await release.wait()
+        return "slow indeed"
+
+    harness.services[Commands].add(Command(name="slow", description="slow", run=slow))
+    await harness.receive("/slow", "1")
+    await called.wait()
+    await harness.receive("waits", "2")
+    await harness.receive("stop", "3")
+    await until(lambda: "Stopped." in harness.channels.texts())
+    release.set()
+    states = await harness.settled()
+    assert [state for _, state, _ in states] == ["answered", "suppressed", "answered"]
+    assert harness.runtime.turns == []
+
+
+async def test_commands_are_answered_at_once_while_fifty_messages_wait(harness: Harness) -> None:
+    gate = Gate()
+    harness.runtime.script = gate
+    await harness.receive("work", "0")
+    await gate.running("work")
+    for number in range(50):
+        await harness.receive(f"more {number}", f"m{number}")
+    await harness.receive("/status", "s")
+    await until(lambda: harness.channels.sent)
+    assert "**State** running" in harness.channels.texts()[0]
+    assert "**Waiting** 50" in harness.channels.texts()[0]
+    await harness.receive("stop", "x")
+    await until(lambda: len(harness.channels.sent) == 2)
+    assert harness.channels.texts()[1] == "Stopped, and dropped 50 waiting messages."
+    assert len(await harness.settled()) == 53
+
+
+async def test_an_idle_conversation_says_so_to_a_client_as_well(harness: Harness) -> None:
+    await harness.ask("hello", "k1")
+    final = await harness.ask("/status", "k2")
+    assert "**State** done" in final["message"]["content"][0]["text"]
+
+
+async def test_a_stranger_stops_nobody(harness: Harness) -> None:
+    def admission(message: InboundMessage) -> Admission:
+        known = message.sender_id == "7"
+        return Admission(verdict=Verdict.ALLOW if known else Verdict.DROP, reason="test")
+
+    harness.policies.admission = admission
+    gate = Gate()
+    harness.runtime.script = gate
+    await harness.receive("work", "1")
+    await gate.running("work")
+    for number, text in enumerate(("stop", "/stop", "/new", "/model echo/echo-2")):
+        # The same session, as where all channels share one.
+        await harness.receive(text, f"s{number}", sender="666")
+    await until(functools.partial(_suppressed, harness, 4))
+    assert gate.cancelled == []
+    gate.let("work")
+    await harness.settled()
+    assert harness.channels.texts() == ["done: work"]
+
+
+async def _suppressed(harness: Harness, count: int) -> bool:
+    return [state for _, state, _ in await harness.states()].count("suppressed") == count
+
+
+async def test_where_a_message_went_and_why_is_written_down(harness: Harness) -> None:
+    await harness.receive("hello", "1")
+    await harness.settled()
+    assert await harness.rows("SELECT route_reason FROM conversation_inbound") == [("test",)]
+
+
 @pytest.mark.parametrize(
     "text",
     ["stop", "STOP", " Stop! ", "/stop", "/stop@my_bot", "esc", "abort", "wait", "exit", "interrupt", "stop please", "please  stop."],
@@ -232,9 +335,9 @@ def test_these_words_do_not(text: str) -> None:
 @pytest.mark.parametrize("how", ["raises", "hangs"])
 async def test_a_command_that_fails_answers_that_it_did(harness: Harness, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     from openclaw_kernel.api import Commands
-    from openclaw_plugins.conversation import submissions
+    from openclaw_plugins.conversation import command_desk
 
-    monkeypatch.setattr(submissions, "COMMAND_SECONDS", 0.05)
+    monkeypatch.setattr(command_desk, "COMMAND_SECONDS", 0.05)
 
     async def run(call: CommandCall) -> str:
         if how == "raises":
