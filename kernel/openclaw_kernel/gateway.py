@@ -89,7 +89,10 @@ class GatewayFacts:
     def reasons(self) -> list[str]:
         """Why it is not ready, or what is degraded, a line each."""
         lines = [] if self.ready else [f"gateway is {self.phase.value}"]
-        return lines if self._host is None else [*lines, *self._host.problems()]
+        if self._host is None:
+            return lines
+        agents: list[str] = self._ask(AgentRuntime, "problems of the agents", lambda runtime: list(runtime.problems()), [])
+        return [*lines, *self._host.problems(), *agents]
 
     def plugins(self) -> Sequence[PluginStatus]:
         """The state of every installed plugin."""

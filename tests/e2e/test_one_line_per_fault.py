@@ -206,7 +206,6 @@ async def test_a_wrong_telegram_token_is_one_line(telegram: TelegramEmulator, st
     assert all("999:WRONG" not in line.text for line in gateway.lines)
 
 
-@pytest.mark.xfail(reason="nobody looks at the agents' models before the first question")
 async def test_an_unknown_default_model_is_one_line(start_gateway: StartGateway) -> None:
     agents = {"defaults": {"model": "echo/nope"}, "entries": {"main": {}, "parrot": {"model": "echo/echo"}}}
     gateway = await start_gateway({"agents": agents})
@@ -214,6 +213,12 @@ async def test_an_unknown_default_model_is_one_line(start_gateway: StartGateway)
     (problem,) = gateway.ready["problems"]
     for word in ("agents.defaults.model", "echo/nope", "echo/echo"):
         assert word in problem
+
+
+async def test_no_provider_at_all_is_one_line(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway({"models": None})
+    (problem,) = gateway.ready["problems"]
+    assert problem == "models.providers is empty: no agent can answer; add a provider"
 
 
 async def test_a_question_to_an_unknown_model_is_answered_with_the_place_and_the_cure(start_gateway: StartGateway) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -138,6 +138,23 @@ def choose_models(plan: AgentPlan, requested: str | None, providers: Providers) 
         doubtful=tuple(info for info in models.values() if info.provider in troubled),
         problems=tuple(dict.fromkeys(problems)),
     )
+
+
+def missing_models(plans: Iterable[AgentPlan], providers: Providers) -> tuple[str, ...]:
+    """Return a line for every model that the config names and nobody has.
+
+    A provider that has not told its models yet gets the benefit of the doubt.
+    """
+    ids = providers.ids()
+    told = {info.provider for info in providers.models()}
+    lines: dict[str, None] = {}
+    for plan in plans:
+        wanted = [] if plan.model is None else [(plan.model, plan.model_key)]
+        for ref, place in (*wanted, *((ref, f"{plan.model_key}.fallbacks") for ref in plan.fallbacks)):
+            provider = ref.partition("/")[0]
+            if (provider not in ids or provider in told) and providers.find(ref) is None:
+                lines[_not_there(ref, place, providers)] = None
+    return tuple(lines)
 
 
 def _any_model(providers: Providers) -> ModelChain:

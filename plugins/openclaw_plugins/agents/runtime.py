@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from openclaw_kernel.api import AgentInfo, PluginContext, Providers, Tools, Turn, TurnResult, TurnSink
-from openclaw_plugins.agents.plan import AgentPlan, agent_ids, choose_models, default_agent_id, plan_agent
+from openclaw_plugins.agents.plan import AgentPlan, agent_ids, choose_models, default_agent_id, missing_models, plan_agent
 from openclaw_plugins.agents.prompt import system_prompt
 from openclaw_plugins.agents.settings import AgentsSettings
 from openclaw_plugins.agents.turn import TurnRun
@@ -96,6 +96,13 @@ class Runtime:
             thinking=plan.thinking,
             timeout_seconds=plan.timeout_seconds,
         )
+
+    def problems(self) -> Sequence[str]:
+        """Return what keeps agents from answering as configured, a line each, without I/O."""
+        if not self._context.config.models.providers:
+            return ("models.providers is empty: no agent can answer; add a provider",)
+        plans = (self._plan(agent_id) for agent_id in agent_ids(self._context.config))
+        return missing_models((plan for plan in plans if plan is not None), self._context.service(Providers))
 
     def default_agent_id(self) -> str:
         """Return the agent for what no binding claims."""

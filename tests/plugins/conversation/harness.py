@@ -192,6 +192,9 @@ class ScriptedRuntime:
     def default_agent_id(self) -> str:
         return "main"
 
+    def problems(self) -> Sequence[str]:
+        return ()
+
     def _info(self, agent_id: str) -> AgentInfo:
         return AgentInfo(
             id=agent_id,
