@@ -24,7 +24,7 @@ from openclaw_kernel.host.discovery import discover
 from openclaw_kernel.host.guard import PluginFault
 from openclaw_kernel.host.loader import load_driver
 from openclaw_kernel.http import Door, Handler, Listener, Probes, build_application
-from openclaw_kernel.lock import StateLock
+from openclaw_kernel.lock import CannotLock, StateLock
 from openclaw_kernel.presence import PresenceBook
 from openclaw_kernel.protocol.auth import Refused, Verifier
 from openclaw_kernel.protocol.connection import Connection
@@ -114,7 +114,10 @@ class GatewayApp:
     async def _assemble(self) -> None:
         stack = self._stack
         lock = StateLock(self.home)
-        lock.acquire()
+        try:
+            lock.acquire()
+        except CannotLock as error:
+            raise CannotStart(str(error), 78) from error
         stack.callback(lock.release)
         self._refuse_open_door()
         self._presence = PresenceBook(version=GatewayFacts.version, now_ms=now_ms)
@@ -137,6 +140,7 @@ class GatewayApp:
             discovery=discover(),
             services={Events: self._bus, Gateway: self.facts, PageAccess: pages},
             on_state=self._plugin_changed,
+            place=self.loaded.placed,
         )
         stack.push_async_callback(self._close_tasks)
         stack.push_async_callback(store.close)

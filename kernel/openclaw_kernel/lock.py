@@ -1,6 +1,7 @@
-"""One gateway per state folder: an flock on an open file, freed by the system when the process dies.
+"""One gateway per state folder: an flock on the open folder, freed by the system when the process dies.
 
-What the file says (pid, address) is information for people; ownership is the lock alone.
+The folder, not a file in it: a file could be deleted, and whoever makes it anew would own the folder as well. What the file says
+(pid, address) is information for people; ownership is the lock alone.
 """
 
 from __future__ import annotations
@@ -24,6 +25,14 @@ class AlreadyRunning(Exception):
         self.owner = owner
 
 
+class CannotLock(Exception):
+    """The state folder cannot be locked; the message names it, the reason and the cure."""
+
+    def __init__(self, home: Path, error: OSError) -> None:
+        reason = (error.strerror or str(error)).lower()
+        super().__init__(f"{home}: the state folder cannot be used ({reason}); make it writable or use --home")
+
+
 class StateLock:
     """Held from `acquire` to `release`, or to the end of the process."""
 
@@ -32,28 +41,42 @@ class StateLock:
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock at once or raise `AlreadyRunning`."""
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Take the lock at once or raise `AlreadyRunning`, `CannotLock`."""
+        home = self.path.parent
+        try:
+            descriptor = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise CannotLock(home, error) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._descriptor = descriptor
+            self.describe({"pid": os.getpid()})
         except BlockingIOError:
-            owner = read_owner(self.path.parent)
             os.close(descriptor)
-            raise AlreadyRunning(self.path, owner) from None
-        self._descriptor = descriptor
-        self.describe({"pid": os.getpid()})
+            raise AlreadyRunning(self.path, read_owner(home)) from None
+        except OSError as error:
+            self._descriptor = None
+            os.close(descriptor)
+            raise CannotLock(home, error) from error
 
     def describe(self, owner: dict[str, Any]) -> None:
         """Write who owns the folder, for people and for the command line."""
         if self._descriptor is None:
             message = "the lock is not held"
             raise RuntimeError(message)
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, json.dumps(owner).encode() + b"\n", 0)
+        # Replaced as a whole: a reader never sees half of it, and a link or a pipe in its place is not followed.
+        temporary = self.path.with_suffix(".new")
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(json.dumps(owner) + "\n")
+        temporary.replace(self.path)
 
     def release(self) -> None:
         """Give the lock up."""
         if self._descriptor is not None:
+            # Unlocked by name: a child that was forked meanwhile may hold the same open folder.
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             os.close(self._descriptor)
             self._descriptor = None
 
