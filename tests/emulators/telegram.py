@@ -104,6 +104,8 @@ async def apply_fault(request: web.Request, fault: Fault) -> web.Response:
         return drop(request)
     if fault.mode == "garbage":
         return web.Response(text="<html><body>502 Bad Gateway</body></html>", status=fault.status)
+    if fault.mode == "odd":
+        return web.json_response({"ok": True, "result": {"odd": True}})
     raise ApiError(fault.status, fault.description, retry_after=fault.retry_after)
 
 

@@ -131,7 +131,7 @@ class TelegramEmulator:
         await self._call("POST", "repeat", update_id=update_id, token=token)
 
     async def fault(self, method: str, mode: str = "status", **fields: Any) -> None:
-        """Let calls of `method` go wrong: `hang`, `drop`, `status` or `garbage`.
+        """Let calls of `method` go wrong: `hang`, `drop`, `status`, `garbage` (no JSON) or `odd` (a result of another shape).
 
         Fields: `status`, `description`, `retry_after`, `times` (-1 is for ever), `skip` (let so many pass first),
         `after_accept` (carry the call out and record it, then go wrong), `chat_id`, `token`.

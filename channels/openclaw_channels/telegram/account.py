@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from telegram import BotCommand, Update
-from telegram.error import Conflict, InvalidToken, TelegramError
+from telegram.error import BadRequest, Conflict, InvalidToken, TelegramError
 
-from openclaw_channels.telegram.client import Client, Flooded, describe, open_client
+from openclaw_channels.telegram.client import BAD_ANSWER, Client, Flooded, describe, open_client
 from openclaw_channels.telegram.drafts import Drafts
 from openclaw_channels.telegram.intake import Intake, NotAccepted
 from openclaw_channels.telegram.outgoing import Outgoing
@@ -32,8 +32,6 @@ UPDATES: Final = ("message",)
 CONNECTIONS: Final = 16
 SECRET_BYTES: Final = 32
 COMMAND_DESCRIPTION_LIMIT: Final = 256
-BAD_ANSWER: Final = (AttributeError, KeyError, TypeError, ValueError)
-"""What the library raises on an answer it does not understand."""
 
 
 class Account:
@@ -138,7 +136,7 @@ class Account:
                     user = await self._client.bot.get_me()
                     self._bot = Bot(id=user.id, username=user.username or "")
             except Flooded as error:
-                await asyncio.sleep(error.seconds)
+                await self._wait_out(error)
             except InvalidToken:
                 raise
             except (TelegramError, TimeoutError, *BAD_ANSWER) as error:
@@ -171,7 +169,7 @@ class Account:
                 await self._client.bot.set_my_commands(commands)
         except InvalidToken:
             raise
-        except (TelegramError, TimeoutError) as error:
+        except (TelegramError, TimeoutError, *BAD_ANSWER) as error:
             reason = describe(error, self.settings)
             self._context.logger.warning("telegram account %s: the command menu is not set: %s", self.account_id, reason)
 
@@ -191,7 +189,7 @@ class Account:
                 await asyncio.sleep(conflict_pause)
                 conflict_pause = doubled(conflict_pause, self._pacing.conflict_longest)
             except Flooded as error:
-                await asyncio.sleep(error.seconds)
+                await self._wait_out(error)
             except InvalidToken:
                 raise
             except NotAccepted as error:
@@ -219,8 +217,28 @@ class Account:
             await asyncio.sleep(self._pacing.album)
             updates = await self._get_updates(0) or updates
         if updates:
-            await self._accepting.accept(updates)
+            await self._accept(updates)
             self._offset = updates[-1].update_id + 1
+
+    async def _accept(self, updates: Sequence[Update]) -> None:
+        """Accept updates; while that takes long, listen for a stop behind them."""
+        listening = self._context.spawn(f"telegram account {self.account_id}: stops", self._hear_stops(after=updates[-1].update_id))
+        try:
+            await self._accepting.accept(updates)
+        finally:
+            listening.cancel()
+            await asyncio.wait({listening})
+
+    async def _hear_stops(self, *, after: int) -> None:
+        """Look from time to time what has come since, without acknowledging anything."""
+        while True:
+            await asyncio.sleep(self._pacing.peek)
+            try:
+                waiting = await self._get_updates(0)
+                await self._accepting.accept_stops([update for update in waiting if update.update_id > after])
+            except (TelegramError, TimeoutError, NotAccepted, *BAD_ANSWER) as error:
+                reason = describe(error, self.settings)
+                self._context.logger.debug("telegram account %s: no look ahead: %s", self.account_id, reason)
 
     async def _get_updates(self, wait_seconds: float) -> Sequence[Update]:
         if self._poller is None:
@@ -260,10 +278,16 @@ class Account:
                         is_set = True
                     info = await self._client.bot.get_webhook_info()
             except Flooded as error:
-                await asyncio.sleep(error.seconds)
+                await self._wait_out(error)
                 continue
             except InvalidToken:
                 raise
+            except BadRequest as error:
+                reason = describe(error, self.settings)
+                self._report(f"{self.key}.webhookUrl: Telegram refuses it ({reason}); correct it, or webhookSecret")
+                await asyncio.sleep(conflict_pause)
+                conflict_pause = doubled(conflict_pause, self._pacing.conflict_longest)
+                continue
             except (TelegramError, TimeoutError, *BAD_ANSWER) as error:
                 self._lost(error)
                 await asyncio.sleep(pause)
@@ -328,6 +352,12 @@ class Account:
             "check the network, apiRoot and proxy; it is tried again by itself"
         )
         self.outcome.set()
+
+    async def _wait_out(self, flood: Flooded) -> None:
+        self._connected = False
+        self._report(f"{self.key}: {flood}; until then nothing is received")
+        self.outcome.set()
+        await asyncio.sleep(flood.seconds)
 
     def _conflict(self, error: Conflict) -> None:
         self._connected = False

@@ -26,6 +26,10 @@ from typing_extensions import override
 from openclaw_channels.telegram.settings import AccountSettings
 
 TOO_MANY_REQUESTS = 429
+SHORTEST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 86_400.0
+BAD_ANSWER: Final = (AttributeError, KeyError, TypeError, ValueError)
+"""What the library raises on an answer it does not understand."""
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 20.0
 DOWNLOAD_SECONDS = 60.0
@@ -75,15 +79,17 @@ class Request(HTTPXRequest):
             pool_timeout=pool_timeout,
         )
         if status == TOO_MANY_REQUESTS:
-            raise Flooded(_retry_after(body))
+            raise Flooded(retry_after_of(body))
         return status, body
 
 
-def _retry_after(body: bytes) -> float:
+def retry_after_of(body: bytes) -> float:
+    """Return the seconds of silence that a 429 asks for, a day at most; 1 where it does not tell."""
     try:
-        return float(json.loads(body)["parameters"]["retry_after"])
+        seconds = float(json.loads(body)["parameters"]["retry_after"])
     except (ValueError, KeyError, TypeError):
-        return 1.0
+        return SHORTEST_PAUSE_SECONDS
+    return min(seconds, LONGEST_PAUSE_SECONDS) if seconds > 0 else SHORTEST_PAUSE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,11 @@ from telegram import LinkPreviewOptions
 from telegram.constants import ChatAction, ParseMode
 from telegram.error import BadRequest, TelegramError
 
-from openclaw_channels.telegram.client import Client, Flooded, describe
+from openclaw_channels.telegram.client import BAD_ANSWER, Client, Flooded, describe
 from openclaw_channels.telegram.markdown import to_html, to_parts, to_plain
 from openclaw_channels.telegram.pacing import Pacing, Quiet
 from openclaw_channels.telegram.settings import AccountSettings
-from openclaw_channels.telegram.wire import chat_id
+from openclaw_channels.telegram.wire import chat_id, thread_id
 from openclaw_kernel.api import KeyValue, Progress, Target
 
 RUNS_REMEMBERED: Final = 256
@@ -28,6 +28,14 @@ SHORT_BEGINNING: Final = 24
 """A beginning of fewer characters waits for more."""
 ELLIPSIS: Final = "…\n"
 Spawn = Callable[[str, Coroutine[Any, Any, Any]], "asyncio.Task[Any]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A message that shows a draft. Not `settled`, an edit of it is still on its way and may overwrite whatever replaces it."""
+
+    message_id: int
+    settled: bool = True
 
 
 @dataclass(slots=True)
@@ -93,20 +101,23 @@ class Drafts:
             run.ended = True
         run.changed.set()
 
-    async def take(self, run_id: str | None) -> int | None:
+    async def take(self, run_id: str | None) -> Draft | None:
         """End the draft of a run; return the message that shows it, None where there is none."""
         if run_id is None:
             return None
         run = self._runs.get(run_id)
         if run is None:
-            return (await self._known()).get(run_id)
+            known = (await self._known()).get(run_id)
+            return None if known is None else Draft(known)
+        settled = True
         run.ended = True
         run.changed.set()
         if run.task is not None:
             _, late = await asyncio.wait({run.task}, timeout=self._pacing.draft_settle)
             for task in late:
+                settled = False
                 task.cancel()
-        return run.message_id
+        return None if run.message_id is None else Draft(run.message_id, settled=settled)
 
     async def forget(self, run_id: str | None) -> None:
         """The draft has become the answer."""
@@ -173,7 +184,7 @@ class Drafts:
             except Flooded as error:
                 self._quiet.ask(run.chat, error.seconds)
                 run.interval = min(run.interval * 2, self._pacing.draft_longest)
-            except (TelegramError, TimeoutError) as error:
+            except (TelegramError, TimeoutError, *BAD_ANSWER) as error:
                 # Without an answer it is not known whether the draft stands, and two of them would be worse than none.
                 run.given_up = True
                 logger.info("telegram draft in chat %s given up: %s", run.chat, describe(error, self._settings))
@@ -201,7 +212,7 @@ class Drafts:
             await self._draw(run)
         elif now >= run.next_typing:
             run.next_typing = now + self._pacing.typing
-            await self._client.bot.send_chat_action(run.chat, ChatAction.TYPING, message_thread_id=_thread(run.target))
+            await self._client.bot.send_chat_action(run.chat, ChatAction.TYPING, message_thread_id=thread_id(run.target))
 
     async def _draw(self, run: _Run) -> None:
         text = run.text
@@ -229,12 +240,8 @@ class Drafts:
             text,
             parse_mode=mode,
             link_preview_options=no_preview,
-            message_thread_id=_thread(run.target),
+            message_thread_id=thread_id(run.target),
             disable_notification=True,
         )
         run.message_id = message.message_id
         await self._remember(run.id, message.message_id)
-
-
-def _thread(target: Target) -> int | None:
-    return int(target.thread_id) if target.thread_id else None

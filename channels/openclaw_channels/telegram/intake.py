@@ -20,6 +20,7 @@ from openclaw_kernel.api import Attachment, Commands, GatewayError, InboundMessa
 REFUSALS: Final = (GatewayError, LookupError, RuntimeError, OSError, TimeoutError, sqlite3.Error)
 ATTEMPTS: Final = 2
 AT_ONCE: Final = 4
+STOP: Final = "stop"
 MEGABYTE: Final = 1_000_000
 
 
@@ -44,11 +45,27 @@ class Intake:
         Raise `NotAccepted` where the gateway could not store one: then none of the updates may be acknowledged.
         """
         incoming = join_albums([found for update in updates if (found := self._read(update)) is not None])
-        messages = await asyncio.gather(*(self._complete(item) for item in incoming))
+        # A few at a time: all files of a hundred messages would not fit into memory.
+        for begin in range(0, len(incoming), AT_ONCE):
+            for message in await asyncio.gather(*(self._complete(item) for item in incoming[begin : begin + AT_ONCE])):
+                await self._store(message)
+
+    async def accept_stops(self, updates: Sequence[Update]) -> None:
+        """Accept the stop commands among updates whose turn has not come: they do not wait for the files before them.
+
+        When their turn comes they are recognised as repeats. Raise as `accept`.
+        """
+        for update in updates:
+            found = self._read(update)
+            if found is None or found.media:
+                continue
+            command = self._context.service(Commands).find(found.message.text)
+            if command is not None and command[0].name == STOP:
+                await self._store(found.message)
+
+    async def _store(self, message: InboundMessage) -> None:
         try:
-            ingress = self._context.service(Ingress)
-            for message in messages:
-                await ingress.accept(message)
+            await self._context.service(Ingress).accept(message)
         except REFUSALS as error:
             raise NotAccepted(f"{type(error).__name__}: {error}") from error
 

@@ -12,12 +12,12 @@ from telegram import InputFile, LinkPreviewOptions, ReplyParameters
 from telegram.constants import ParseMode
 from telegram.error import BadRequest, ChatMigrated, Forbidden, TelegramError
 
-from openclaw_channels.telegram.client import Client, Flooded, describe, was_not_sent
+from openclaw_channels.telegram.client import BAD_ANSWER, Client, Flooded, describe, was_not_sent
 from openclaw_channels.telegram.drafts import Drafts
 from openclaw_channels.telegram.markdown import Span, to_html, to_parts, to_plain
 from openclaw_channels.telegram.pacing import Pacing, Quiet
 from openclaw_channels.telegram.settings import AccountSettings
-from openclaw_channels.telegram.wire import chat_id, safe_file_name, telegram_message_id
+from openclaw_channels.telegram.wire import chat_id, safe_file_name, telegram_message_id, thread_id
 from openclaw_kernel.api import Attachment, KeyValue, OutboundMessage, Receipt, SendFailed
 
 PHOTO_LIMIT_BYTES: Final = 10 * 1024 * 1024
@@ -58,8 +58,10 @@ class Outgoing:
         """Send all parts; after a failure the next attempt with the same outbox id goes on with the first unsent part."""
         place = self._place(message)
         parts: list[Part] = [*to_parts(message.text, self._settings.text_chunk_limit), *message.attachments]
-        draft = await self._drafts.take(message.run_id)
-        if not parts and draft is None:
+        shown = await self._drafts.take(message.run_id)
+        # A late edit would overwrite the answer: then it comes as a message of its own, and the draft goes.
+        draft = shown.message_id if shown is not None and shown.settled else None
+        if not parts and shown is None:
             raise SendFailed("there is nothing to send: the message has neither text nor files", permanent=True)
         progress = f"sent:{message.outbox_id}"
         sent = await self._already_sent(progress) if len(parts) > 1 else []
@@ -71,8 +73,8 @@ class Outgoing:
             sent.append(await self._deliver(parts[number], place, draft=draft, number=number))
             if len(parts) > 1:
                 await self._storage.put(progress, json.dumps(sent))
-        if draft is not None and (not parts or isinstance(parts[0], Attachment)):
-            await self._remove(place, draft)
+        if shown is not None and (draft is None or not parts or isinstance(parts[0], Attachment)):
+            await self._remove(place, shown.message_id)
         await self._drafts.forget(message.run_id)
         if len(parts) > 1:
             await self._storage.remove(progress)
@@ -90,10 +92,9 @@ class Outgoing:
         if chat is None:
             found = message.target.peer_id
             raise SendFailed(f"{found!r} is not a numeric Telegram chat id; write to the number", permanent=True)
-        thread = message.target.thread_id
         return _Place(
             chat=chat,
-            thread=int(thread) if thread and thread.isdigit() else None,
+            thread=thread_id(message.target),
             reply_to=telegram_message_id(message.reply_to_id) if message.reply_to_id else None,
             silent=message.silent,
         )
@@ -129,7 +130,7 @@ class Outgoing:
         except ChatMigrated as error:
             text = f"the group {place.chat} has become {error.new_chat_id}; write the new id where the config names it"
             raise SendFailed(text, permanent=True) from error
-        except (TelegramError, TimeoutError) as error:
+        except (TelegramError, TimeoutError, *BAD_ANSWER) as error:
             permanent = isinstance(error, BadRequest | Forbidden)
             # The same edit twice is one edit.
             unknown = not edits and not was_not_sent(error)
@@ -193,7 +194,7 @@ class Outgoing:
                 await self._client.bot.delete_message(place.chat, draft)
         except BadRequest:
             return
-        except (TelegramError, TimeoutError) as error:
+        except (TelegramError, TimeoutError, *BAD_ANSWER) as error:
             raise SendFailed(describe(error, self._settings)) from error
 
     def _preview(self) -> LinkPreviewOptions | None:

@@ -28,6 +28,8 @@ class Pacing:
     conflict_first: float = 5.0
     """After a 409: somebody else reads this bot's updates."""
     conflict_longest: float = 300.0
+    peek: float = 1.0
+    """While the files of a message load for longer than this, it is looked whether somebody says stop."""
     album: float = 0.7
     """How long to wait for the rest of an album."""
     webhook_check: float = 60.0

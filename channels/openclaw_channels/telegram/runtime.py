@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from openclaw_channels.telegram.account import BAD_ANSWER, Account
+from openclaw_channels.telegram.account import Account
+from openclaw_channels.telegram.client import BAD_ANSWER
 from openclaw_channels.telegram.intake import NotAccepted
 from openclaw_channels.telegram.pacing import Pacing
 from openclaw_channels.telegram.settings import TelegramSettings, account_key
@@ -104,7 +105,7 @@ class Runtime:
             body = json.loads(await request.read())
             if not isinstance(body, dict):
                 return web.Response(status=400)
-        except ValueError:
+        except (ValueError, RecursionError):
             return web.Response(status=400)
         try:
             await account.take_webhook(body)

@@ -65,7 +65,8 @@ def read_update(update: Update, *, account_id: str, bot: Bot, is_command: Callab
     return Incoming(
         message=InboundMessage(
             target=_target(message, account_id),
-            message_id=f"{message.chat.id}:{message.message_id}",
+            # Each bot numbers its own private messages: another bot in its place must not seem to repeat them.
+            message_id=f"{bot.id}:{message.chat.id}:{message.message_id}",
             sender_id=str(sender.id),
             sender_name=getattr(sender, "full_name", None) or getattr(sender, "title", None) or "",
             text=text,
@@ -87,11 +88,12 @@ def join_albums(incoming: Sequence[Incoming]) -> list[Incoming]:
         if last is None or item.album is None or item.album != last.album:
             joined.append(item)
             continue
-        first_id, number = last.message.message_id, item.message.message_id.rpartition(":")[2]
+        place, _, numbers = last.message.message_id.rpartition(":")
+        first, number = numbers.partition("-")[0], item.message.message_id.rpartition(":")[2]
         message = replace(
             last.message,
             # A part of the album that came alone before must not pass for the whole.
-            message_id=f"{first_id.partition('-')[0]}-{number}",
+            message_id=f"{place}:{first}-{number}",
             text="\n".join(text for text in (last.message.text, item.message.text) if text),
             mentioned=last.message.mentioned or item.message.mentioned,
         )
@@ -100,7 +102,7 @@ def join_albums(incoming: Sequence[Incoming]) -> list[Incoming]:
 
 
 def telegram_message_id(message_id: str) -> int | None:
-    """Return Telegram's number from an id of ours (`chat:number`, `chat:first-last`) or a bare number."""
+    """Return Telegram's number from an id of ours (`bot:chat:number`, `bot:chat:first-last`) or a bare number."""
     number = message_id.rpartition(":")[2].partition("-")[0]
     return int(number) if number.isascii() and number.isdigit() else None
 
@@ -109,6 +111,12 @@ def chat_id(target: Target) -> int | None:
     """Return the numeric chat id of a target, None for what is not one."""
     digits = target.peer_id.removeprefix("-")
     return int(target.peer_id) if digits.isascii() and digits.isdigit() else None
+
+
+def thread_id(target: Target) -> int | None:
+    """Return the number of a target's topic, None where it has none."""
+    thread = target.thread_id or ""
+    return int(thread) if thread.isascii() and thread.isdigit() else None
 
 
 def safe_file_name(name: str | None, fallback: str) -> str:
@@ -133,10 +141,14 @@ def _target(message: Message, account_id: str) -> Target:
 
 
 def _reply_to(message: Message) -> str | None:
+    original = _answered(message)
+    return None if original is None else f"{message.chat.id}:{original.message_id}"
+
+
+def _answered(message: Message) -> Message | None:
+    """Return the message this one replies to; in a topic every message replies to its head, which says nothing."""
     original = message.reply_to_message
-    if original is None or original.message_id == message.message_thread_id:
-        return None
-    return f"{message.chat.id}:{original.message_id}"
+    return None if original is None or original.message_id == message.message_thread_id else original
 
 
 def _facts(message: Message) -> dict[str, object]:
@@ -156,7 +168,7 @@ def _facts(message: Message) -> dict[str, object]:
 def _is_addressed(message: Message, bot: Bot) -> bool:
     if message.chat.type == "private":
         return True
-    original = message.reply_to_message
+    original = _answered(message)
     if original is not None and original.from_user is not None and original.from_user.id == bot.id:
         return True
     text = message.text or message.caption or ""
@@ -211,7 +223,15 @@ def _described(message: Message) -> str:
         return f"[poll: {message.poll.question} ({options})]"
     if message.dice is not None:
         return f"[dice {message.dice.emoji}: {message.dice.value}]"
-    return ""
+    return _unreadable(message)
+
+
+def _unreadable(message: Message) -> str:
+    if message.game is not None:
+        return f"[game: {message.game.title}]"
+    if message.story is not None:
+        return "[a story, which a bot cannot read]"
+    return "[paid media, which a bot cannot read]" if message.paid_media is not None else ""
 
 
 def _media(message: Message) -> tuple[Media, ...]:

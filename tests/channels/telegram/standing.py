@@ -141,6 +141,8 @@ class StandingContext:
     policies: NumberedGuests = field(default_factory=NumberedGuests)
     storage: Memory = field(default_factory=Memory)
     reasons: list[str | None] = field(default_factory=list)
+    failures: list[BaseException] = field(default_factory=list)
+    """What ended tasks of the plugin."""
     clock_ms: int = 0
     plugin_id: str = "telegram"
     logger: logging.Logger = field(default_factory=lambda: logging.getLogger("tests.telegram"))
@@ -179,8 +181,14 @@ class StandingContext:
     def spawn(self, name: str, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(coroutine, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self.failures.append(error)
 
     def degrade(self, reason: str | None) -> None:
         self.reasons.append(reason)

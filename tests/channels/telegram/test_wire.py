@@ -45,7 +45,7 @@ def entity(kind: str, offset: int, length: int, **more: Any) -> dict[str, Any]:
 def test_a_direct_message_names_chat_sender_and_time() -> None:
     message = got(text="hello").message
     assert message.target == Target(channel="telegram", account_id="default", peer_kind="direct", peer_id="7")
-    assert (message.message_id, message.sender_id, message.sender_name) == ("7:5", "7", "Ada L")
+    assert (message.message_id, message.sender_id, message.sender_name) == ("1001:7:5", "7", "Ada L")
     assert (message.text, message.timestamp_ms, message.mentioned) == ("hello", 1_700_000_000_000, True)
     assert message.extra == {"chatType": "private", "username": "ada"}
 
@@ -125,6 +125,9 @@ def test_addresses_behind_words_are_written_out() -> None:
         ({"location": {"latitude": 1.5, "longitude": 2.5}}, "[location: 1.5, 2.5]"),
         ({"contact": {"phone_number": "+49", "first_name": "Bo"}}, "[contact: Bo, +49]"),
         ({"dice": {"emoji": "🎲", "value": 3}}, "[dice 🎲: 3]"),
+        ({"story": {"chat": PRIVATE, "id": 1}}, "[a story, which a bot cannot read]"),
+        ({"paid_media": {"star_count": 1, "paid_media": []}}, "[paid media, which a bot cannot read]"),
+        ({"game": {"title": "Chess", "description": "d", "photo": []}}, "[game: Chess]"),
         ({"sticker": {"file_id": "s", "file_unique_id": "u", "width": 1, "height": 1, "is_animated": False, "is_video": False,
                       "type": "regular", "emoji": "👍"}}, "[sticker 👍]"),
     ],
@@ -177,8 +180,23 @@ def test_albums_are_joined_and_keep_who_came_between_apart() -> None:
     text = got(3, text="between")
     late = got(4, media_group_id="g", photo=[file(width=1, height=1)])
     joined = join_albums([one, two, text, late])
-    assert [item.message.message_id for item in joined] == ["7:1-2", "7:3", "7:4"]
+    assert [item.message.message_id for item in joined] == ["1001:7:1-2", "1001:7:3", "1001:7:4"]
     assert (joined[0].message.text, len(joined[0].media)) == ("holidays", 2)
+
+
+def test_albums_of_two_groups_have_ids_of_their_own() -> None:
+    ids = []
+    for group in (-100, -200):
+        parts = [got(number, chat={**GROUP, "id": group}, media_group_id="g", photo=[file(width=1, height=1)]) for number in (1, 2, 3)]
+        ids += [item.message.message_id for item in join_albums(parts)]
+    assert ids == ["1001:-100:1-3", "1001:-200:1-3"]
+    assert telegram_message_id(ids[0]) == 1
+
+
+def test_the_head_of_a_topic_that_the_bot_opened_addresses_nobody() -> None:
+    head = {"message_id": 9, "date": 1, "chat": GROUP, "from": {"id": 1001, "is_bot": True, "first_name": "B"}}
+    topic = {"message_thread_id": 9, "is_topic_message": True}
+    assert got(chat=GROUP, text="x", reply_to_message=head, **topic).message.mentioned is False
 
 
 def test_ids_are_read_back() -> None:
