@@ -24,6 +24,7 @@ WEBCHAT: Final = "webchat"
 DEFAULT_ACCOUNT: Final = "default"
 TEXT_FILE_BYTES: Final = 256 << 10
 IMAGE_BYTES: Final = 6 << 20
+_PICTURES: Final = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"GIF8", "image/gif"))
 _TEXT_TYPES: Final = ("text/", "application/json", "application/xml", "application/yaml", "application/x-yaml")
 
 
@@ -222,14 +223,26 @@ def drop_attachments(connection: sqlite3.Connection, owner: Literal["inbound", "
     connection.execute("DELETE FROM conversation_attachments WHERE owner = ? AND owner_id = ?", (owner, owner_id))
 
 
+def picture_type(content: bytes) -> str | None:
+    """Return the type of a picture that models can see, by its first bytes; None for anything else.
+
+    What a sender says of a file is not believed: a provider refuses a picture that is none, and would refuse it again in
+    every later turn of the conversation.
+    """
+    if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
+        return "image/webp"
+    return next((mime for magic, mime in _PICTURES if content.startswith(magic)), None)
+
+
 def parts_of(attachments: Sequence[Attachment]) -> tuple[UserPart, ...]:
     """Return files as parts of a user message: pictures whole, text files with their text, others by name."""
     return tuple(_part_of(item) for item in attachments)
 
 
 def _part_of(item: Attachment) -> UserPart:
-    if item.kind == "image" and len(item.content) <= IMAGE_BYTES:
-        return Image(item.mime_type, b64encode(item.content).decode("ascii"), item.file_name)
+    picture = picture_type(item.content) if item.kind == "image" and len(item.content) <= IMAGE_BYTES else None
+    if picture is not None:
+        return Image(picture, b64encode(item.content).decode("ascii"), item.file_name)
     if item.mime_type.startswith(_TEXT_TYPES) and len(item.content) <= TEXT_FILE_BYTES:
         return File(item.mime_type, item.file_name, item.content.decode("utf-8", "replace"))
     return File(item.mime_type, item.file_name)

@@ -25,6 +25,7 @@ from openclaw_plugins.conversation.ledger import WEBCHAT, parts_of
 from openclaw_plugins.conversation.methods_chat import append_assistant, last_place, tool_events_owner
 from openclaw_plugins.conversation.outbox import Delivered, Draft, KnownRequest, Outgoing
 from openclaw_plugins.conversation.requests import (
+    MOST_BYTES,
     attachments_of,
     decode_base64,
     request_hash,
@@ -243,6 +244,8 @@ class AgentMethods:
         kinds: dict[str, AttachmentKind] = {"image": "image", "audio": "audio", "video": "video"}
         kind: AttachmentKind = "file" if params.force_document else kinds.get(family, "file")
         content = decode_base64("buffer", params.buffer)
+        if len(content) > MOST_BYTES:
+            raise InvalidRequest(f"buffer: the file has {len(content)} bytes; send at most {MOST_BYTES}")
         return (Attachment(kind=kind, mime_type=mime, file_name=params.filename or "file", content=content),)
 
     async def _join(self, known: KnownRequest) -> Delivered:

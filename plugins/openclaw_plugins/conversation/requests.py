@@ -13,9 +13,10 @@ import orjson
 from pydantic import BaseModel
 
 from openclaw_kernel.api import Attachment, AttachmentKind, InvalidRequest, PeerKind, Target, ThinkingLevel
-from openclaw_plugins.conversation.ledger import DEFAULT_ACCOUNT
+from openclaw_plugins.conversation.ledger import DEFAULT_ACCOUNT, picture_type
 from openclaw_plugins.conversation.wire import AttachmentParams
 
+MOST_FILES: Final = 100
 MOST_BYTES: Final = 20 << 20
 MOST_IMAGE_BYTES: Final = 6 << 20
 _DATA_URL: Final = re.compile(r"data:(?P<mime>[\w.+-]+/[\w.+-]+)?(?:;[\w=.+-]+)*;base64,")
@@ -60,6 +61,8 @@ def request_hash(params: BaseModel) -> str:
 
 def attachments_of(items: Sequence[AttachmentParams]) -> tuple[Attachment, ...]:
     """Decode the files of a request; raise `InvalidRequest` for one that is not base64 or over a limit."""
+    if len(items) > MOST_FILES:
+        raise InvalidRequest(f"attachments: {len(items)} files; send at most {MOST_FILES} with a message")
     found = tuple(_attachment(index, item) for index, item in enumerate(items))
     total = sum(len(item.content) for item in found)
     if total > MOST_BYTES:
@@ -111,7 +114,7 @@ def _attachment(index: int, item: AttachmentParams) -> Attachment:
         raise InvalidRequest(f"{key}: the image has {len(data)} bytes; send at most {MOST_IMAGE_BYTES}")
     return Attachment(
         kind=kind,
-        mime_type=mime or _sniffed(data),
+        mime_type=mime or picture_type(data) or "application/octet-stream",
         file_name=item.file_name or f"attachment-{index + 1}",
         content=data,
     )
@@ -123,10 +126,3 @@ def _kind(named: str | None, mime: str) -> AttachmentKind:
         if word in ("image", "audio", "video"):
             return cast("AttachmentKind", word)
     return "file"
-
-
-def _sniffed(data: bytes) -> str:
-    for magic, mime in ((b"\x89PNG", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"GIF8", "image/gif")):
-        if data.startswith(magic):
-            return mime
-    return "application/octet-stream"

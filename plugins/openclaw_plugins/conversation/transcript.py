@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -13,10 +14,13 @@ import orjson
 from openclaw_kernel.api import Message, Store, Text, ToolResultMessage, UserMessage, message_from_json
 from openclaw_plugins.conversation import writable
 
+logger: Final = logging.getLogger(__name__)
+
 INTERRUPTED: Final = "interrupted before it ended"
 
 HISTORY_MESSAGES: Final = 1000
 HISTORY_BYTES: Final = 4 << 20
+PICTURE_BYTES: Final = 12 << 20
 CACHE_SESSIONS: Final = 64
 CACHE_BYTES: Final = 16 << 20
 
@@ -103,6 +107,47 @@ def read_before(connection: sqlite3.Connection, session_id: str, before_seq: int
     cursor.close()
     rows.reverse()
     return rows
+
+
+def read_for_turn(
+    connection: sqlite3.Connection, session_id: str, *, limit: int, max_bytes: int, picture_bytes: int
+) -> tuple[list[tuple[int, Message]], int]:
+    """Return the newest messages with their numbers, oldest first, as many as fit, and their size.
+
+    Pictures have room of their own, for a single one may be larger than all the words; older ones beyond it are named only.
+    A row that cannot be read is left out: it must not silence its session for good.
+    """
+    cursor = connection.execute(
+        "SELECT seq, body FROM conversation_messages WHERE session_id = ? ORDER BY seq DESC LIMIT ?", (session_id, limit)
+    )
+    rows: list[tuple[int, Message]] = []
+    total = words = 0
+    for seq, body in cursor:
+        try:
+            wire = orjson.loads(body)
+            pictures = sum(len(part["data"]) for part in wire["content"] if part["type"] == "image")
+            if pictures > picture_bytes:
+                wire["content"] = [_named_only(part) for part in wire["content"]]
+            message = message_from_json(wire)
+        except (ValueError, KeyError, TypeError):
+            logger.exception("message %d of transcript %s cannot be read and is left out", seq, session_id)
+            continue
+        words += len(body) - pictures
+        if rows and words > max_bytes:
+            break
+        kept = pictures if pictures <= picture_bytes else 0
+        picture_bytes -= kept
+        total += len(body) - pictures + kept
+        rows.append((seq, message))
+    cursor.close()
+    rows.reverse()
+    return rows, total
+
+
+def _named_only(part: dict[str, Any]) -> dict[str, Any]:
+    if part["type"] != "image":
+        return part
+    return {"type": "file", "mimeType": part["mimeType"], "fileName": part.get("fileName") or "a picture"}
 
 
 def read_after(connection: sqlite3.Connection, session_id: str, after_seq: int, *, limit: int, max_bytes: int) -> list[Stored] | None:
@@ -213,15 +258,16 @@ class Transcript:
     async def _load(self, session_id: str) -> _Cached:
         self._reading[session_id] = self._reading.get(session_id, 0) + 1
         try:
-            rows = await self._store.read(
-                lambda connection: read_before(connection, session_id, None, limit=HISTORY_MESSAGES // 2, max_bytes=HISTORY_BYTES // 2)
+            entries, size = await self._store.read(
+                lambda connection: read_for_turn(
+                    connection, session_id, limit=HISTORY_MESSAGES // 2, max_bytes=HISTORY_BYTES // 2, picture_bytes=PICTURE_BYTES
+                )
             )
         finally:
             self._reading[session_id] -= 1
             if not self._reading[session_id]:
                 del self._reading[session_id]
-        size = sum(len(row.body) for row in rows)
-        loaded = _Cached([(row.seq, message_from_json(orjson.loads(row.body))) for row in rows], size)
+        loaded = _Cached(entries, size)
         if session_id in self._torn:
             # Something was written while this was read; the next turn reads again.
             if session_id not in self._reading:

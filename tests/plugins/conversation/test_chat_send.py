@@ -161,6 +161,34 @@ async def test_attachments_become_parts_of_the_message(harness: Harness) -> None
     assert await harness.rows("SELECT count(*) FROM conversation_attachments") == [(0,)]
 
 
+@pytest.mark.parametrize(
+    ("claimed", "content", "part"),
+    [
+        ("image/png", b"\x89PNG...", ("image", "image/png")),
+        ("image/png", b"\xff\xd8\xff", ("image", "image/jpeg")),
+        ("image/png", b"RIFF\x00\x00\x00\x00WEBPVP8", ("image", "image/webp")),
+        ("image/png", b"just words", ("file", "image/png")),
+        ("image/svg+xml", b"<svg/>", ("file", "image/svg+xml")),
+        ("application/pdf", b"\x89PNG...", ("image", "image/png")),
+    ],
+)
+async def test_only_what_is_a_picture_goes_to_the_model_as_one(
+    harness: Harness, claimed: str, content: bytes, part: tuple[str, str]
+) -> None:
+    encoded = base64.b64encode(content).decode()
+    await harness.ask("see", "k1", attachments=[{"type": "image", "mimeType": claimed, "content": encoded}])
+    (found,) = [item for item in harness.runtime.turns[0].message.to_json()["content"] if item["type"] != "text"]
+    assert (found["type"], found["mimeType"]) == part
+
+
+async def test_a_hundred_files_are_taken_and_more_are_not(harness: Harness) -> None:
+    files = [{"mimeType": "text/plain", "fileName": f"{number}.txt", "content": "aGk="} for number in range(101)]
+    with pytest.raises(InvalidRequest, match="at most 100"):
+        await harness.send("many", "k1", attachments=files)
+    await harness.ask("many", "k2", attachments=files[:100])
+    assert len(harness.runtime.turns[0].message.to_json()["content"]) == 101
+
+
 async def test_attachments_of_a_waiting_message_survive_a_restart(harness: Harness) -> None:
     gate = Gate()
     harness.runtime.script = gate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -155,6 +156,32 @@ async def test_a_long_conversation_gives_a_turn_the_newest_part(harness: Harness
     assert 1 <= len(turn.history) <= 10
     assert turn.history[0].role == "user"
     assert transcript.text_of(turn.history[-1]) == "you said: 10"
+
+
+@pytest.mark.parametrize("how", ["at once", "after a restart"])
+async def test_a_large_picture_does_not_hide_the_conversation(harness: Harness, how: str) -> None:
+    picture = base64.b64encode(b"\x89PNG" + bytes(5 << 20)).decode()
+    await harness.ask("my name is Ann", "k1")
+    for number in range(3):
+        await harness.ask(f"see {number}", f"p{number}", attachments=[{"mimeType": "image/png", "fileName": "p.png", "content": picture}])
+    if how == "after a restart":
+        await harness.restart()
+    await harness.ask("what is my name?", "k2")
+    history = harness.runtime.turns[-1].history
+    said = [transcript.text_of(message) for message in history]
+    assert said == ["my name is Ann", "you said: my name is Ann", *(text for n in range(3) for text in (f"see {n}", f"you said: see {n}"))]
+    shown = [part["type"] for message in history for part in message.to_json()["content"] if part["type"] in ("image", "file")]
+    assert shown == ["file", "file", "image"]
+
+
+async def test_a_row_that_cannot_be_read_does_not_silence_its_session(harness: Harness) -> None:
+    await harness.ask("one", "k1")
+    await harness.ask("two", "k2")
+    await harness.store.write(lambda connection: connection.execute("UPDATE conversation_messages SET body = '{}' WHERE seq = 2"))
+    await harness.restart()
+    assert (await harness.ask("three", "k3"))["state"] == "final"
+    said = [transcript.text_of(message) for message in harness.runtime.turns[-1].history]
+    assert said == ["one", "two", "you said: two"]
 
 
 async def test_the_memory_for_histories_is_bounded(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -305,7 +305,7 @@ async def test_a_stranger_stops_nobody(harness: Harness) -> None:
     await until(functools.partial(_suppressed, harness, 4))
     assert gate.cancelled == []
     gate.let("work")
-    await harness.settled()
+    await until(lambda: harness.channels.sent)
     assert harness.channels.texts() == ["done: work"]
 
 
