@@ -14,8 +14,12 @@ from openclaw_kernel.cli.exits import CONFIG, OK
 from openclaw_kernel.cli.parsing import Commands
 
 if TYPE_CHECKING:
+    import asyncio
+
     from openclaw_config.load import Loaded
     from openclaw_kernel.app import GatewayApp
+
+_GIVE_UP_SECONDS = 15.0
 
 
 def add(commands: Commands) -> None:
@@ -62,11 +66,18 @@ async def _serve(loaded: Loaded, home: Path, *, as_json: bool, first_start: bool
 
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        stopping.set()
+        # Whoever presses Ctrl+C again does not want to wait any longer.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, stop)
     app = GatewayApp(loaded=loaded, home=home)
     try:
-        await app.start()
+        if not await _start_unless(stopping, app):
+            return OK
     except AlreadyRunning as running:
         if as_json:
             print(json.dumps({"event": "already-running", "message": str(running), "owner": running.owner}), flush=True)
@@ -83,6 +94,25 @@ async def _serve(loaded: Loaded, home: Path, *, as_json: bool, first_start: bool
     await stopping.wait()
     await app.stop()
     return OK
+
+
+async def _start_unless(stopping: asyncio.Event, app: GatewayApp) -> bool:
+    """Start, or give the start up when the signal to stop comes first; tell whether it started."""
+    import asyncio
+
+    from openclaw_kernel.tasks import TaskOwner
+
+    owner = TaskOwner("run", lambda _name, _error: None)
+    start = owner.spawn("start", app.start())
+    await asyncio.wait({start, owner.spawn("signal", stopping.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    given_up = not start.done()
+    hung = await owner.close(_GIVE_UP_SECONDS)
+    if given_up:
+        if hung:
+            print("the start does not end when cancelled and is abandoned", file=sys.stderr)
+        return False
+    await start
+    return True
 
 
 def _announce(app: GatewayApp, home: Path, *, as_json: bool, first_start: bool) -> None:
