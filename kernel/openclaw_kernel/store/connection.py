@@ -13,20 +13,44 @@ from urllib.parse import quote
 BUSY_TIMEOUT_SECONDS: Final = 5.0
 FILE_MODE: Final = 0o600
 
-_SAVEPOINT: Final = "SAVEPOINT kernel_work"
-_RELEASE: Final = "RELEASE kernel_work"
-_UNDO: Final = "ROLLBACK TO kernel_work"
+_SAVEPOINT: Final = "SAVEPOINT kernel_work -- store"
+_RELEASE: Final = "RELEASE kernel_work -- store"
+_UNDO: Final = "ROLLBACK TO kernel_work -- store"
 # A statement is looked up by its text, so that a work's own "COMMIT" never meets the authorised one of the store.
 _BEGIN: Final = "BEGIN IMMEDIATE -- store"
 _COMMIT: Final = "COMMIT -- store"
 _ROLLBACK: Final = "ROLLBACK -- store"
 
+_HARMLESS_PRAGMAS: Final = frozenset(
+    {"table_info", "table_xinfo", "table_list", "index_list", "index_info", "index_xinfo", "foreign_key_list"}
+    | {"foreign_key_check", "integrity_check", "quick_check", "defer_foreign_keys"}
+    # sqlite-utils sets these around a transformation; the first has no effect inside a transaction, the second on data.
+    | {"foreign_keys", "legacy_alter_table"}
+)
+"""Those that may be given a value: they set nothing that harms who comes next."""
 
-class WriterConnection(sqlite3.Connection):
+
+class SharedConnection(sqlite3.Connection):
+    """A connection that works of many owners use in turn: none can close it, and each finds it as it was opened."""
+
+    def close(self) -> None:
+        """Do nothing: only the store closes it."""
+
+    def close_for_good(self) -> None:
+        """Close it."""
+        super().close()
+
+    def reset(self) -> None:
+        """Undo what the work before may have set for itself: how rows and texts are returned."""
+        self.row_factory = None
+        self.text_factory = str
+
+
+class WriterConnection(SharedConnection):
     """The writing connection: works run inside the store's transaction and cannot end it.
 
     `commit` and `with connection:` do nothing, `rollback` undoes the work so far; the statements BEGIN, COMMIT, ROLLBACK,
-    ATTACH and DETACH are refused.
+    ATTACH and DETACH, and pragmas that set something for good, are refused.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -52,16 +76,16 @@ class WriterConnection(sqlite3.Connection):
 
     def mark(self) -> None:
         """Set the point to which `undo` returns."""
-        self.execute(_SAVEPOINT)
+        self._control(_SAVEPOINT)
 
     def keep(self) -> None:
         """Keep what was done since `mark`."""
-        self.execute(_RELEASE)
+        self._control(_RELEASE)
 
     def undo(self) -> None:
         """Undo what was done since `mark`; the transaction stays open."""
-        self.execute(_UNDO)
-        self.execute(_RELEASE)
+        self._control(_UNDO)
+        self._control(_RELEASE)
 
     def commit(self) -> None:
         """Do nothing: the store commits the group."""
@@ -69,7 +93,7 @@ class WriterConnection(sqlite3.Connection):
     def rollback(self) -> None:
         """Undo what this work did so far."""
         if self.in_transaction:
-            self.execute(_UNDO)
+            self._control(_UNDO)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> Literal[False]:
         if kind is not None:
@@ -90,9 +114,16 @@ class WriterConnection(sqlite3.Connection):
         finally:
             self._controlling = False
 
-    def _authorise(self, action: int, *_what: str | None) -> int:
+    def _authorise(self, action: int, first: str | None, second: str | None, *_where: str | None) -> int:
+        if self._controlling:
+            return sqlite3.SQLITE_OK
         forbidden = action in {sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH}
-        return sqlite3.SQLITE_DENY if forbidden and not self._controlling else sqlite3.SQLITE_OK
+        if action == sqlite3.SQLITE_SAVEPOINT:
+            forbidden = second == "kernel_work"
+        elif action == sqlite3.SQLITE_PRAGMA:
+            # One without a value only asks.
+            forbidden = second is not None and (first or "").lower() not in _HARMLESS_PRAGMAS
+        return sqlite3.SQLITE_DENY if forbidden else sqlite3.SQLITE_OK
 
 
 def split_statements(script: str) -> Iterable[str]:
@@ -132,12 +163,12 @@ def open_writer(path: Path) -> WriterConnection:
         connection.execute("PRAGMA journal_size_limit = 67108864")
         connection.guard_transactions()
     except sqlite3.Error:
-        connection.close()
+        connection.close_for_good()
         raise
     return connection
 
 
-def open_reader(path: Path) -> sqlite3.Connection:
+def open_reader(path: Path) -> SharedConnection:
     """Open a connection that cannot write; the database must exist."""
     connection = sqlite3.connect(
         f"file:{quote(str(path))}?mode=ro",
@@ -146,10 +177,11 @@ def open_reader(path: Path) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
         cached_statements=256,
+        factory=SharedConnection,
     )
     try:
         connection.execute("PRAGMA query_only = ON")
     except sqlite3.Error:
-        connection.close()
+        connection.close_for_good()
         raise
     return connection

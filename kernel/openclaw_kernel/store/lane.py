@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from queue import Empty, SimpleQueue
-from types import TracebackType
+from types import BuiltinFunctionType, FunctionType, MethodType, TracebackType
 from typing import Any, Final, Literal
 
+from openclaw_kernel.store.connection import SharedConnection
 from openclaw_kernel.store.errors import StoreClosed, StoreError
 
 logger: Final = logging.getLogger(__name__)
@@ -19,6 +22,10 @@ logger: Final = logging.getLogger(__name__)
 QUEUE_LIMIT: Final = 1024
 GROUP_LIMIT: Final = 256
 SLOW_SECONDS: Final = 1.0
+WATCH_SECONDS: Final = 2.0
+"""How long a work may run before the log names it, while it runs; then again after twice that time, and so on."""
+STUCK_SECONDS: Final = 30.0
+"""How long a work may run before the statement it is in is broken off. What hangs outside of SQLite cannot be."""
 
 
 class _Captured:
@@ -40,7 +47,7 @@ class _Captured:
         return True
 
 
-def capture(work: Callable[[], None]) -> BaseException | None:
+def capture(work: Callable[[], object]) -> BaseException | None:
     """Run the work and return what it raised."""
     captured = _Captured()
     with captured:
@@ -49,29 +56,37 @@ def capture(work: Callable[[], None]) -> BaseException | None:
 
 
 class Item(_Captured):
-    """One work with its waiting caller, later its value or error."""
+    """One work with its waiting caller, later its value or error. `began` is set while it runs."""
 
-    __slots__ = ("future", "value", "work")
+    __slots__ = ("began", "future", "next_warning", "value", "work")
 
     def __init__(self, work: Callable[[Any], Any], future: asyncio.Future[Any]) -> None:
         super().__init__()
         self.work = work
         self.future = future
         self.value: Any = None
+        self.began: float | None = None
+        self.next_warning = 0.0
+
+    @property
+    def name(self) -> str:
+        """Where the work comes from, for people."""
+        # Attributes of an object of a plugin's own may be properties that raise.
+        named = self.work if isinstance(self.work, FunctionType | MethodType | BuiltinFunctionType) else type(self.work)
+        return f"{named.__module__}.{named.__qualname__}"
 
     def run(self, connection: sqlite3.Connection) -> None:
         """Do the work; its result or exception stays in this item."""
+        self.began = time.monotonic()
         with self:
-            value = self.work(connection)
-            if isinstance(value, sqlite3.Cursor):
-                # `lambda connection: connection.execute(...)` returns one; left open it would hold up the commit.
-                value.close()
-                value = None
-            self.value = value
+            self.value = _settled(self.work(connection))
+        self.began = None
 
     def resolve(self) -> None:
         """Answer the caller; on the loop's thread."""
         if self.future.done():
+            if self.error is not None:
+                logger.warning("nobody waits any more for %s, which failed", self.name, exc_info=self.error)
             return
         if self.error is None:
             self.future.set_result(self.value)
@@ -84,6 +99,20 @@ class Item(_Captured):
             self.future.set_exception(replacement)
 
 
+def _settled(value: Any) -> Any:
+    """Return what a work returned; raise `TypeError` for what would only begin to read once the work is over."""
+    if isinstance(value, sqlite3.Cursor):
+        # `lambda connection: connection.execute(...)` returns one; left open it would hold up the commit.
+        value.close()
+        return None
+    if inspect.iscoroutine(value):
+        value.close()
+        raise TypeError("a work of the store is async; make it a plain function")
+    if isinstance(value, Iterator):
+        raise TypeError(f"a work of the store returned a {type(value).__name__}, which reads later; return a list")
+    return value
+
+
 class Lane:
     """A queue of works and the daemon threads that serve it, one connection each.
 
@@ -93,13 +122,14 @@ class Lane:
     def __init__(
         self,
         name: str,
-        connections: Sequence[sqlite3.Connection],
+        connections: Sequence[SharedConnection],
         serve: Callable[[Any, list[Item]], None],
         *,
         group_limit: int = GROUP_LIMIT,
         queue_limit: int = QUEUE_LIMIT,
     ) -> None:
         self._name = name
+        self.connections: Final = tuple(connections)
         self._serve = serve
         self._group_limit = group_limit
         self._loop = asyncio.get_running_loop()
@@ -108,6 +138,9 @@ class Lane:
         self._closed = False
         self._ended = asyncio.Event()
         self._alive = len(connections)
+        self._serving: dict[SharedConnection, list[Item]] = {}
+        self._pending = 0
+        self._look_timer: asyncio.TimerHandle | None = None
         self._threads = [
             threading.Thread(target=self._run, args=(connection,), name=f"{name}-{number}", daemon=True)
             for number, connection in enumerate(connections, 1)
@@ -126,7 +159,9 @@ class Lane:
             self._slots.release()
             raise StoreClosed("the store is closed; nothing is written or read once the gateway has stopped")
         item = Item(work, self._loop.create_future())
+        self._pending += 1
         self._queue.put(item)
+        self._look_later()
         return await item.future
 
     async def close(self, timeout: float) -> bool:
@@ -142,22 +177,57 @@ class Lane:
             return False
         return True
 
-    def _run(self, connection: sqlite3.Connection) -> None:
+    def running(self) -> list[str]:
+        """Return the names of the works that run now."""
+        return [item.name for _, item in self._running()]
+
+    def _run(self, connection: SharedConnection) -> None:
         try:
             while (group := self._take()) is not None:
+                self._serving[connection] = group
                 began = time.monotonic()
-                self._serve(connection, group)
+                fault = capture(partial(self._serve, connection, group))
+                if fault is not None:
+                    self._give_up(group, fault)
+                del self._serving[connection]
                 self._tell(self._resolve, group)
                 seconds = time.monotonic() - began
                 if seconds > SLOW_SECONDS:
                     self._complain(group, seconds)
         finally:
-            connection.close()
+            connection.close_for_good()
             self._tell(self._thread_ended)
+
+    def _give_up(self, group: list[Item], fault: BaseException) -> None:
+        # Whatever it is, the thread lives on: without it nothing would be served any more.
+        logger.error("%s: serving %s failed", self._name, ", ".join(item.name for item in group), exc_info=fault)
+        for item in group:
+            item.error = item.error or StoreError(f"{self._name}: failed ({fault!r}); see the log")
+
+    def _running(self) -> list[tuple[SharedConnection, Item]]:
+        return [(connection, item) for connection, group in list(self._serving.items()) for item in group if item.began is not None]
+
+    def _look_later(self) -> None:
+        if self._look_timer is None and self._pending and not self._ended.is_set():
+            self._look_timer = self._loop.call_later(WATCH_SECONDS / 2, self._look)
+
+    def _look(self) -> None:
+        """Name the works that run for too long while they do: whoever waits behind them sees nothing else."""
+        self._look_timer = None
+        for connection, item in self._running():
+            seconds = time.monotonic() - (item.began or time.monotonic())
+            if seconds >= max(WATCH_SECONDS, item.next_warning):
+                item.next_warning = 2 * seconds
+                logger.warning(
+                    "%s: %s has not ended for %.1f s, everything behind it waits; make it smaller", self._name, item.name, seconds
+                )
+            if seconds >= STUCK_SECONDS:
+                connection.interrupt()
+        self._look_later()
 
     def _complain(self, group: list[Item], seconds: float) -> None:
         # All others waited meanwhile.
-        names = ", ".join(sorted({f"{item.work.__module__}.{getattr(item.work, '__qualname__', '?')}" for item in group}))
+        names = ", ".join(sorted({item.name for item in group}))
         logger.warning("%s: %.1f s for %s; make the works smaller", self._name, seconds, names)
 
     def _take(self) -> list[Item] | None:
@@ -184,6 +254,7 @@ class Lane:
             logger.warning("%s: the event loop ended before the store was closed", self._name)
 
     def _resolve(self, group: list[Item]) -> None:
+        self._pending -= len(group)
         for item in group:
             self._slots.release()
             item.resolve()
@@ -192,3 +263,5 @@ class Lane:
         self._alive -= 1
         if self._alive == 0:
             self._ended.set()
+            if self._look_timer is not None:
+                self._look_timer.cancel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from openclaw_kernel.api.store import Migration
@@ -33,10 +33,12 @@ _LEDGER: Final = (
 )
 
 
-def migrate(connection: WriterConnection, migrations: Mapping[str, Sequence[Migration]]) -> dict[str, MigrationRefused]:
+def migrate(
+    connection: WriterConnection, migrations: Mapping[str, Sequence[Migration]], begins: Callable[[str], None] = lambda _step: None
+) -> dict[str, MigrationRefused]:
     """Apply what is pending, owner by owner; return the owners whose migrations were refused, with the reason.
 
-    One owner's fault stops that owner alone.
+    One owner's fault stops that owner alone. `begins` is told of each step before it is taken.
     """
     connection.execute(_LEDGER)
     applied: dict[str, dict[int, str]] = {}
@@ -46,6 +48,7 @@ def migrate(connection: WriterConnection, migrations: Mapping[str, Sequence[Migr
     for owner, steps in migrations.items():
         try:
             for migration in _pending(owner, steps, applied.get(owner, {})):
+                begins(f"{owner}: migration {migration.number} ({migration.name})")
                 _apply(connection, owner, migration)
         except MigrationRefused as error:
             refused[owner] = error
@@ -82,11 +85,13 @@ def _apply(connection: WriterConnection, owner: str, migration: Migration) -> No
 
     before = _names(connection)
     database = Database(connection, recursive_triggers=False, execute_plugins=False)
+    connection.reset()
     connection.begin()
     connection.mark()
     error = capture(lambda: migration.apply(database))
+    connection.reset()
     if error is None:
-        error = _foreign_table(owner, _names(connection) - before)
+        error = _foreign_table(owner, before, _names(connection))
     if error is None:
         error = capture(lambda: _record(connection, owner, migration))
     if error is not None:
@@ -107,9 +112,10 @@ def _names(connection: sqlite3.Connection) -> set[str]:
     return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")}
 
 
-def _foreign_table(owner: str, created: set[str]) -> MigrationRefused | None:
+def _foreign_table(owner: str, before: set[str], after: set[str]) -> MigrationRefused | None:
     prefix = table_prefix(owner)
-    wrong = sorted(name for name in created if not name.startswith((prefix, "sqlite_")))
-    if not wrong:
-        return None
-    return MigrationRefused(f"it creates {', '.join(wrong)}; name its tables {prefix}*")
+    for does, names in (("creates", after - before), ("drops", before - after)):
+        wrong = sorted(name for name in names if not name.startswith((prefix, "sqlite_")))
+        if wrong:
+            return MigrationRefused(f"it {does} {', '.join(wrong)}; name its tables {prefix}*")
+    return None

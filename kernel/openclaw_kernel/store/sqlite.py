@@ -7,10 +7,10 @@ import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from openclaw_kernel.api.store import Migration
-from openclaw_kernel.store.connection import WriterConnection, open_reader, open_writer
+from openclaw_kernel.store.connection import SharedConnection, WriterConnection, open_reader, open_writer
 from openclaw_kernel.store.errors import (
     MigrationRefused,
     StoreClosed,
@@ -19,12 +19,13 @@ from openclaw_kernel.store.errors import (
     StoreUnreachable,
     from_sqlite,
 )
-from openclaw_kernel.store.lane import Item, Lane
+from openclaw_kernel.store.lane import WATCH_SECONDS, Item, Lane, capture
 from openclaw_kernel.store.migrations import KERNEL, KERNEL_MIGRATIONS, migrate
 
 logger: Final = logging.getLogger(__name__)
 
 ValueT = TypeVar("ValueT")
+Prepared: TypeAlias = tuple[WriterConnection, list[SharedConnection], dict[str, MigrationRefused]]
 
 READERS: Final = 2
 CLOSE_TIMEOUT_SECONDS: Final = 10.0
@@ -37,6 +38,7 @@ class SqliteStore:
         self.path = path
         self._writer: Lane | None = None
         self._reader: Lane | None = None
+        self._step = "opening the file"
 
     async def open(self, migrations: Mapping[str, Sequence[Migration]]) -> Mapping[str, MigrationRefused]:
         """Open or create the file and apply each owner's pending migrations.
@@ -47,7 +49,7 @@ class SqliteStore:
         """
         if self._writer is not None:
             raise StoreError(f"{self.path}: the store is open already; open it once")
-        writer, readers, refused = await asyncio.to_thread(self._prepare, migrations)
+        writer, readers, refused = await self._watched(self._prepare, migrations)
         self._writer = Lane("store-writer", [writer], self._serve_writes)
         self._reader = Lane("store-reader", readers, self._serve_reads, group_limit=1)
         return refused
@@ -74,11 +76,23 @@ class SqliteStore:
         # Readers first: the last connection to close empties the write-ahead log, and only the writer may.
         for lane in (self._reader, self._writer):
             if lane is not None and not await lane.close(CLOSE_TIMEOUT_SECONDS):
-                logger.error("%s: a work did not end in %.0f s and was abandoned", self.path, CLOSE_TIMEOUT_SECONDS)
+                names = ", ".join(lane.running()) or "a work"
+                logger.error("%s: %s did not end in %.0f s and was abandoned", self.path, names, CLOSE_TIMEOUT_SECONDS)
 
-    def _prepare(
-        self, migrations: Mapping[str, Sequence[Migration]]
-    ) -> tuple[WriterConnection, list[sqlite3.Connection], dict[str, MigrationRefused]]:
+    async def _watched(self, prepare: Callable[..., Prepared], *arguments: Any) -> Prepared:
+        """Run on a helper thread, and say which migration is under way while it lasts: the gateway does not start before."""
+        loop = asyncio.get_running_loop()
+        began, patience = loop.time(), WATCH_SECONDS
+        future = loop.run_in_executor(None, prepare, *arguments)
+        while not (await asyncio.wait({future}, timeout=patience))[0]:
+            logger.warning("%s: %s has not ended for %.1f s; the start waits for it", self.path, self._step, loop.time() - began)
+            patience *= 2
+        return future.result()
+
+    def _note_step(self, step: str) -> None:
+        self._step = step
+
+    def _prepare(self, migrations: Mapping[str, Sequence[Migration]]) -> Prepared:
         try:
             writer = open_writer(self.path)
         except OSError as error:
@@ -86,19 +100,26 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise self._named(error) from error
         try:
-            refused = migrate(writer, {KERNEL: KERNEL_MIGRATIONS, **migrations})
+            refused = migrate(writer, {KERNEL: KERNEL_MIGRATIONS, **migrations}, self._note_step)
             if KERNEL in refused:
                 raise refused[KERNEL]
             readers = [open_reader(self.path) for _ in range(READERS)]
         except sqlite3.Error as error:
-            writer.close()
+            writer.close_for_good()
             raise self._named(error) from error
         except StoreError:
-            writer.close()
+            writer.close_for_good()
             raise
         return writer, readers, refused
 
     def _serve_writes(self, connection: WriterConnection, group: list[Item]) -> None:
+        fault = capture(lambda: self._commit_all(connection, group))
+        if fault is not None:
+            logger.error("%s: writing failed", self.path, exc_info=fault)
+            self._fail(group, StoreError(f"{self.path}: writing failed ({fault!r}); see the log"))
+            self._abandon(connection)
+
+    def _commit_all(self, connection: WriterConnection, group: list[Item]) -> None:
         while group:
             group = self._commit_group(connection, group)
 
@@ -134,9 +155,10 @@ class SqliteStore:
         except sqlite3.Error:
             logger.exception("%s: the failed transaction could not be rolled back; restart the gateway", self.path)
 
-    def _serve_reads(self, connection: sqlite3.Connection, group: list[Item]) -> None:
+    def _serve_reads(self, connection: SharedConnection, group: list[Item]) -> None:
         for item in group:
             try:
+                connection.reset()
                 connection.execute("BEGIN")
                 item.run(connection)
                 if connection.in_transaction:
@@ -159,6 +181,7 @@ class SqliteStore:
 
 
 def _run_in_savepoint(connection: WriterConnection, item: Item) -> None:
+    connection.reset()
     connection.mark()
     item.run(connection)
     if not connection.in_transaction:

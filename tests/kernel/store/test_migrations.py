@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from openclaw_kernel.api import Migration
+from openclaw_kernel.store import sqlite
 from openclaw_kernel.store.errors import DatabaseNewer, MigrationRefused
 from openclaw_kernel.store.sqlite import SqliteStore
 
@@ -178,3 +180,29 @@ def test_sqlite_utils_is_imported_only_when_a_step_is_pending(path: Path) -> Non
     )
     said = [subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip() for _ in range(2)]
     assert said == ["True", "False"]
+
+
+async def test_a_step_that_drops_the_table_of_another_is_refused(path: Path) -> None:
+    assert await migrated(path, {"other": [step(1, "make", lambda database: database.create_table("other_things", {"id": int}))]}) == {}
+    refused = await migrated(path, {"my-plugin": [step(1, "drop", lambda database: database["other_things"].drop())]})
+    assert "it drops other_things; name its tables my_plugin_*; nothing of it was kept" in str(refused["my-plugin"])
+    connection = sqlite3.connect(path)
+    assert connection.execute("SELECT count(*) FROM other_things").fetchone() == (0,)
+    connection.close()
+
+
+async def test_a_step_that_takes_long_is_named_while_it_does(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sqlite, "WATCH_SECONDS", 0.05)
+    assert await migrated(path, {"slow": [step(1, "fill", lambda _database: time.sleep(0.3))]}) == {}
+    assert "slow: migration 1 (fill) has not ended for 0." in caplog.text
+    assert "the start waits for it" in caplog.text
+
+
+async def test_what_a_step_sets_for_itself_ends_with_it(path: Path) -> None:
+    def rows_of_its_own(database: Any) -> None:
+        database.conn.row_factory = lambda _cursor, _row: "mine"
+
+    assert await migrated(path, {"a": [step(1, "x", rows_of_its_own)], "b": [step(1, "y", lambda _database: None)]}) == {}
+    assert await migrated(path, {"a": [step(1, "x", rows_of_its_own)], "b": [step(1, "y", lambda _database: None)]}) == {}

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 
 from openclaw_kernel.api import Migration, Unavailable
 from openclaw_kernel.store import lane
-from openclaw_kernel.store.connection import split_statements
+from openclaw_kernel.store.connection import WriterConnection, split_statements
 from openclaw_kernel.store.errors import StoreBusy, StoreClosed, StoreDamaged, StoreError, StoreFull, StoreTransactionLost, StoreUnreachable
 from openclaw_kernel.store.sqlite import SqliteStore
 
@@ -39,6 +40,14 @@ def insert(text: str, number: int | None = None) -> Callable[[sqlite3.Connection
 
 def texts(connection: sqlite3.Connection) -> list[str]:
     return [text for (text,) in connection.execute("SELECT text FROM test_items ORDER BY id")]
+
+
+def tune(store: SqliteStore, pragma: str) -> None:
+    """Set on the writing connection what no work may."""
+    assert store._writer is not None
+    (connection,) = store._writer.connections
+    assert isinstance(connection, WriterConnection)
+    connection._control(pragma)
 
 
 @pytest.fixture
@@ -191,7 +200,8 @@ async def test_a_work_that_takes_long_is_named(
     assert "test_sqlite.insert.<locals>.work; make the works smaller" in caplog.text
 
 
-FORBIDDEN = ["COMMIT", "ROLLBACK", "BEGIN", "END", "ATTACH ':memory:' AS other"]
+FORBIDDEN = ["COMMIT", "ROLLBACK", "BEGIN", "END", "ATTACH ':memory:' AS other", "RELEASE kernel_work", "ROLLBACK TO kernel_work"]
+FORBIDDEN += ["PRAGMA query_only = ON", "PRAGMA Synchronous = OFF", "PRAGMA main.journal_mode = DELETE", "PRAGMA hard_heap_limit = 1"]
 
 
 @pytest.mark.parametrize("statement", FORBIDDEN)
@@ -201,6 +211,138 @@ async def test_a_work_cannot_end_the_transaction_of_all(statement: str, store: S
         await store.write(lambda connection: connection.execute(statement))
     await store.write(insert("after"))
     assert await store.read(texts) == ["before", "after"]
+
+
+async def test_a_neighbour_in_the_group_survives_what_is_forbidden(store: SqliteStore) -> None:
+    blocker = await held(store)
+    works = [asyncio.ensure_future(store.write(work)) for work in (insert("one"), *map(statement, FORBIDDEN), insert("two"))]
+    await asyncio.sleep(0)
+    blocker.release.set()
+    results = await asyncio.gather(*works, return_exceptions=True)
+    assert [isinstance(result, Exception) for result in results] == [False, *[True] * len(FORBIDDEN), False]
+    assert await store.read(texts) == ["one", "two"]
+
+
+def statement(text: str) -> Callable[[sqlite3.Connection], Any]:
+    return lambda connection: connection.execute(text)
+
+
+async def test_a_work_may_ask_and_have_savepoints_of_its_own(store: SqliteStore) -> None:
+    def work(connection: sqlite3.Connection) -> list[str]:
+        connection.execute("SAVEPOINT mine")
+        insert("undone")(connection)
+        connection.execute("ROLLBACK TO mine")
+        connection.execute("RELEASE mine")
+        insert("kept")(connection)
+        return [row[1] for row in connection.execute("PRAGMA table_info(test_items)")]
+
+    assert await store.write(work) == ["id", "text"]
+    assert await store.read(texts) == ["kept"]
+
+
+async def test_a_work_cannot_close_the_connection_of_all_nor_change_what_it_returns(store: SqliteStore) -> None:
+    def work(connection: sqlite3.Connection) -> None:
+        with closing(connection):
+            connection.row_factory = lambda _cursor, _row: "a row of mine"
+            connection.text_factory = bytes
+
+    for call in (store.write, store.read, store.read, store.read):
+        await call(work)
+        await store.write(insert("one"))
+        assert {tuple(row) for row in await call(lambda connection: connection.execute("SELECT text FROM test_items").fetchall())} == {
+            ("one",)
+        }
+
+
+async def test_a_work_that_would_read_later_is_refused(store: SqliteStore) -> None:
+    async def asynchronous(connection: sqlite3.Connection) -> None: ...
+
+    for call in (store.write, store.read):
+        with pytest.raises(TypeError, match="is async; make it a plain function"):
+            _ = await call(asynchronous)
+        with pytest.raises(TypeError, match="returned a generator, which reads later; return a list"):
+            await call(lambda connection: (row for row in connection.execute("SELECT 1")))
+
+
+async def test_a_work_that_hangs_is_named_while_it_hangs(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "WATCH_SECONDS", 0.1)
+    warnings: asyncio.Queue[str] = asyncio.Queue()
+    monkeypatch.setattr(lane.logger, "warning", lambda text, *arguments: warnings.put_nowait(text % arguments))
+    blocker = await held(store)
+    waiting = asyncio.ensure_future(store.write(insert("one")))
+    for _ in range(2):
+        warning = await asyncio.wait_for(warnings.get(), 5)
+        assert "store-writer: tests.kernel.store.test_sqlite.Held._wait has not ended for" in warning
+        assert "everything behind it waits" in warning
+    assert not waiting.done()
+    blocker.release.set()
+    await waiting
+
+
+@pytest.mark.parametrize("way", ["write", "read"])
+async def test_a_statement_that_does_not_end_is_broken_off(way: str, store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "WATCH_SECONDS", 0.1)
+    monkeypatch.setattr(lane, "STUCK_SECONDS", 0.2)
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+    with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+        await asyncio.wait_for(getattr(store, way)(lambda connection: connection.execute(endless).fetchone()), 10)
+    await store.write(insert("after"))
+    assert await store.read(texts) == ["after"]
+
+
+class Nameless:
+    """A work whose name cannot be had."""
+
+    @property
+    def __module__(self) -> str:  # type: ignore[override]
+        raise ValueError("boom")
+
+    def __call__(self, connection: sqlite3.Connection) -> int:
+        return 3
+
+
+async def test_a_work_without_a_name_does_not_end_the_thread(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "SLOW_SECONDS", 0.0)
+    for call in (store.write, store.read):
+        assert await call(Nameless()) == 3
+        assert await asyncio.wait_for(call(lambda _connection: 4), 5) == 4
+
+
+async def test_a_fault_of_the_writer_itself_fails_its_group_alone(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(_connection: WriterConnection) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(WriterConnection, "end", end)
+        with pytest.raises(StoreError, match="writing failed"):
+            await asyncio.wait_for(store.write(insert("lost")), 5)
+    await asyncio.wait_for(store.write(insert("after")), 5)
+    assert await store.read(texts) == ["after"]
+
+
+async def test_the_fault_of_a_work_nobody_waits_for_is_logged(store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
+    blocker = await held(store)
+    gone = asyncio.ensure_future(store.write(statement("SELECT * FROM nowhere")))
+    await asyncio.sleep(0)
+    gone.cancel()
+    blocker.release.set()
+    await store.write(insert("one"))
+    assert "nobody waits any more for tests.kernel.store.test_sqlite.statement.<locals>.<lambda>, which failed" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["a b.sqlite3", "what?mode=ro#x%20.sqlite3", "sn\u00f6w \u2603.sqlite3", "'quo\"ted'.sqlite3", "file:x"])
+async def test_a_path_may_hold_any_character(name: str, tmp_path: Path) -> None:
+    opened = SqliteStore(tmp_path / name)
+    await opened.open({"test": [ITEMS]})
+    await opened.write(insert("one"))
+    assert await opened.read(texts) == ["one"]
+    await opened.close()
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+async def test_ten_thousand_writes_at_once_are_all_written(store: SqliteStore) -> None:
+    await asyncio.gather(*(store.write(insert(str(number))) for number in range(10_000)))
+    assert len(await store.read(texts)) == 10_000
 
 
 async def test_the_usual_ways_to_commit_do_no_harm(store: SqliteStore) -> None:
@@ -298,7 +440,7 @@ async def test_a_folder_in_its_place_is_named(path: Path) -> None:
 
 
 async def test_a_second_writer_is_named_as_such(store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    await store.write(lambda connection: connection.execute("PRAGMA busy_timeout = 50"))
+    tune(store, "PRAGMA busy_timeout = 50")
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreBusy, match="stop the other process that has the file open") as busy:
@@ -312,7 +454,7 @@ async def test_a_second_writer_is_named_as_such(store: SqliteStore, path: Path, 
 
 async def test_a_full_database_fails_the_writes_that_do_not_fit(store: SqliteStore) -> None:
     await store.write(insert("before"))
-    await store.write(lambda connection: connection.execute("PRAGMA max_page_count = 40").fetchone())
+    tune(store, "PRAGMA max_page_count = 40")
     writes = [store.write(insert("x" * 30_000)) for _ in range(9)]
     results = await asyncio.gather(*writes, return_exceptions=True)
     errors = [result for result in results if isinstance(result, Exception)]
