@@ -61,6 +61,12 @@ class Loaded:
         line = line_of(self.source, tuple(key.split(".")))
         return f"{self.path.name}:{line}" if line else self.path.name
 
+    def placed(self, text: str) -> str:
+        """Put file and line before a text that begins with a dotted key of this file; leave any other as it is."""
+        key, separator, _ = text.partition(": ")
+        place = self.place(key) if separator and " " not in key else self.path.name
+        return f"{place}: {text}" if ":" in place else text
+
     def redacted(self) -> dict[str, Any]:
         """The source with literal secrets replaced by the redaction mark; references stay."""
         known = self._known()

@@ -256,3 +256,13 @@ def test_a_misspelt_key_is_refused_by_its_name(tmp_path: Path, path: tuple[str, 
         return
     found = problems(tmp_path, nested(wrong, "1"))
     assert f"openclaw.yaml:{len(path)}: {'.'.join(wrong)}: unknown key '{wrong[-1]}'; did you mean '{path[-1]}'?" in found
+
+
+def test_a_text_about_a_key_gets_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "openclaw.yaml"
+    path.write_text("gateway:\n  port: 1\nchannels:\n  telegram:\n    botTokn: x\n")
+    loaded = load(path)
+    assert loaded.placed("channels.telegram.botTokn: unknown key") == "openclaw.yaml:5: channels.telegram.botTokn: unknown key"
+    assert loaded.placed("channels.telegram.botToken: is missing") == "openclaw.yaml:4: channels.telegram.botToken: is missing"
+    assert loaded.placed("telegram: does not answer") == "telegram: does not answer"
+    assert loaded.placed("the network is down: retry") == "the network is down: retry"

@@ -53,7 +53,8 @@ def _unix_ms() -> int:
 class PluginHost:
     """All plugins of one gateway: `load`, then (with the store open) `start`, then `stop`.
 
-    `services` are the kernel's own, by Protocol type. `on_state` is called on the loop with every change of a plugin's state.
+    `services` are the kernel's own, by Protocol type. `on_state` is called on the loop with every change of a plugin's state. `place`
+    puts file and line before a text that begins with a key of the config.
     """
 
     def __init__(
@@ -67,7 +68,9 @@ class PluginHost:
         on_state: Callable[[PluginStatus], None],
         now_ms: Callable[[], int] = _unix_ms,
         timing: Timing | None = None,
+        place: Callable[[str], str] = str,
     ) -> None:
+        self._place = place
         self._config = config
         self._discovery = discovery
         self._on_state = on_state
@@ -75,7 +78,7 @@ class PluginHost:
         self._assignment = assign(config, discovery)
         self.guard: Final = Guard()
         self._manager = PluginManager(self.guard, self._report)
-        self._standings = {found.id: Standing(found, self._changed, now_ms) for found in discovery.plugins}
+        self._standings = {found.id: Standing(found, self._changed, now_ms, place) for found in discovery.plugins}
         self._hosted: dict[str, Hosted] = {}
         self._complaints: dict[str, str | None] = {}
         self._lifecycle: Lifecycle | None = None
@@ -172,7 +175,7 @@ class PluginHost:
 
     def problems(self) -> list[str]:
         """Return what is wrong, a line each: parts of the config nobody owns, plugins that are wanted and do not run."""
-        lines = [*self._discovery.problems, *self._assignment.problems]
+        lines = [*self._discovery.problems, *map(self._place, self._assignment.problems)]
         for plugin_id, standing in self._standings.items():
             wanted = self._assignment.shares[plugin_id].disabled is None
             state = standing.state

@@ -10,10 +10,20 @@ from openclaw_kernel.host.lines import one_line
 
 
 class Standing:
-    """One plugin's state. `on_change` is called with the new status whenever state or reason change."""
+    """One plugin's state. `on_change` is called with the new status whenever state or reason change.
 
-    def __init__(self, found: Found, on_change: Callable[[PluginStatus], None], now_ms: Callable[[], int]) -> None:
+    `place` puts file and line before a reason that begins with a key of the config.
+    """
+
+    def __init__(
+        self,
+        found: Found,
+        on_change: Callable[[PluginStatus], None],
+        now_ms: Callable[[], int],
+        place: Callable[[str], str] = str,
+    ) -> None:
         self.found = found
+        self._place = place
         self._on_change = on_change
         self._now_ms = now_ms
         self._state = PluginState(found.state)
@@ -42,7 +52,7 @@ class Standing:
 
     def become(self, state: PluginState, reason: str | None = None) -> None:
         """Reach a state of life."""
-        self._state, self._reason = state, None if reason is None else one_line(reason)
+        self._state, self._reason = state, None if reason is None else self._place(one_line(reason))
         self._tell()
 
     def derive(self, state: PluginState | None, faults: Mapping[str, str | None]) -> None:
@@ -62,7 +72,7 @@ class Standing:
         if reason is None:
             self._faults.pop(source, None)
         else:
-            self._faults[source] = one_line(str(reason))
+            self._faults[source] = self._place(one_line(str(reason)))
 
     def status(self) -> PluginStatus:
         """Return the plugin's status."""
