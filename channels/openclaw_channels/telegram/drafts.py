@@ -24,6 +24,8 @@ from openclaw_kernel.api import KeyValue, Progress, Target
 RUNS_REMEMBERED: Final = 256
 DRAFTS_KEPT: Final = 64
 """How many drafts without an answer are remembered over a restart."""
+DRAWN_LIMITS: Final = 3
+"""Of a draft, so many times the platform's limit is looked at."""
 SHORT_BEGINNING: Final = 24
 """A beginning of fewer characters waits for more."""
 ELLIPSIS: Final = "…\n"
@@ -217,10 +219,11 @@ class Drafts:
     async def _draw(self, run: _Run) -> None:
         text = run.text
         limit = self._settings.text_chunk_limit - len(ELLIPSIS)
-        parts = to_parts(text, limit)
+        # Only the end is shown: parsing the whole of a long answer for each edit would take ever longer.
+        parts = to_parts(text[-DRAWN_LIMITS * limit :], limit)
         if not parts:
             return
-        prefix = ELLIPSIS if len(parts) > 1 else ""
+        prefix = ELLIPSIS if len(parts) > 1 or len(text) > DRAWN_LIMITS * limit else ""
         try:
             await self._put(run, prefix + to_html(parts[-1]), ParseMode.HTML)
         except BadRequest as error:

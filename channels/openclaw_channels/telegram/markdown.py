@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 from typing import Final
 
 from markdown_it import MarkdownIt
@@ -44,7 +45,12 @@ def utf16_length(text: str) -> int:
 
 def to_parts(markdown: str, limit: int) -> list[list[Span]]:
     """Parse Markdown and split it into parts of at most `limit` UTF-16 units; whitespace alone gives no part."""
-    return split(parse(markdown), limit)
+    try:
+        spans = parse(markdown)
+    except RecursionError:
+        # Styles within styles by the thousand are no text a person would write: it is shown as it stands.
+        spans = [Span(markdown)]
+    return split(spans, limit)
 
 
 # --- parsing ---------------------------------------------------------------------------------------------------------
@@ -64,20 +70,21 @@ def parse(markdown: str) -> list[Span]:
 
 class _Writer:
     def __init__(self) -> None:
-        self.spans: list[Span] = []
+        self._pieces: list[tuple[str, Styles]] = []
+
+    @property
+    def spans(self) -> list[Span]:
+        """What was written, neighbours of one style joined."""
+        return [Span("".join(text for text, _ in group), styles) for styles, group in groupby(self._pieces, key=itemgetter(1))]
 
     def put(self, text: str, styles: Styles) -> None:
-        if not text:
-            return
-        if self.spans and self.spans[-1].styles == styles:
-            self.spans[-1] = replace(self.spans[-1], text=self.spans[-1].text + text)
-        else:
-            self.spans.append(Span(text, styles))
+        if text:
+            self._pieces.append((text, styles))
 
     def gap(self, newlines: int, styles: Styles) -> None:
         """Go to a new line; 2 leaves an empty one. Nothing at the very start."""
-        if self.spans:
-            ending = "".join(span.text for span in self.spans[-2:])
+        if self._pieces:
+            ending = "".join(text for text, _ in self._pieces[-2:])
             present = len(ending) - len(ending.rstrip("\n"))
             self.put("\n" * (newlines - present), styles)
 

@@ -57,7 +57,9 @@ class Outgoing:
     async def send(self, message: OutboundMessage) -> Receipt:
         """Send all parts; after a failure the next attempt with the same outbox id goes on with the first unsent part."""
         place = self._place(message)
-        parts: list[Part] = [*to_parts(message.text, self._settings.text_chunk_limit), *message.attachments]
+        # Parsing a long answer takes a noticeable part of a second.
+        texts = await asyncio.to_thread(to_parts, message.text, self._settings.text_chunk_limit)
+        parts: list[Part] = [*texts, *message.attachments]
         shown = await self._drafts.take(message.run_id)
         # A late edit would overwrite the answer: then it comes as a message of its own, and the draft goes.
         draft = shown.message_id if shown is not None and shown.settled else None

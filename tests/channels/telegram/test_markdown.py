@@ -88,3 +88,8 @@ def test_words_and_emoji_are_not_cut_in_two() -> None:
 
 def test_the_limit_counts_utf16_units() -> None:
     assert [utf16_length(to_plain(part)) for part in to_parts("😀" * 3000, 4096)] == [4096, 1904]
+
+
+def test_styles_within_styles_by_the_thousand_are_shown_as_they_stand() -> None:
+    text = "**" * 20_000 + "a" + "**" * 20_000
+    assert "".join(to_plain(part) for part in to_parts(text, 4096)) == text
