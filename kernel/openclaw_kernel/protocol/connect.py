@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from openclaw_kernel.api.methods import Params
 
 NonEmpty = Annotated[str, Field(min_length=1)]
+
+# Lists of a stranger are judged by their first fault: twenty thousand of them would take longer to tell than to send.
+Names = Annotated[list[NonEmpty], Field(fail_fast=True)]
 
 ClientId = Literal[
     "webchat-ui",
@@ -32,7 +35,12 @@ ClientId = Literal[
 ClientMode = Literal["webchat", "cli", "ui", "backend", "node", "worker", "probe", "test"]
 
 
-class ClientInfo(Params):
+class _Exact(Params):
+    # Who is not known yet gets no help: a number is no text and a text no number.
+    model_config = ConfigDict(strict=True)
+
+
+class ClientInfo(_Exact):
     """Who connects, by its own word."""
 
     id: ClientId
@@ -47,7 +55,7 @@ class ClientInfo(Params):
     instance_id: NonEmpty | None = None
 
 
-class DeviceProof(Params):
+class DeviceProof(_Exact):
     """An Ed25519 signature over the challenge."""
 
     id: NonEmpty
@@ -57,7 +65,7 @@ class DeviceProof(Params):
     nonce: str
 
 
-class Credentials(Params):
+class Credentials(_Exact):
     """What the client offers as proof; every field may be absent or empty."""
 
     token: str | None = None
@@ -68,18 +76,18 @@ class Credentials(Params):
     agent_runtime_identity_token: str | None = None
 
 
-class ConnectParams(Params):
+class ConnectParams(_Exact):
     """Params of the first request."""
 
     min_protocol: Annotated[int, Field(ge=1)]
     max_protocol: Annotated[int, Field(ge=1)]
     client: ClientInfo
-    caps: list[NonEmpty] = []
-    commands: list[NonEmpty] = []
+    caps: Names = []
+    commands: Names = []
     permissions: dict[str, bool] = {}
     path_env: str | None = None
     role: NonEmpty = "operator"
-    scopes: list[NonEmpty] | None = None
+    scopes: Names | None = None
     device: DeviceProof | None = None
     auth: Credentials = Credentials()
     locale: str | None = None

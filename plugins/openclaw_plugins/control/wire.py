@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 
 from openclaw_kernel.api import Params
 
+ChannelId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 
 
@@ -57,13 +58,13 @@ class ChannelsStatusParams(Params):
 
     probe: bool = False
     timeout_ms: Annotated[int, Field(ge=0)] | None = None
-    channel: NonEmpty | None = None
+    channel: ChannelId | None = None
 
 
 class ChannelParams(Params):
     """A channel by id; accounts of one channel start and stop together."""
 
-    channel: NonEmpty
+    channel: ChannelId
     account_id: str | None = None
 
 

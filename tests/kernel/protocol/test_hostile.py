@@ -14,7 +14,7 @@ import pytest
 
 from openclaw_kernel.protocol.handshake import Close
 from tests.kernel.protocol.test_server import DEADLINE, Served, closed, next_frame, serving, socket_to, until
-from tests.kernel.protocol.transcript import connect_params, request
+from tests.kernel.protocol.transcript import Gate, connect_params, refused, request
 
 UPGRADE = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
 
@@ -240,3 +240,30 @@ async def test_an_error_that_json_cannot_hold_still_has_an_answer(method: str) -
         assert error["message"].startswith("told by a plugin")
         await ws.send_str(request("quick"))
         assert (await next_frame(ws))["ok"] is True
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"minProtocol": "4"},
+        {"maxProtocol": True},
+        {"minProtocol": 4.0},
+        {"scopes": "operator.admin"},
+        {"auth": {"token": 5}},
+        {"permissions": {"a": 1}},
+        {"caps": [1]},
+        {"client": []},
+    ],
+)
+def test_connect_params_are_taken_as_they_are(change: dict[str, Any]) -> None:
+    error, close = refused(Gate().connect(connect_params(**change)))
+    assert error["message"].startswith("invalid connect params: at ")
+    assert close.code == 1008
+
+
+def test_thousands_of_wrong_params_cost_no_more_than_one_line() -> None:
+    error, _ = refused(Gate().connect(connect_params(caps=[1] * 20_000, scopes=[1] * 20_000, commands=[1] * 20_000)))
+    assert error["message"].count("at ") == 3
+    assert "more" not in error["message"]
+    error, _ = refused(Gate().connect(connect_params(**{f"k{number}": 1 for number in range(1000)})))
+    assert len(error["message"]) < 300
