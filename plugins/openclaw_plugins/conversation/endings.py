@@ -122,8 +122,12 @@ class Endings:
         raise answer
 
     async def _end_later(self, ending: Ending) -> None:
-        run = ending.run
-        ended = await write_until_done(self._world.store, ending.write, what=f"the end of run {run.run_id}")
+        run, unwritten = ending.run, self._world.board.ending
+        unwritten.add(run.inbound_id)
+        try:
+            ended = await write_until_done(self._world.store, ending.write, what=f"the end of run {run.run_id}")
+        finally:
+            unwritten.discard(run.inbound_id)
         self._took_down(run, ended)
         if ended.outgoing is not None:
             self._world.outbox.dispatch(ended.outgoing)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,18 +26,21 @@ from openclaw_plugins.conversation.endings import Endings
 from openclaw_plugins.conversation.intake import Intake
 from openclaw_plugins.conversation.lanes import Lanes
 from openclaw_plugins.conversation.outbox import DeliveryRules
-from openclaw_plugins.conversation.runs import Outcome, Run, model_steps
+from openclaw_plugins.conversation.runs import Outcome, Run, forget_old_runs, model_steps
 from openclaw_plugins.conversation.sessions import SessionRow
 from openclaw_plugins.conversation.settings import ConversationSettings
 from openclaw_plugins.conversation.submissions import Submissions
 from openclaw_plugins.conversation.turns import TurnRunner
 from openclaw_plugins.conversation.world import World
 
+logger: Final = logging.getLogger(__name__)
+
 STOP_SECONDS: Final = 3.0
 RESET_SECONDS: Final = 2.0
 READY_POLL_SECONDS: Final = 0.02
 READY_POLLS: Final = 500
-CLEANING_SECONDS: Final = 600.0
+CLEANING_SECONDS: Final = 60.0
+LEFT_BEHIND_MS: Final = 600_000
 CLEANING_ROWS: Final = 500
 DAY_MS: Final = 86_400_000
 
@@ -126,11 +131,18 @@ class Conversation:
     async def _clean(self) -> None:
         while True:
             await asyncio.sleep(CLEANING_SECONDS)
-            before = self.world.now_ms() - self._settings.ledger_days * DAY_MS
-            await self._forget(before)
+            for problem in await asyncio.gather(self.clean(), return_exceptions=True):
+                if problem is not None:
+                    logger.error("cleaning: it is tried again in %.0f s", CLEANING_SECONDS, exc_info=problem)
 
-    async def _forget(self, before_ms: int) -> int:
-        return await self.world.store.write(lambda connection: ledger.forget_old(connection, before_ms, CLEANING_ROWS))
+    async def clean(self) -> None:
+        """End what was left behind, and delete what is past its time, a bounded number of rows in each write."""
+        now = self.world.now_ms()
+        await self.intake.end_left_behind(now - LEFT_BEHIND_MS)
+        before = now - self._settings.ledger_days * DAY_MS
+        for forget in (ledger.forget_old, forget_old_runs):
+            while await self.world.store.write(functools.partial(forget, before_ms=before, limit=CLEANING_ROWS)):
+                pass
 
     # --- Ingress and Delivery -----------------------------------------------------------------------------------------
 
@@ -237,6 +249,7 @@ class Conversation:
 
     async def _reset(self, key: str) -> SessionRow:
         world = self.world
+        await self.require_place(key)
         await self.abort_and_wait(key)
         now = world.now_ms()
         agent_id = world.keys.agent(key)
@@ -250,6 +263,11 @@ class Conversation:
         world.sessions.put(row, created=created)
         world.changed(row, "reset")
         return row
+
+    async def require_place(self, key: str) -> None:
+        """Raise `InvalidRequest` for a session that is not there and has no agent under whom it could begin."""
+        if await self.world.sessions.get(key) is None:
+            self.world.require_agent(self.world.keys.agent(key))
 
     async def change(self, key: str, reason: str, **columns: Any) -> SessionRow:
         """Set columns of a session's row, which begins to exist where it does not; return the row."""

@@ -86,9 +86,10 @@ def _cut(part: dict[str, Any], max_chars: int) -> dict[str, Any]:
 
 def _since(connection: sqlite3.Connection, page: HistoryPage, last: int, room: int) -> dict[str, Any]:
     session_id, _, number = (page.params.cursor or "").rpartition(":")
-    if session_id != page.session_id or not number.isascii() or not number.isdigit() or int(number) > last:
+    seq = transcript.number_of(number)
+    if session_id != page.session_id or seq is None or seq > last:
         return {"kind": "reset"}
-    rows = transcript.read_after(connection, session_id, int(number), limit=page.params.limit, max_bytes=room)
+    rows = transcript.read_after(connection, session_id, seq, limit=page.params.limit, max_bytes=room)
     if rows is None:
         return {"kind": "reset"}
     return {

@@ -18,6 +18,7 @@ from openclaw_kernel.api import (
     GatewayError,
     InboundMessage,
     Route,
+    Target,
     Verdict,
 )
 from openclaw_plugins.conversation import ledger, outbox, writable
@@ -35,6 +36,7 @@ logger: Final = logging.getLogger(__name__)
 
 BACKLOG: Final = 4096
 BATCH: Final = 128
+LEFT_AT_ONCE: Final = 100
 BROKEN: Final = "Something went wrong with your message; it was not answered. Please try again."
 _BRACKETS: Final = re.compile(r"[\[\]\s]+")
 
@@ -79,6 +81,31 @@ class Intake:
                 ledger.end(connection, inbound_id, "dead_lettered", "cannot be read back", now)
 
         await write_patiently(self._world.store, write)
+
+    async def end_left_behind(self, before_ms: int) -> None:
+        """End open messages that nothing in this process works on any more; their senders are told.
+
+        Nothing should ever be left behind. If it is, by a fault of ours, silence would be the worst end.
+        """
+        open_rows = await self._world.store.read(lambda connection: ledger.left_behind(connection, before_ms, LEFT_AT_ONCE))
+        in_hand = {entry.id for entry in self._backlog} | self._world.board.inbound_ids()
+        for inbound_id, channel, message_id, target in open_rows:
+            if inbound_id not in in_hand:
+                logger.error("message %s of %s was left behind and is ended", message_id, channel)
+                await self._end_left_behind(inbound_id, target)
+
+    async def _end_left_behind(self, inbound_id: int, target: Target | None) -> None:
+        now = self._world.now_ms()
+
+        def write(connection: sqlite3.Connection) -> outbox.Outgoing | None:
+            ended = ledger.end(connection, inbound_id, "dead_lettered", "left behind", now)
+            if not ended or target is None:
+                return None
+            return outbox.insert(connection, outbox.Draft(target=target, text=BROKEN, inbound_id=inbound_id), now)
+
+        outgoing = await self._world.store.write(write)
+        if outgoing is not None:
+            self._world.outbox.dispatch(outgoing)
 
     async def _interrupted(self, entry: Inbound) -> None:
         outcome = Outcome(status="interrupted", error=INTERRUPTED, stop_reason="interrupted")

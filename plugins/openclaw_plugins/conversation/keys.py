@@ -46,7 +46,10 @@ class KeyRules:
             return key
         if not key.startswith("agent:"):
             owner = agent_id or self.default_agent
-            return self.main_of(owner) if key == MAIN else f"agent:{owner}:{key}"
+            found = self.main_of(owner) if key == MAIN else f"agent:{owner}:{key}"
+            if len(found) > LONGEST_KEY:
+                raise InvalidRequest(f"sessionKey: {raw[:80]!r} is too long; with its agent it may have {LONGEST_KEY} characters")
+            return found
         _, _, tail = key.partition(":")
         owner, _, rest = tail.partition(":")
         if not _AGENT_ID.fullmatch(owner) or not rest:

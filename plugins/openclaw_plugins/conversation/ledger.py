@@ -22,6 +22,8 @@ logger: Final = logging.getLogger(__name__)
 
 WEBCHAT: Final = "webchat"
 DEFAULT_ACCOUNT: Final = "default"
+HINTS_AN_HOUR: Final = 60
+HOUR_MS: Final = 3_600_000
 TEXT_FILE_BYTES: Final = 256 << 10
 IMAGE_BYTES: Final = 6 << 20
 _PICTURES: Final = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"GIF8", "image/gif"))
@@ -171,29 +173,57 @@ def unfinished(connection: sqlite3.Connection) -> tuple[list[Inbound], list[int]
 
 
 def remember_hint(connection: sqlite3.Connection, target: Target, sender_id: str, now_ms: int) -> bool:
-    """Note that a sender gets the hint; return False where it was noted before."""
+    """Note that a sender gets the hint; return False where it was noted before, or where too many strangers write.
+
+    Those over the hourly limit are not noted: when they write again later, they get it.
+    """
+    place = (target.channel, target.account_id)
+    (lately,) = connection.execute(
+        "SELECT count(*) FROM (SELECT 1 FROM conversation_hints WHERE channel = ? AND account_id = ? AND hinted_ms > ? LIMIT ?)",
+        (*place, now_ms - HOUR_MS, HINTS_AN_HOUR),
+    ).fetchone()
+    if lately >= HINTS_AN_HOUR:
+        return False
     return (
         connection.execute(
             "INSERT INTO conversation_hints (channel, account_id, sender_id, hinted_ms) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (target.channel, target.account_id, sender_id, now_ms),
+            (*place, sender_id, now_ms),
         ).rowcount
         > 0
     )
 
 
-def forget_old(connection: sqlite3.Connection, before_ms: int, limit: int) -> int:
-    """Look at the `limit` oldest messages and deliveries; delete those finished before a time and return how many."""
-    gone = connection.execute(
+def forget_old(connection: sqlite3.Connection, before_ms: int, limit: int) -> bool:
+    """Look at the `limit` oldest messages and deliveries and delete those finished before a time; return whether there may be more."""
+    messages = connection.execute(
         "DELETE FROM conversation_inbound WHERE updated_ms < ? AND state NOT IN ('accepted', 'routed', 'queued', 'running')"
         " AND id IN (SELECT id FROM conversation_inbound ORDER BY id LIMIT ?)",
         (before_ms, limit),
     ).rowcount
-    gone += connection.execute(
+    deliveries = connection.execute(
         "DELETE FROM conversation_outbox WHERE updated_ms < ? AND state NOT IN ('prepared', 'sending')"
         " AND id IN (SELECT id FROM conversation_outbox ORDER BY id LIMIT ?)",
         (before_ms, limit),
     ).rowcount
-    return gone
+    return max(messages, deliveries) >= limit
+
+
+def left_behind(connection: sqlite3.Connection, before_ms: int, limit: int) -> list[tuple[int, str, str, Target | None]]:
+    """Return id, channel, message id and place of open messages on which nothing was done since a time, oldest first."""
+    rows = connection.execute(
+        "SELECT id, channel, account_id, message_id, request_hash, body FROM conversation_inbound"
+        " WHERE state IN ('accepted', 'routed', 'queued', 'running') AND updated_ms < ? ORDER BY id LIMIT ?",
+        (before_ms, limit),
+    )
+    found: list[tuple[int, str, str, Target | None]] = []
+    for row_id, channel, account_id, message_id, request_hash, body in rows:
+        try:
+            target = decode(body, channel, account_id, message_id)[0].target
+        except (ValueError, KeyError, TypeError):
+            logger.exception("message %s of %s cannot be read back", message_id, channel)
+            target = None
+        found.append((row_id, channel, message_id, target if request_hash is None else None))
+    return found
 
 
 # --- attachments ------------------------------------------------------------------------------------------------------

@@ -77,8 +77,8 @@ class AgentMethods:
             return submission.reply
         run = submission.run
         if run is None:
-            ended = await world.store.read(lambda connection: runs.find_ended(connection, request.run_id))
-            if ended is None:
+            ended = await world.store.read(lambda connection: runs.find_ended_of(connection, submission.inbound_id))
+            if ended is None or ended.ended_ms is None:
                 raise Unavailable(f"run {request.run_id[:80]} left no result; send the message with a new key")
             return _finished(ended)
         call.respond_early(
@@ -106,6 +106,10 @@ class AgentMethods:
         run = await world.board.wait(run_id, params.timeout_ms / 1000)
         if run is not None:
             return _waited(_ended(run))
+        # It may have come and gone while the ledger was asked.
+        ended = await world.store.read(lambda connection: runs.find_ended(connection, run_id))
+        if ended is not None and ended.ended_ms is not None:
+            return _waited(ended)
         active = world.board.find(run_id)
         answer: dict[str, Any] = {"runId": run_id, "status": "timeout"}
         if active is not None and active.started_ms is None:
@@ -139,7 +143,7 @@ class AgentMethods:
     async def _request(self, call: Call, params: AgentParams) -> Request:
         world = self._conversation.world
         key = await self._session_of(params)
-        agent_id = world.require_agent(world.keys.agent(key)).id
+        agent_id = world.agent_of(key, params.agent_id).id
         attachments = attachments_of(params.attachments)
         principal = call.client.principal
         model = self._conversation.known_model(_model_ref(params)) if params.model else None
@@ -299,7 +303,8 @@ def _ended(run: Run) -> EndedRun:
 
 def _finished(ended: EndedRun) -> dict[str, Any]:
     """Return the second answer of `agent`; raise where the turn did not end well."""
-    took = (ended.ended_ms or 0) - (ended.started_ms or ended.ended_ms or 0)
+    # The clock may have been set back meanwhile.
+    took = max(0, (ended.ended_ms or 0) - (ended.started_ms or ended.ended_ms or 0))
     if ended.state == "ok":
         payloads = [{"text": ended.text, "mediaUrl": None}] if ended.text else []
         return {

@@ -25,6 +25,8 @@ from openclaw_plugins.conversation.wire import (
 )
 
 DELETED_AT_ONCE: Final = 1000
+MOST_SETTINGS: Final = 32 << 10
+"""Bytes; each list and each change of a session carries them."""
 _ADDRESS: Final = frozenset(
     {
         "key",
@@ -85,6 +87,7 @@ class SessionChanges:
     async def _patch(self, params: SessionsPatchParams) -> SessionsPatchResult:
         world = self._conversation.world
         key = world.keys.canonical(params.key, params.agent_id)
+        await self._conversation.require_place(key)
         changed = params.model_fields_set - _ADDRESS
         columns = {name: getattr(params, name) for name in changed & _COLUMNS}
         for flag in ("archived", "pinned"):
@@ -105,7 +108,10 @@ class SessionChanges:
             if params.label is not None:
                 _free_label(connection, params.label, key)
             settings = {name: value for name, value in {**row.extra(), **wire}.items() if value is not None}
-            row = sessions.changed(row, settings=orjson.dumps(settings).decode(), updated_ms=now, **columns)
+            kept = orjson.dumps(settings).decode()
+            if len(kept) > MOST_SETTINGS:
+                raise InvalidRequest(f"the settings of {key} would have {len(kept)} bytes; keep them under {MOST_SETTINGS}")
+            row = sessions.changed(row, settings=kept, updated_ms=now, **columns)
             return sessions.save(connection, row), created
 
         row, created = await world.store.write(write)

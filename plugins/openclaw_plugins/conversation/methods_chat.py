@@ -65,7 +65,7 @@ class ChatMethods:
         """
         world = self._conversation.world
         key = world.keys.canonical(params.session_key, params.agent_id)
-        agent_id = world.require_agent(world.keys.agent(key)).id
+        agent_id = world.agent_of(key, params.agent_id).id
         commands = not params.suppress_command_interpretation
         if commands and not params.attachments and is_stop(params.message):
             stopped = self._conversation.abort(key)
@@ -140,6 +140,7 @@ class ChatMethods:
     async def inject(self, call: Call, params: ChatInjectParams) -> ChatInjectResult:
         """Append a message to a transcript as the agent's, without a turn."""
         key = self._conversation.world.keys.canonical(params.session_key, params.agent_id)
+        await self._conversation.require_place(key)
         text = f"[{params.label}]\n\n{params.message}" if params.label else params.message
         entry = await append_assistant(self._conversation, key, text)
         world = self._conversation.world

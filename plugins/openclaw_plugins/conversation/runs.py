@@ -126,6 +126,8 @@ class RunBoard:
         self._requests: dict[str, Run] = {}
         self._sessions: dict[str, list[Run]] = {}
         self._waiting: dict[str, list[asyncio.Future[Run]]] = {}
+        self.ending: set[int] = set()
+        """Messages whose end is decided and not on disk."""
 
     def add(self, run: Run) -> None:
         """Take up a run."""
@@ -161,6 +163,10 @@ class RunBoard:
     def by_request(self, message_id: str) -> Run | None:
         """Return the active run of a client's request."""
         return self._requests.get(message_id)
+
+    def inbound_ids(self) -> set[int]:
+        """Return the messages of the active runs, and of those whose end is still to be written."""
+        return {run.inbound_id for run in self._runs.values()} | self.ending
 
     def of_session(self, session_key: str) -> Sequence[Run]:
         """Return the active runs of a session, in the order in which they came."""
@@ -256,6 +262,29 @@ def find_ended(connection: sqlite3.Connection, run_id: str) -> EndedRun | None:
         (run_id,),
     ).fetchone()
     return None if row is None else EndedRun(*row)
+
+
+def find_ended_of(connection: sqlite3.Connection, inbound_id: int) -> EndedRun | None:
+    """Return the newest run of a message; its run id may be another message's as well, of another client."""
+    row = connection.execute(
+        "SELECT run_id, session_key, state, started_ms, ended_ms, text, error, stop_reason FROM conversation_runs"
+        " WHERE inbound_id = ? ORDER BY id DESC LIMIT 1",
+        (inbound_id,),
+    ).fetchone()
+    return None if row is None else EndedRun(*row)
+
+
+def forget_old_runs(connection: sqlite3.Connection, before_ms: int, limit: int) -> bool:
+    """Delete a bounded number of old runs and of their steps; return whether there may be more."""
+    runs = connection.execute(
+        "DELETE FROM conversation_runs WHERE ended_ms < ? AND id IN (SELECT id FROM conversation_runs ORDER BY id LIMIT ?)",
+        (before_ms, limit),
+    ).rowcount
+    steps = connection.execute(
+        "DELETE FROM conversation_steps WHERE ended_ms < ? AND id IN (SELECT id FROM conversation_steps ORDER BY id LIMIT ?)",
+        (before_ms, limit),
+    ).rowcount
+    return max(runs, steps) >= limit
 
 
 def model_steps(connection: sqlite3.Connection, since_ms: int, until_ms: int) -> list[dict[str, Any]]:

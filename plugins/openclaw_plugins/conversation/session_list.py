@@ -12,6 +12,7 @@ from openclaw_plugins.conversation.wire import SessionsListParams
 
 DEFAULT_LIMIT: Final = 100
 LARGEST_LIMIT: Final = 1000
+LONGEST_SEARCH: Final = 512
 KEPT_TOTALS: Final = 64
 _SEARCHED: Final = ("key", "label", "display_name", "title", "session_id")
 
@@ -76,7 +77,10 @@ def _filters(params: SessionsListParams, agents: Collection[str], now_ms: int) -
         # People's profiles are not kept, so nobody created, owns or takes part in a session by one.
         clauses.append("0")
     words = (params.search or "").strip()
-    if words:
+    if len(words) > LONGEST_SEARCH or "\x00" in words:
+        # Nothing that is searched is so long or holds this; SQLite refuses such patterns, or reads them to there only.
+        clauses.append("0")
+    elif words:
         like = "%" + words.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
         clauses.append("(" + " OR ".join(f"{field} LIKE ? ESCAPE '\\'" for field in _SEARCHED) + ")")
         values += [like] * len(_SEARCHED)
@@ -85,7 +89,7 @@ def _filters(params: SessionsListParams, agents: Collection[str], now_ms: int) -
 
 def _chosen(params: SessionsListParams, now_ms: int) -> list[tuple[str, Any]]:
     agent_id = params.agent_id.strip().lower() if params.agent_id is not None else None
-    since = now_ms - params.active_minutes * 60_000 if params.active_minutes is not None else None
+    since = max(0, now_ms - params.active_minutes * 60_000) if params.active_minutes is not None else None
     filters = [
         ("agent_id = ?", agent_id),
         ("label = ?", params.label),

@@ -44,6 +44,8 @@ class Submission:
     reply: dict[str, Any]
     """What `chat.send` answers; a repeat gets what was answered first."""
     run: Run | None = None
+    inbound_id: int = 0
+    """The message of a request that is `known`."""
 
 
 class Submissions:
@@ -165,7 +167,7 @@ class Submissions:
         )
         if known is None or known.request_hash != request.request_hash:
             raise _conflict(request.run_id)
-        return Submission("known", known.reply or _started(request))
+        return Submission("known", known.reply or _started(request), inbound_id=known.id)
 
     def is_full(self, session_key: str) -> bool:
         """Tell whether no further message may wait in a session."""

@@ -213,4 +213,11 @@ def _create(database: Database) -> None:
         database.execute(statement)
 
 
-MIGRATIONS: Final = (Migration(number=1, name="create the tables of conversations", apply=_create),)
+def _index_hints(database: Database) -> None:
+    database.execute("CREATE INDEX conversation_hints_time ON conversation_hints (channel, account_id, hinted_ms)")
+
+
+MIGRATIONS: Final = (
+    Migration(number=1, name="create the tables of conversations", apply=_create),
+    Migration(number=2, name="find the hints of the last hour", apply=_index_hints),
+)

@@ -21,6 +21,7 @@ INTERRUPTED: Final = "interrupted before it ended"
 HISTORY_MESSAGES: Final = 1000
 HISTORY_BYTES: Final = 4 << 20
 PICTURE_BYTES: Final = 12 << 20
+LONGEST_NUMBER: Final = 15
 CACHE_SESSIONS: Final = 64
 CACHE_BYTES: Final = 16 << 20
 
@@ -59,7 +60,12 @@ def entry_id(session_id: str, seq: int) -> str:
 def seq_of(session_id: str, message_id: str) -> int | None:
     """Return the number in a public id, None where it is not one of this session id."""
     prefix, _, number = message_id.rpartition("-")
-    return int(number) if prefix == session_id and number.isascii() and number.isdigit() else None
+    return number_of(number) if prefix == session_id else None
+
+
+def number_of(text: str) -> int | None:
+    """Return the number of a message in an id or cursor, None where it is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= LONGEST_NUMBER else None
 
 
 def append(connection: sqlite3.Connection, session_id: str, messages: Sequence[Message], *, run_id: str | None, now_ms: int) -> list[Entry]:

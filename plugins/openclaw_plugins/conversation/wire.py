@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NotRequired, TypeAlias
+from typing import Annotated, Any, Final, Literal, NotRequired, TypeAlias
 
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -11,8 +11,10 @@ from typing_extensions import TypedDict
 from openclaw_kernel.api import Params
 
 NonEmpty: TypeAlias = Annotated[str, Field(min_length=1)]
-Count: TypeAlias = Annotated[int, Field(ge=0)]
-Positive: TypeAlias = Annotated[int, Field(ge=1)]
+LARGEST: Final = (1 << 53) - 1
+"""The largest number that every client can write."""
+Count: TypeAlias = Annotated[int, Field(ge=0, le=LARGEST)]
+Positive: TypeAlias = Annotated[int, Field(ge=1, le=LARGEST)]
 Label: TypeAlias = Annotated[str, Field(min_length=1, max_length=512)]
 PermissionMode: TypeAlias = Literal["read-only", "guarded", "workspace", "full"]
 JsonObject: TypeAlias = dict[str, Any]

@@ -21,7 +21,7 @@ from openclaw_kernel.api import (
 )
 from openclaw_plugins.conversation.chat_events import SessionEvents
 from openclaw_plugins.conversation.command_desk import CommandDesk
-from openclaw_plugins.conversation.keys import KeyRules
+from openclaw_plugins.conversation.keys import KeyRules, checked_agent_id
 from openclaw_plugins.conversation.outbox import DeliveryRules, Outbox
 from openclaw_plugins.conversation.runs import RunBoard
 from openclaw_plugins.conversation.session_rows import wire_row
@@ -113,6 +113,13 @@ class World:
                 f"unknown agent id {agent_id!r}; use one of {known}",
                 details={"code": "UNKNOWN_AGENT_ID", "agentId": agent_id},
             )
+        return agent
+
+    def agent_of(self, session_key: str, named: str | None) -> AgentInfo:
+        """Return the agent that answers in a session; raise `InvalidRequest` where the caller named another one."""
+        agent = self.require_agent(self.keys.agent(session_key))
+        if named is not None and checked_agent_id(named) != agent.id:
+            raise InvalidRequest(f"agentId: {agent.id} answers in the session {session_key}; leave agentId out or name {agent.id}")
         return agent
 
     def wire_row(self, row: SessionRow) -> dict[str, Any]:

@@ -14,6 +14,9 @@ from openclaw_kernel.api import (
     OutboundMessage,
     Scope,
     SendFailed,
+    Turn,
+    TurnResult,
+    TurnSink,
     Unavailable,
 )
 from openclaw_plugins.conversation.methods_agent import agent_scopes
@@ -205,3 +208,34 @@ async def test_a_file_is_sent_and_the_session_remembers_the_words(harness: Harne
     assert (sent.attachments[0].kind, sent.attachments[0].content) == ("image", b"\x89PNG")
     assert (sent.target.peer_kind, sent.target.peer_id) == ("group", "-5")
     assert await harness.texts() == [("assistant", "See")]
+
+
+async def test_two_clients_with_one_key_each_get_their_own_result(harness: Harness) -> None:
+    alice, bob = TestClient(principal="device:alice"), TestClient(principal="device:bob", connection_id="c2")
+    first = await harness.call("agent", alice, message="alice's secret", idempotencyKey="k1")
+    second = await harness.call("agent", bob, message="bob's", idempotencyKey="k1")
+    assert second["result"]["payloads"][0]["text"] == "you said: bob's"
+    again = await harness.call("agent", alice, message="alice's secret", idempotencyKey="k1")
+    assert again["result"] | {"meta": None} == first["result"] | {"meta": None}
+    await harness.restart()
+    again = await harness.call("agent", bob, message="bob's", idempotencyKey="k1")
+    assert again["result"]["payloads"][0]["text"] == "you said: bob's"
+    assert len(harness.runtime.turns) == 2
+
+
+@pytest.mark.parametrize(("method", "words"), [("agent", {"message": "hi"}), ("chat.send", {"message": "hi"})])
+@pytest.mark.parametrize("key", ["global", "unknown"])
+async def test_an_agent_that_would_not_answer_is_not_named_in_vain(harness: Harness, method: str, words: dict[str, str], key: str) -> None:
+    with pytest.raises(InvalidRequest, match="main answers in"):
+        await harness.call(method, None, sessionKey=key, agentId="other", idempotencyKey="k1", **words)
+    assert harness.runtime.turns == []
+
+
+async def test_a_clock_that_was_set_back_gives_no_negative_time(harness: Harness) -> None:
+    async def back(turn: Turn, sink: TurnSink) -> TurnResult:
+        harness.offset_ms = -3_600_000
+        return TurnResult(status="ok", text="done")
+
+    harness.runtime.script = back
+    answer = await harness.call("agent", None, message="hi", idempotencyKey="k1")
+    assert answer["result"]["meta"]["durationMs"] == 0

@@ -349,3 +349,101 @@ async def test_a_hundred_thousand_sessions_are_listed_by_index(harness: Harness)
         )
         assert f"conversation_sessions_{index}" in str(plan)
         assert "USE TEMP B-TREE FOR ORDER BY" not in str(plan)
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("sessions.patch", {"key": "agent:nobody:x", "pinned": True}),
+        ("sessions.reset", {"key": "agent:nobody:x"}),
+        ("chat.inject", {"sessionKey": "agent:nobody:x", "message": "hi"}),
+    ],
+)
+async def test_no_session_begins_under_an_agent_that_is_not_there(harness: Harness, method: str, params: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match="unknown agent id"):
+        await harness.call(method, None, **params)
+    assert await harness.rows("SELECT count(*) FROM conversation_sessions") == [(0,)]
+
+
+async def test_a_session_of_an_agent_that_is_gone_can_be_changed_and_deleted(harness: Harness) -> None:
+    await harness.ask("hi", "k1", "agent:other:x")
+    harness.runtime.known = ["main"]
+    assert (await harness.call("sessions.patch", None, key="agent:other:x", label="old"))["entry"]["label"] == "old"
+    assert (await harness.call("sessions.delete", None, key="agent:other:x"))["deleted"] is True
+
+
+async def test_settings_of_a_session_are_bounded(harness: Harness) -> None:
+    with pytest.raises(InvalidRequest, match="keep them under"):
+        await harness.call("sessions.patch", None, key="main", icon="x" * 40_000)
+    assert await harness.rows("SELECT count(*) FROM conversation_sessions") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("sessions.list", {"search": "%" * 100_000}),
+        ("sessions.list", {"search": "\x00"}),
+        ("sessions.list", {"search": "' OR 1=1 --"}),
+        ("sessions.list", {"label": "' OR 1=1 --"}),
+        ("sessions.list", {"agentId": "' OR 1=1 --"}),
+        ("sessions.list", {"spawnedBy": "x' --"}),
+        ("sessions.list", {"offset": (1 << 53) - 1, "activeMinutes": (1 << 53) - 1}),
+    ],
+)
+async def test_a_hostile_filter_finds_nothing_and_breaks_nothing(harness: Harness, method: str, params: dict[str, Any]) -> None:
+    await harness.ask("hi", "k1")
+    assert (await harness.call(method, None, **params))["sessions"] == []
+
+
+@pytest.mark.parametrize("search", ["100%", "a_c", "back\\slash"])
+async def test_wildcards_in_a_search_mean_themselves(harness: Harness, search: str) -> None:
+    await harness.ask(search, "k1", "one")
+    await harness.ask("100 abc backslash", "k2", "two")
+    assert await keys(harness, search=search) == ["agent:main:one"]
+
+
+async def test_numbers_too_large_to_be_places_are_refused_or_lead_nowhere(harness: Harness) -> None:
+    await harness.ask("hi", "k1")
+    page = await harness.call("chat.history", None, sessionKey="main")
+    session_id = page["sessionId"]
+    with pytest.raises(InvalidRequest, match="less than or equal"):
+        await harness.call("chat.history", None, sessionKey="main", offset=(1 << 64) - 1)
+    digits = "9" * 5000
+    assert (await harness.call("chat.history", None, sessionKey="main", cursor=f"{session_id}:{digits}"))["kind"] == "reset"
+    with pytest.raises(InvalidRequest, match="not in this transcript"):
+        await harness.call("chat.history", None, sessionKey="main", messageId=f"{session_id}-{digits}")
+
+
+async def test_a_key_that_its_agent_makes_too_long_is_refused(harness: Harness) -> None:
+    with pytest.raises(InvalidRequest, match="too long"):
+        await harness.send("hi", "k1", "x" * 512)
+    assert await harness.states() == []
+
+
+async def test_every_setting_can_be_set_and_cleared(harness: Harness) -> None:
+    values: dict[str, Any] = {
+        "label": "L",
+        "icon": "i",
+        "color": "red",
+        "category": "c",
+        "boardFace": "dashboard",
+        "statusNote": "n",
+        "attention": "key",
+        "archived": True,
+        "pinned": True,
+        "unread": True,
+        "thinkingLevel": "high",
+        "fastMode": "auto",
+        "toolOverrides": {"a": 1},
+        "verboseLevel": "on",
+        "sendPolicy": "deny",
+        "groupActivation": "always",
+        "model": "echo/echo-2",
+    }
+    for name, value in values.items():
+        entry = (await harness.call("sessions.patch", None, key="main", **{name: value}))["entry"]
+        assert name == "model" or entry[name] == value
+        entry = (await harness.call("sessions.patch", None, key="main", **{name: None}))["entry"]
+        assert name == "model" or not entry.get(name)
+    (row,) = (await harness.call("sessions.list"))["sessions"]
+    assert (row["modelProvider"], row["model"]) == ("echo", "echo-1")
