@@ -32,8 +32,11 @@ from openclaw_plugins.agents.catalog import (
 )
 from openclaw_plugins.agents.plan import AgentPlan, agent_ids
 from openclaw_plugins.agents.runtime import Runtime
-from openclaw_plugins.agents.usage import Day, Totals, daily_totals, window_ms
+from openclaw_plugins.agents.usage import Day, Totals, UsageReport, day_ms
 
+MOST_DAYS: Final = 366
+_EARLIEST: Final = date(1971, 1, 1)
+_LATEST: Final = date(2999, 12, 31)
 Name = Annotated[str, Field(min_length=1)]
 _SESSION_AGENT: Final = re.compile(r"agent:([a-z0-9][a-z0-9_-]{0,63}):", re.IGNORECASE)
 _OFFSET: Final = re.compile(r"(?:UTC|GMT)?([+-])(\d{1,2})(?::?(\d{2}))?")
@@ -66,7 +69,7 @@ class UsageStatusParams(Params):
 
 
 class UsageCostParams(Params):
-    days: Annotated[int, Field(ge=1, le=366)] = 30
+    days: Annotated[int, Field(ge=1, le=MOST_DAYS)] = 30
     """How many days back, today included; not used where `startDate` is given."""
     start_date: date | None = None
     end_date: date | None = None
@@ -233,17 +236,14 @@ class AgentMethods:
         """Sum tokens and cost of the model calls by day."""
         now = self._context.now_ms()
         zone = _zone(params)
-        last = params.end_date or datetime.fromtimestamp(now / 1000, zone).date()
-        first = params.start_date or last - timedelta(days=params.days - 1)
-        if first > last:
-            raise InvalidRequest(f"startDate {first} is after endDate {last}; swap them")
-        since, until = window_ms(first, last, zone)
-        rows = await self._context.service(Sessions).usage_rows(since, until)
-        if params.agent_id is not None:
-            plan = self._plan(params.agent_id)
-            rows = [row for row in rows if row["agentId"] == plan.id]
-        daily, totals = daily_totals(rows, first=first, last=last, zone=zone)
-        return {"updatedAt": now, "days": (last - first).days + 1, "daily": daily, "totals": totals}
+        first, last = _span(params, today=datetime.fromtimestamp(now / 1000, zone).date())
+        plan = self._plan(params.agent_id) if params.agent_id is not None else None
+        report = UsageReport()
+        # A day at a time: a year of calls is more than anybody wants in memory.
+        for day in (first + timedelta(days=count) for count in range((last - first).days + 1)):
+            rows = await self._context.service(Sessions).usage_rows(*day_ms(day, zone))
+            report.add(day, (row for row in rows if plan is None or row["agentId"] == plan.id))
+        return {"updatedAt": now, "days": (last - first).days + 1, "daily": report.daily, "totals": report.totals}
 
     def _plan(self, agent_id: str | None) -> AgentPlan:
         wanted = agent_id or self._runtime.default_agent_id()
@@ -266,9 +266,23 @@ def _identity(name: str, emoji: str | None, avatar: str | None) -> AgentIdentity
     return identity
 
 
-def _zone(params: UsageCostParams) -> tzinfo:
+def _span(params: UsageCostParams, *, today: date) -> tuple[date, date]:
+    """Return the first and the last day of a report."""
+    last = params.end_date or today
+    if not _EARLIEST <= last <= _LATEST or (params.start_date is not None and params.start_date < _EARLIEST):
+        raise InvalidRequest(f"startDate and endDate must be between {_EARLIEST} and {_LATEST}")
+    first = params.start_date or max(_EARLIEST, last - timedelta(days=params.days - 1))
+    if first > last:
+        raise InvalidRequest(f"startDate {first} is after endDate {last}; swap them")
+    if (last - first).days >= MOST_DAYS:
+        raise InvalidRequest(f"startDate {first} to endDate {last} are more than {MOST_DAYS} days; ask for them in parts")
+    return first, last
+
+
+def _zone(params: UsageCostParams) -> tzinfo | None:
+    """Return whose midnights count; None is the gateway's own zone, with its summer and its winter time."""
     if params.mode == "gateway":
-        return datetime.now(UTC).astimezone().tzinfo or UTC
+        return None
     if params.mode == "utc" or params.utc_offset is None:
         return UTC
     found = _OFFSET.fullmatch(params.utc_offset.strip())

@@ -132,8 +132,8 @@ class TurnRun:
         window = _window(self._plan, info)
         offered = offered_tools(self._plan, self._tools) if info.tools and self._plan.max_tool_rounds else {}
         specs = tool_specs(offered)
-        if _specs_tokens(specs) > window // 3:
-            self._logger.warning("tools left out: they would fill over a third of the context of %s", info.ref)
+        if _specs_tokens(specs) > _share(window, _output_tokens(self._plan, info, window)):
+            self._logger.warning("tools left out: they would fill too much of the context of %s", info.ref)
             offered, specs = {}, ()
         caller = ToolCaller(
             tools=self._tools,
@@ -163,8 +163,8 @@ class TurnRun:
     async def _ask(self, info: ModelInfo, specs: tuple[ToolSpec, ...], *, may_call: bool, first_event_seconds: float | None) -> Completed:
         """Call the model; if it finds the conversation too long, once more with half of it."""
         window = _window(self._plan, info)
-        system = cut(self._system(bool(specs)), window // 3)
         output = _output_tokens(self._plan, info, window)
+        system = cut(self._system(bool(specs)), _share(window, output))
         ceiling = window - output - estimate(system) - _specs_tokens(specs)
         paired = PairedTranscript(self._transcript, tools=info.tools, images=info.images).messages()
         messages = fit_history(paired, ceiling)
@@ -282,6 +282,11 @@ def _output_tokens(plan: AgentPlan, info: ModelInfo, window: int) -> int:
     if plan.max_output_tokens is not None:
         return min(plan.max_output_tokens, window // 2)
     return min(info.max_output_tokens or DEFAULT_OUTPUT, window // 4)
+
+
+def _share(window: int, output: int) -> int:
+    """Return how much the system prompt may take, and the tools again; a ninth of what the answer leaves is the conversation's."""
+    return min(window // 3, (window - output) * 4 // 9)
 
 
 def _specs_tokens(specs: Sequence[ToolSpec]) -> int:

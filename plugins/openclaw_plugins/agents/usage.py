@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import date, datetime, timedelta, tzinfo
 from typing import Any
 
 from typing_extensions import TypedDict
@@ -24,26 +24,29 @@ class Day(Totals):
     date: str
 
 
-def daily_totals(rows: Iterable[Mapping[str, Any]], *, first: date, last: date, zone: tzinfo = UTC) -> tuple[list[Day], Totals]:
-    """Return one entry for each day with a call, oldest first, and the sum; rows are those of `Sessions.usage_rows`."""
-    days: dict[date, Day] = {}
-    totals = _nothing()
-    for row in rows:
-        day = datetime.fromtimestamp(row["startedMs"] / 1000, zone).date()
-        if not first <= day <= last:
-            continue
-        entry = days.setdefault(day, {"date": day.isoformat(), **_nothing()})
-        _add(entry, row)
-        _add(totals, row)
-    return [days[day] for day in sorted(days)], totals
+class UsageReport:
+    """Sums of days, oldest first, and their total; days without a call are left out."""
+
+    def __init__(self) -> None:
+        self.daily: list[Day] = []
+        self.totals: Totals = _nothing()
+
+    def add(self, day: date, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add the calls of the next day; rows are those of `Sessions.usage_rows`."""
+        entry: Day = {"date": day.isoformat(), **_nothing()}
+        called = False
+        for row in rows:
+            called = True
+            _add(entry, row)
+            _add(self.totals, row)
+        if called:
+            self.daily.append(entry)
 
 
-def window_ms(first: date, last: date, zone: tzinfo) -> tuple[int, int]:
-    """Return the Unix milliseconds at which the first day begins and the last one ends."""
-    start = datetime(first.year, first.month, first.day, tzinfo=zone)
-    after = last + timedelta(days=1)
-    end = datetime(after.year, after.month, after.day, tzinfo=zone)
-    return int(start.timestamp() * 1000), int(end.timestamp() * 1000)
+def day_ms(day: date, zone: tzinfo | None) -> tuple[int, int]:
+    """Return the Unix milliseconds at which a day begins and ends; None is the zone of this machine."""
+    start, end = (datetime(one.year, one.month, one.day, tzinfo=zone).timestamp() for one in (day, day + timedelta(days=1)))
+    return int(start * 1000), int(end * 1000)
 
 
 def _nothing() -> Totals:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +236,42 @@ async def test_usage_can_be_asked_for_days_an_offset_and_an_agent(tmp_path: Path
     for params in ({"startDate": "2023-11-14", "endDate": "2023-11-13"}, {"mode": "specific", "utcOffset": "soon"}):
         with pytest.raises(InvalidRequest):
             await surface.call("usage.cost", **params)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"startDate": "0001-01-01"},
+        {"endDate": "9999-12-31"},
+        {"startDate": "2020-01-01", "endDate": "2023-01-01"},
+        {"startDate": "2023-11-15"},
+        {"mode": "specific", "utcOffset": "UTC+15"},
+    ],
+)
+async def test_a_report_over_days_that_cannot_be_is_refused(tmp_path: Path, params: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest):
+        await Surface(tmp_path).call("usage.cost", **params)
+
+
+@pytest.fixture
+def in_berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("in_berlin")
+async def test_days_of_the_gateway_begin_at_its_midnight_in_summer_and_winter(tmp_path: Path) -> None:
+    # In the night to 29 October 2023 the clocks went back there: that day had 25 hours, the one before began in summer time.
+    borders = {"2023-10-28": "2023-10-27T22:00", "2023-10-29": "2023-10-28T22:00", "2023-10-30": "2023-10-29T23:00"}
+    rows = []
+    for text in borders.values():
+        start = round(datetime.fromisoformat(f"{text}+00:00").timestamp() * 1000)
+        rows += [{**row(0), "startedMs": start}, {**row(0), "startedMs": start - 1}]
+    report = await Surface(tmp_path, rows=rows).call("usage.cost", startDate="2023-10-28", endDate="2023-10-30", mode="gateway")
+    assert [(day["date"], day["input"]) for day in report["daily"]] == [("2023-10-28", 20), ("2023-10-29", 20), ("2023-10-30", 10)]
 
 
 async def test_the_plugin_offers_the_runtime_its_unit_and_the_methods(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from openclaw_kernel.api import (
     UserMessage,
 )
 from openclaw_plugins.agents.history import total_tokens
+from openclaw_plugins.agents.tokens import estimate
 from tests.plugins.agents.fakes import bench, failure, model, turn, user
 
 DONE = Completed(stop_reason="stop", usage=Usage(input_tokens=10, output_tokens=5))
@@ -482,3 +484,32 @@ async def test_a_long_tool_result_is_cut_to_what_the_model_can_hold(tmp_path: Pa
     result = await case.runtime.run(turn(), case.sink)
     assert result.status == "ok"
     assert total_tokens(case.providers.requests[1].messages) < 4_000
+
+
+@pytest.mark.parametrize("window", [1_200, 4_000, 32_000])
+@pytest.mark.parametrize("output", [None, 1, 100_000])
+async def test_a_request_never_fills_more_than_the_window(tmp_path: Path, window: int, output: int | None) -> None:
+    picture = Image("image/png", "AAAA", "p.png")
+    long = "Some words, 123456 and more. " * 3_000
+    history = tuple(
+        message
+        for number in range(6)
+        for message in (
+            UserMessage(content=(Text(f"{number} {long}"), picture, picture)),
+            AssistantMessage(content=(Text("I look"), look(call_id=f"h{number}"))),
+            ToolResultMessage(call_id=f"h{number}", name="look", text=long),
+        )
+    )
+    case = bench(
+        tmp_path,
+        models=[model(context_window=window, images=True, max_output_tokens=None)],
+        scripts={"fake/one": [ask_for(look("x" * 3_000)), say("ok")]},
+        tools=[tool(f"look{number}") for number in range(window // 400)] + [tool()],
+        config={"agents": {"defaults": {"maxOutputTokens": output}}} if output is not None else None,
+    )
+    result = await case.runtime.run(turn(long, history=history, extra_system_prompt=long), case.sink)
+    assert result.status == "ok"
+    for request in case.providers.requests:
+        tools = sum(estimate(spec.name) + estimate(spec.description) + estimate(json.dumps(spec.parameters)) for spec in request.tools)
+        asked = min(output, window // 2) if output is not None else min(4_096, window // 4)
+        assert estimate(request.system) + total_tokens(request.messages) + tools + asked <= window
