@@ -33,6 +33,10 @@ class TaskOwner:
         task.add_done_callback(lambda done: self._ended(done, coroutine))
         return task
 
+    def __len__(self) -> int:
+        """Return how many tasks run."""
+        return len(self._tasks)
+
     def names(self) -> list[str]:
         """Return the names of the tasks that run."""
         return sorted(task.get_name() for task in self._tasks)

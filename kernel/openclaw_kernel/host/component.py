@@ -81,13 +81,20 @@ class Component:
     async def stop(self, deadline: float) -> PluginFault | None:
         """Stop it, also where it never started well; return the fault, where it raised or hung."""
         self._forget_retry()
-        async with self._lock:
+        try:
+            async with asyncio.timeout(deadline):
+                await self._lock.acquire()
+        except TimeoutError:
+            return PluginFault(self.plugin_id, f"stop of {self.label}", "has to wait for its start", "update the plugin or disable it")
+        try:
             if self.state in {ComponentState.IDLE, ComponentState.STOPPED}:
                 self._become(ComponentState.STOPPED)
                 return None
             fault = await self._stop_item(deadline)
             self._become(ComponentState.STOPPED, fault.reason if fault is not None else None)
             return fault
+        finally:
+            self._lock.release()
 
     async def _attempt(self) -> bool:
         if self.state in {ComponentState.IDLE, ComponentState.STOPPED}:

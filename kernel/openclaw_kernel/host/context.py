@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
+import threading
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 
@@ -17,6 +19,9 @@ from openclaw_kernel.host.registry import Registry
 from openclaw_kernel.host.state import Standing
 from openclaw_kernel.store.keyvalue import StoredKeyValue
 from openclaw_kernel.tasks import TaskOwner
+
+TASK_LIMIT: Final = 10_000
+"""How many tasks one plugin may have at a time."""
 
 ServiceT = TypeVar("ServiceT")
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
@@ -47,6 +52,8 @@ class HostedContext:
         self._instances = instances
         self._now_ms = now_ms
         self._logger = logging.getLogger(f"openclaw.plugin.{standing.found.id}")
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
         self.tasks = TaskOwner(standing.found.id, self._task_failed)
 
     @property
@@ -112,12 +119,26 @@ class HostedContext:
         return self._registry.service(kind)
 
     def spawn(self, name: str, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run a task owned by this plugin."""
+        """Run a task owned by this plugin; raise `TypeError` for what is no coroutine, `RuntimeError` off the event loop."""
+        if not inspect.iscoroutine(coroutine):
+            raise TypeError(f"spawn {name!r}: found {type(coroutine).__name__}; give a coroutine")
+        refusal = None
+        if threading.get_ident() != self._loop_thread:
+            refusal = "there is no event loop here; spawn in start, or later"
+        elif len(self.tasks) >= TASK_LIMIT:
+            refusal = f"plugin {self.plugin_id!r} has {TASK_LIMIT} tasks already; let some end first"
+        if refusal is not None:
+            # One that nobody awaits would warn.
+            coroutine.close()
+            raise RuntimeError(f"spawn {name!r}: {refusal}")
         return self.tasks.spawn(name, coroutine)
 
     def degrade(self, reason: str | None) -> None:
-        """Report a fault the plugin copes with, None that it is over."""
-        self._standing.fault("plugin", reason)
+        """Report a fault the plugin copes with, None that it is over; from any thread."""
+        if threading.get_ident() == self._loop_thread:
+            self._standing.fault("plugin", reason)
+        else:
+            self._loop.call_soon_threadsafe(self._standing.fault, "plugin", reason)
 
     def now_ms(self) -> int:
         """Return Unix milliseconds."""

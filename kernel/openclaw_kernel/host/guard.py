@@ -56,6 +56,18 @@ class PluginBlockedLoop(BaseException):
         self.plugin_id = plugin_id
 
 
+class _Abandoned(BaseException):
+    """Raised in an abandoned thread, so that a loop without an end does not take the processor from all others."""
+
+
+def _break_off(thread: threading.Thread) -> None:
+    import ctypes
+
+    if thread.ident is not None:
+        # It is noticed with the thread's next instruction; what waits for a lock or the system sleeps on, at no cost.
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(_Abandoned))
+
+
 def describe(error: BaseException) -> str:
     """Return one line that says what was raised."""
     name, text = type(error).__name__, one_line(text_of(error))
@@ -163,12 +175,14 @@ class Guard:
                 caught = error
             try:
                 loop.call_soon_threadsafe(settle, value, caught)
-            except RuntimeError:
+            except (RuntimeError, _Abandoned):
                 logger.debug("plugin %r: %s ended after the event loop", plugin_id, what)
 
-        threading.Thread(target=body, name=f"plugin {plugin_id} {what}", daemon=True).start()
+        thread = threading.Thread(target=body, name=f"plugin {plugin_id} {what}", daemon=True)
+        thread.start()
         done, _ = await asyncio.wait({outcome}, timeout=deadline)
         if not done:
+            _break_off(thread)
             raise self._abandon(plugin_id, what, deadline)
         value, caught = outcome.result()
         if caught is not None:

@@ -128,9 +128,8 @@ class PluginHost:
         contexts = await self._loader.load(wanted)
         loaded = [standing.found for standing, _ in wanted if standing.found.id in contexts]
         ordered, circular = start_order(loaded)
-        for found in circular:
-            names = ", ".join(sorted(other.id for other in circular))
-            self._fail(found.id, f"its 'after' goes in a circle among {names}; remove one of them")
+        for plugin_id, reason in circular.items():
+            self._fail(plugin_id, reason)
         for found in ordered:
             hosted = Hosted(self._standings[found.id], contexts[found.id])
             hosted.components = self._components(hosted)

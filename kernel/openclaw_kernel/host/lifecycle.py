@@ -11,6 +11,7 @@ from typing import Final
 from openclaw_kernel.api.services import PluginState
 from openclaw_kernel.host.component import Component, ComponentState
 from openclaw_kernel.host.context import HostedContext
+from openclaw_kernel.host.guard import CANCEL_GRACE_SECONDS
 from openclaw_kernel.host.order import RANK, waits_for
 from openclaw_kernel.host.state import Standing
 from openclaw_kernel.host.timing import Timing
@@ -20,6 +21,9 @@ logger: Final = logging.getLogger(__name__)
 
 _STOP_LAYERS: Final = 3
 """Channels, providers and plugins stop one layer after the other; each gets its part of the time."""
+
+_LEAST_SECONDS: Final = 0.1
+"""What each thing has to stop at least, however little time is left."""
 
 
 @dataclass(slots=True)
@@ -37,6 +41,16 @@ class Hosted:
         """The plugin's id."""
         return self.standing.found.id
 
+    @property
+    def units(self) -> list[Component]:
+        """What starts one after the other, in the order in which it was registered."""
+        return [component for component in self.components if component.kind == "unit"]
+
+    @property
+    def others(self) -> list[Component]:
+        """Channels and instances of a provider, which do not depend on each other."""
+        return [component for component in self.components if component.kind != "unit"]
+
     def update(self) -> None:
         """Derive the plugin's state from its components."""
         if self.standing.state in {PluginState.UNAVAILABLE, PluginState.DISABLED}:
@@ -44,7 +58,11 @@ class Hosted:
         states = [component.state for component in self.components]
         failed = [component for component in self.components if component.state is ComponentState.FAILED]
         troubled = {ComponentState.WAITING, ComponentState.FAILED, ComponentState.STARTING}
-        faults = {component.label: component.reason if component.state in troubled else None for component in self.components}
+        # Units of one class have one label.
+        faults = {
+            f"{number} {component.label}": component.reason if component.state in troubled else None
+            for number, component in enumerate(self.components)
+        }
         state: PluginState | None = None
         if failed and len(failed) == len(self.components):
             state = PluginState.FAILED
@@ -74,7 +92,8 @@ class Lifecycle:
         """Stop everything within `timeout` seconds; return what was abandoned, a line each."""
         await self._tasks.close(min(1.0, timeout))
         owner = TaskOwner("host", self._failed)
-        share = min(self._timing.call, timeout / _STOP_LAYERS)
+        # What does not end when cancelled is waited for a little longer.
+        share = max(_LEAST_SECONDS, min(self._timing.call, timeout / _STOP_LAYERS - CANCEL_GRACE_SECONDS))
         abandoned: list[str] = []
         stopping = [owner.spawn(f"stop {plugin.id}", self._bring_down(plugin, share, abandoned)) for plugin in self._plugins]
         if stopping:
@@ -86,15 +105,14 @@ class Lifecycle:
         for other in waits_for(plugin.standing.found, self._by_id):
             await self._by_id[other].attempted.wait()
         await self._wait_for_lower_kinds(plugin)
-        units = [component for component in plugin.components if component.kind == "unit"]
-        for unit in units:
-            await unit.start()
-        # Only units depend on each other's order; instances of a provider and channels do not.
-        others = [component for component in plugin.components if component.kind != "unit"]
-        async with asyncio.TaskGroup() as group:
-            for component in others:
-                group.create_task(component.start(), name=f"{plugin.id}/start {component.label}")
-        plugin.attempted.set()
+        try:
+            for unit in plugin.units:
+                await unit.start()
+            async with asyncio.TaskGroup() as group:
+                for component in plugin.others:
+                    group.create_task(component.start(), name=f"{plugin.id}/start {component.label}")
+        finally:
+            plugin.attempted.set()
         plugin.update()
 
     async def _wait_for_lower_kinds(self, plugin: Hosted) -> None:
@@ -112,16 +130,24 @@ class Lifecycle:
         try:
             for other in self._dependents(plugin):
                 await other.ended.wait()
-            for component in reversed(plugin.components):
-                fault = await component.stop(share)
-                if fault is not None:
-                    logger.error("%s", fault)
-                    abandoned.append(str(fault))
-            abandoned.extend(await plugin.context.tasks.close(share))
+            loop = asyncio.get_running_loop()
+            ends = loop.time() + share
+            async with asyncio.TaskGroup() as group:
+                for component in plugin.others:
+                    group.create_task(self._stop_one(component, share, abandoned), name=f"{plugin.id}/stop {component.label}")
+            for unit in reversed(plugin.units):
+                await self._stop_one(unit, max(_LEAST_SECONDS, ends - loop.time()), abandoned)
+            abandoned.extend(await plugin.context.tasks.close(max(_LEAST_SECONDS, ends - loop.time())))
             if plugin.standing.alive:
                 plugin.standing.become(PluginState.STOPPED)
         finally:
             plugin.ended.set()
+
+    async def _stop_one(self, component: Component, deadline: float, abandoned: list[str]) -> None:
+        fault = await component.stop(deadline)
+        if fault is not None:
+            logger.error("%s", fault)
+            abandoned.append(str(fault))
 
     def _dependents(self, plugin: Hosted) -> list[Hosted]:
         """Return the plugins that stop before this one: those of a higher kind and those that name it."""

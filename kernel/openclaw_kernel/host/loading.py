@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel
 
@@ -14,12 +16,17 @@ from openclaw_kernel.api.errors import ConfigRejected
 from openclaw_kernel.api.services import PluginState
 from openclaw_kernel.api.store import Store
 from openclaw_kernel.host.context import HostedContext
-from openclaw_kernel.host.guard import Guard, PluginFault
+from openclaw_kernel.host.guard import Guard, PluginFault, describe
 from openclaw_kernel.host.loader import LoadFailed, load_class
 from openclaw_kernel.host.manager import HookRejected, PluginManager
 from openclaw_kernel.host.registry import PluginRegistrar, RegistrationRefused, Registry
 from openclaw_kernel.host.sections import Share, validate_instances, validate_section
 from openclaw_kernel.host.state import Standing
+from openclaw_kernel.tasks import TaskOwner
+
+logger: Final = logging.getLogger(__name__)
+
+_PATIENCE_SECONDS: Final = 0.25
 
 
 class SettingsRejected(Exception):
@@ -63,12 +70,7 @@ class Loader:
 
     async def load(self, wanted: Sequence[tuple[Standing, Share]]) -> dict[str, HostedContext]:
         """Load the plugins; return the contexts of those that did not fail. The others have become `failed`."""
-        built: list[tuple[Standing, HostedContext, object]] = []
-        for standing, share in wanted:
-            try:
-                built.append((standing, *await self._construct(standing, share)))
-            except PluginFault as fault:
-                self._fail(standing, fault)
+        built = await self._construct_all(wanted)
         contexts: dict[str, HostedContext] = {}
         # pluggy calls the last registered first; thus the bundled ones, which are first here, get their names first.
         for standing, context, plugin in reversed(built):
@@ -82,6 +84,28 @@ class Loader:
             del contexts[plugin_id]
             self._fail(standings[plugin_id], failure)
         return contexts
+
+    async def _construct_all(self, wanted: Sequence[tuple[Standing, Share]]) -> list[tuple[Standing, HostedContext, object]]:
+        """Construct one after the other, but wait for none longer than `_PATIENCE_SECONDS` before the next begins.
+
+        Several that hang thus hang together, and the start waits for one deadline, not for the sum of all.
+        """
+        owner = TaskOwner("load", lambda name, error: logger.debug("%s ended with %s", name, describe(error)))
+        tasks = []
+        built: list[tuple[Standing, HostedContext, object]] = []
+        try:
+            for standing, share in wanted:
+                task = owner.spawn(standing.found.id, self._construct(standing, share))
+                tasks.append((standing, task))
+                await asyncio.wait({task}, timeout=_PATIENCE_SECONDS)
+            for standing, task in tasks:
+                try:
+                    built.append((standing, *await task))
+                except PluginFault as fault:
+                    self._fail(standing, fault)
+        finally:
+            await owner.close(0)
+        return built
 
     async def _construct(self, standing: Standing, share: Share) -> tuple[HostedContext, object]:
         found = standing.found

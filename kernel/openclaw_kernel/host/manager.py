@@ -1,7 +1,7 @@
 """pluggy behind one typed method a hook, one plugin at a time.
 
 pluggy stops at the first implementation that raises; here each plugin's implementations are called on their own, in pluggy's
-order: `tryfirst`, then the later registered before the earlier, then `trylast`.
+order: `tryfirst`, then the later registered before the earlier, then `trylast`. The `register` hooks know no `tryfirst`.
 """
 
 from __future__ import annotations
@@ -37,6 +37,13 @@ class HookRejected(Exception):
     """A plugin implements a hook that does not exist, or not as the hook asks."""
 
 
+class _Standin:
+    """What pluggy is given in place of a plugin, with its hooks: pluggy compares plugins, and one that equals all would keep them out."""
+
+    def __init__(self, plugin: object) -> None:
+        self.plugin = plugin
+
+
 class PluginManager:
     """The registered plugins and their hooks. `report` is told of faults on the hot path."""
 
@@ -50,6 +57,7 @@ class PluginManager:
     def register(self, plugin_id: str, plugin: object) -> None:
         """Take in a plugin; raise `HookRejected` where its hooks are not those of `hookspecs`."""
         self._refuse_unmarked(plugin)
+        plugin = self._standin(plugin)
         try:
             self._pluggy.register(plugin, plugin_id)
             # pluggy takes a misspelt hook silently until it is asked.
@@ -124,7 +132,9 @@ class PluginManager:
 
     async def _register(self, hook: str, registrars: Mapping[str, Registrar], deadline: float) -> dict[str, PluginFault]:
         faults: dict[str, PluginFault] = {}
-        for implementation in self._implementations(hook):
+        # Who registered last comes first, as in pluggy; but no `tryfirst` takes a name before those that come earlier.
+        position = {plugin_id: number for number, plugin_id in enumerate(registrars)}
+        for implementation in sorted(self._implementations(hook), key=lambda each: -position.get(each.plugin_name, -1)):
             plugin_id = implementation.plugin_name
             registrar = registrars.get(plugin_id)
             if registrar is None or plugin_id in faults:
@@ -147,6 +157,15 @@ class PluginManager:
     def _implementations(self, hook: str) -> list[pluggy.HookImpl]:
         # pluggy keeps them in the order in which it would call them, last first.
         return getattr(self._pluggy.hook, hook).get_hookimpls()[::-1]  # type: ignore[no-any-return]
+
+    def _standin(self, plugin: object) -> _Standin:
+        standin = _Standin(plugin)
+        for name in dir(type(plugin)):
+            if self._pluggy.parse_hookimpl_opts(plugin, name) is not None:
+                setattr(standin, name, getattr(plugin, name))
+                if self._pluggy.parse_hookimpl_opts(standin, name) is None:
+                    raise HookRejected(f"{name} is marked above a decorator; put @hookimpl directly above 'def'")
+        return standin
 
     def _unknown_hook(self, plugin: object) -> str | None:
         callers = self._pluggy.get_hookcallers(plugin) or []

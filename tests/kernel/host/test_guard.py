@@ -38,8 +38,10 @@ async def test_a_call_that_hangs_on_its_thread_is_abandoned_by_name() -> None:
     ended = threading.Event()
 
     def hang() -> None:
-        release.wait()
-        ended.set()
+        try:
+            release.wait()
+        finally:
+            ended.set()
 
     with pytest.raises(PluginHung, match=r"'bells': the call did not end in 0\.05 s"):
         await guard.run_sync("bells", "the call", hang, 0.05)

@@ -103,7 +103,7 @@ async def test_plugins_start_by_after_then_by_kind_and_stop_in_reverse(distribut
 def test_plugins_of_one_kind_keep_the_order_in_which_they_were_found() -> None:
     found = [plugin for plugin in discover().plugins if plugin.kind == "provider"]
     ordered, circular = start_order(found)
-    assert (ordered, circular) == (found, [])
+    assert (ordered, circular) == (found, {})
 
 
 async def test_plugins_that_wait_for_each_other_fail_by_name(good: Distributions, hosting: MakeHosting) -> None:

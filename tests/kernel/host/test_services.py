@@ -353,7 +353,8 @@ async def test_cancelling_a_run_ends_the_tool(good: Distributions, hosting: Make
     good.add("web", TOOL.format(run="self.began.set(); await asyncio.Event().wait()").replace("0.3", "30.0"))
     running = hosting()
     await running.run()
-    plugin: Any = running.host._manager._pluggy.get_plugin("web")
+    standin: Any = running.host._manager._pluggy.get_plugin("web")
+    plugin = standin.plugin
     plugin.began = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         task = group.create_task(running.host.tools.run("fetch", CONTEXT, {"url": "x"}))
