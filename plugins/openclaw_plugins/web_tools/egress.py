@@ -43,6 +43,15 @@ _REFUSED_4: Final = tuple(
         ),
     )
 )
+_REFUSED_PORTS: Final = frozenset(
+    # Where something else than the web listens, which might take a request for its own protocol: the list browsers keep.
+    map(
+        int,
+        "1 7 9 11 13 15 17 19 20 21 22 23 25 37 42 43 53 69 77 79 87 95 101 102 103 104 109 110 111 113 115 117 119 123 135 137 139 143"
+        " 161 179 389 427 465 512 513 514 515 526 530 531 532 540 548 554 556 563 587 601 636 989 990 993 995 1719 1720 1723 2049 3659"
+        " 4045 4190 5060 5061 6000 6379 6566 6665 6666 6667 6668 6669 6679 6697 10080".split(),
+    )
+)
 _GLOBAL_6: Final = ipaddress.IPv6Network("2000::/3")
 _REFUSED_6: Final = tuple(
     map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "3fff::/20")),
@@ -80,12 +89,15 @@ def read_url(text: str, *, trusted: Collection[str] = ()) -> Place:
     if not raw_host or not port:
         raise ToolError("the url names no host or no port; write it like https://example.org/page")
     host, address = _canonical(raw_host)
+    is_trusted = f"{host}:{port}" in trusted
+    if port in _REFUSED_PORTS and not is_trusted:
+        raise ToolError(f"port {port} is not a web server's; nothing is fetched from it")
     return Place(
         url=url.with_host(host).with_fragment(None),
         host=host,
         port=port,
         address=address,
-        trusted=f"{host}:{port}" in trusted,
+        trusted=is_trusted,
     )
 
 

@@ -34,7 +34,7 @@ async def test_fetch_is_registered_and_refuses_private_places_by_default() -> No
     assert (tool.name, tool.enabled, tool.retry_class, tool.group) == ("fetch", True, RetryClass.PURE, "web")
     context = ToolContext(agent_id="main", session_key="s", run_id="r", call_id="c", workspace=Path())
     with pytest.raises(ToolError, match=r"127\.0\.0\.1 is not a public address"):
-        await tool.run(context, FetchParams(url="http://127.0.0.1:1/"))
+        await tool.run(context, FetchParams(url="http://127.0.0.1/"))
 
 
 def test_the_plugin_is_imported_without_its_client() -> None:
