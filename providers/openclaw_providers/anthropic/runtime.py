@@ -116,6 +116,9 @@ class AnthropicProvider:
                 self._client = await asyncio.to_thread(self._new_client)
             return self._client
 
+    def _headers(self) -> dict[str, str]:
+        return {name: value.unwrap() for name, value in self._settings.headers.items()}
+
     def _new_client(self) -> AsyncAnthropic:
         from anthropic import AsyncAnthropic, DefaultAsyncHttpxClient, Timeout
 
@@ -124,7 +127,7 @@ class AnthropicProvider:
         client = AsyncAnthropic(
             api_key=key.unwrap() if key is not None else "",
             base_url=self._settings.base_url,
-            default_headers=self._settings.headers,
+            default_headers=self._headers(),
             timeout=timeout,
             # Whether to try again is decided by who can also choose another model.
             max_retries=0,
@@ -170,5 +173,5 @@ class AnthropicProvider:
     def _error(self, kind: ProviderErrorKind, message: str, model: str, after: float | None = None) -> ProviderError:
         settings = self._settings
         key, password = settings.api_key, urlsplit(settings.base_url).password or ""
-        message = without_secrets(message, [key.unwrap() if key is not None else "", password, *settings.headers.values()])
+        message = without_secrets(message, [key.unwrap() if key is not None else "", password, *self._headers().values()])
         return ProviderError(kind, message, provider=self.id, model=model, retry_after=after)

@@ -61,8 +61,8 @@ class AnthropicSettings(_Model):
     """URL of the API, without `/v1`."""
     api_key: Secret | None = None
     """The key, best as a reference such as `${env:ANTHROPIC_API_KEY}`."""
-    headers: dict[str, str] = {}
-    """Further HTTP headers of every request."""
+    headers: dict[str, Secret] = {}
+    """Further HTTP headers of every request; a value may be a reference such as `${env:NAME}`."""
     models: list[AnthropicModel] = []
     """The models to offer, the first being the default; none means the known ones."""
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120

@@ -131,6 +131,9 @@ class OpenAIProvider:
                 self._client = await asyncio.to_thread(self._new_client)
             return self._client
 
+    def _headers(self) -> dict[str, str]:
+        return {name: value.unwrap() for name, value in self._settings.headers.items()}
+
     def _new_client(self) -> AsyncOpenAI:
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Timeout
 
@@ -140,7 +143,7 @@ class OpenAIProvider:
             # The SDK would take a key from the environment: a server that needs none must not be sent it.
             api_key=key.unwrap() if key is not None else "none",
             base_url=self._url,
-            default_headers=self._settings.headers,
+            default_headers=self._headers(),
             timeout=timeout,
             # Whether to try again is decided by who can also choose another model.
             max_retries=0,
@@ -158,7 +161,7 @@ class OpenAIProvider:
         key = self._settings.api_key
         while True:
             try:
-                self._take_models(await list_models(self._url, key.unwrap() if key is not None else None, self._settings.headers))
+                self._take_models(await list_models(self._url, key.unwrap() if key is not None else None, self._headers()))
                 if self._models:
                     return
                 kind, message = None, f"{self._place} has no model; load one there"
@@ -227,7 +230,7 @@ class OpenAIProvider:
     def _clean(self, message: str) -> str:
         key = self._settings.api_key
         password = urlsplit(self._url).password or ""
-        return without_secrets(message, [key.unwrap() if key is not None else "", password, *self._settings.headers.values()])
+        return without_secrets(message, [key.unwrap() if key is not None else "", password, *self._headers().values()])
 
     def _error(self, kind: ProviderErrorKind, message: str, model: str | None, after: float | None = None) -> ProviderError:
         return ProviderError(kind, self._clean(message), provider=self.id, model=model, retry_after=after)

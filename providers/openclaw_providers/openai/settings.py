@@ -60,8 +60,8 @@ class OpenAISettings(_Model):
     """URL of the API up to and including `/v1`; the known ids have their own."""
     api_key: Secret | None = None
     """The key, best as a reference such as `${env:OPENAI_API_KEY}`; local servers need none."""
-    headers: dict[str, str] = {}
-    """Further HTTP headers of every request."""
+    headers: dict[str, Secret] = {}
+    """Further HTTP headers of every request; a value may be a reference such as `${env:NAME}`."""
     models: list[OpenAIModel] = []
     """The models to offer, the first being the default; none means those that the server lists."""
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120

@@ -16,6 +16,7 @@ from openclaw_kernel.api import (
     Provider,
     ProviderError,
     ProviderErrorKind,
+    Secret,
     Text,
     TextDelta,
     ThinkingDelta,
@@ -324,4 +325,12 @@ async def test_a_server_that_states_the_cost_is_asked_for_it(server: EmulatorPro
     assert body["usage"] == {"include": True}
     assert [message["role"] for message in body["messages"]] == ["user"]
     assert [tool["function"]["name"] for tool in body["tools"]] == ["weather"]
+    await provider.stop()
+
+
+async def test_a_header_may_be_a_secret(server: EmulatorProcess, tmp_path: Path) -> None:
+    provider = openai(server, tmp_path, headers={"X-Team": Secret("blue-team"), "X-Plain": "green"})
+    await ask(provider, request("hello there", model=MODEL))
+    headers = (await server.requests())[-1]["headers"]
+    assert (headers["x-team"], headers["x-plain"]) == ("blue-team", "green")
     await provider.stop()
