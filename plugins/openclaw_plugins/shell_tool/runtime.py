@@ -103,8 +103,8 @@ class Shell:
             argv = params.argv or []
         if not argv or not argv[0]:
             raise ToolError("argv is empty; its first entry names the program")
-        if any("\0" in argument for argument in argv):
-            raise ToolError("an argument holds a NUL character; leave it out")
+        for argument in argv:
+            _refuse_unfit(argument, "an argument")
         return argv
 
     def _executable(self, name: str, cwd: Path) -> str:
@@ -121,15 +121,27 @@ class Shell:
         return {**passed, "PATH": self._settings.search_path, "HOME": str(workspace)}
 
 
+def _refuse_unfit(text: str, what: str) -> None:
+    """Raise `ToolError` for what the system cannot be given."""
+    if "\0" in text:
+        raise ToolError(f"{what} holds a NUL character; leave it out")
+    if text != text.encode("utf-8", "replace").decode():
+        raise ToolError(f"{what} holds half of a character; leave it out")
+
+
 def _inside(workspace: Path, cwd: str) -> Path:
     """Return the folder to run in, with links followed; raise `ToolError` where it is not in the workspace."""
-    if "\0" in cwd:
-        raise ToolError("cwd holds a NUL character; leave it out")
+    _refuse_unfit(cwd, "cwd")
     root = workspace.resolve()
-    folder = (root / cwd).resolve()
-    if not folder.is_relative_to(root):
+    try:
+        folder = (root / cwd).resolve()
+        is_inside, is_folder = folder.is_relative_to(root), folder.is_dir()
+    except (OSError, RuntimeError) as error:
+        # A name that is too long, or links that lead in a circle.
+        raise ToolError(f"cwd {cwd[:80]!r} cannot be used: {getattr(error, 'strerror', None) or 'its links lead in a circle'}") from error
+    if not is_inside:
         raise ToolError(f"cwd {cwd!r} is outside the workspace; name a folder inside it")
-    if not folder.is_dir():
+    if not is_folder:
         raise ToolError(f"cwd {cwd!r} is not a folder of the workspace")
     return folder
 

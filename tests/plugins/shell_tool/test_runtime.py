@@ -151,3 +151,25 @@ async def test_a_call_cannot_ask_for_more_time_than_the_owner_gives(tmp_path: Pa
 
 async def test_a_command_reads_nothing_from_the_gateway(tmp_path: Path) -> None:
     assert (await run(tmp_path, "cat")).text == "[no output]"
+
+
+@pytest.mark.parametrize(
+    ("argument", "cwd", "reason"),
+    [
+        ("\ud800", ".", "an argument holds half of a character"),
+        ("\0", ".", "an argument holds a NUL"),
+        ("x", "\ud800", "cwd holds half of a character"),
+        ("x", "a" * 5_000, "cannot be used: File name too long"),
+        ("x", "/".join(["a" * 200] * 30), "cannot be used: File name too long"),
+        ("x", "loop", "cannot be used: its links lead in a circle"),
+    ],
+)
+async def test_what_the_system_cannot_be_given_is_an_error_for_the_model(argument: str, cwd: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ToolError, match=reason) as refused:
+        await run(tmp_path, "echo", argument, cwd=cwd)
+    assert len(str(refused.value)) < 200
+
+
+async def test_output_of_any_bytes_comes_back_as_text(tmp_path: Path) -> None:
+    assert (await run(tmp_path, "printf", r"a\0b\377c")).text == "a\0b\ufffdc"
