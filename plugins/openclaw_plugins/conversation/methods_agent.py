@@ -12,7 +12,6 @@ from openclaw_kernel.api import (
     AttachmentKind,
     Call,
     Idempotency,
-    InboundMessage,
     InvalidRequest,
     Scope,
     Target,
@@ -34,7 +33,7 @@ from openclaw_plugins.conversation.requests import (
 )
 from openclaw_plugins.conversation.runs import EndedRun, Run, RunOptions
 from openclaw_plugins.conversation.sessions import find as find_session
-from openclaw_plugins.conversation.submissions import Request, client_target
+from openclaw_plugins.conversation.submissions import Request, client_message, request_key
 from openclaw_plugins.conversation.wire import (
     AgentParams,
     AgentResult,
@@ -145,24 +144,14 @@ class AgentMethods:
         key = await self._session_of(params)
         agent_id = world.agent_of(key, params.agent_id).id
         attachments = attachments_of(params.attachments)
-        principal = call.client.principal
         model = self._conversation.known_model(_model_ref(params)) if params.model else None
         return Request(
             run_id=params.idempotency_key,
-            message_id=f"{principal}:{params.idempotency_key}",
+            message_id=request_key(call.client, params.idempotency_key),
             request_hash=request_hash(params),
             session_key=key,
             agent_id=agent_id,
-            message=InboundMessage(
-                target=client_target(principal),
-                message_id=params.idempotency_key,
-                sender_id=principal,
-                sender_name=call.client.display_name or "",
-                text=params.message,
-                attachments=attachments,
-                timestamp_ms=world.now_ms(),
-                mentioned=True,
-            ),
+            message=client_message(call.client, params.idempotency_key, params.message, attachments, world.now_ms()),
             parts=parts_of(attachments),
             options=RunOptions(
                 model=model,
@@ -225,7 +214,7 @@ class AgentMethods:
             run_id=params.idempotency_key,
             reply_to_id=params.reply_to_id or None,
             silent=bool(params.silent),
-            request=(f"{call.client.principal}:{params.idempotency_key}", request_hash(params)),
+            request=(request_key(call.client, params.idempotency_key), request_hash(params)),
         )
 
     def _channel(self, params: SendParams) -> str:

@@ -13,7 +13,6 @@ from openclaw_kernel.api import (
     Call,
     Encoded,
     Idempotency,
-    InboundMessage,
     InvalidRequest,
     Scope,
     Target,
@@ -29,7 +28,7 @@ from openclaw_plugins.conversation.ledger import parts_of
 from openclaw_plugins.conversation.requests import attachments_of, request_hash, target_of, thinking_level
 from openclaw_plugins.conversation.runs import RunOptions
 from openclaw_plugins.conversation.sessions import PREVIEW_CHARACTERS, SessionRow, shorten
-from openclaw_plugins.conversation.submissions import Request, client_target
+from openclaw_plugins.conversation.submissions import Request, client_message, request_key
 from openclaw_plugins.conversation.transcript import Entry
 from openclaw_plugins.conversation.wire import (
     ChatAbortParams,
@@ -75,24 +74,14 @@ class ChatMethods:
         if params.session_id is not None:
             await self._require_session(key, params.session_id)
         attachments = attachments_of(params.attachments)
-        principal = call.client.principal
         target = await self._deliver_to(params, key)
         request = Request(
             run_id=params.idempotency_key,
-            message_id=f"{principal}:{params.idempotency_key}",
+            message_id=request_key(call.client, params.idempotency_key),
             request_hash=request_hash(params),
             session_key=key,
             agent_id=agent_id,
-            message=InboundMessage(
-                target=client_target(principal),
-                message_id=params.idempotency_key,
-                sender_id=principal,
-                sender_name=call.client.display_name or "",
-                text=params.message,
-                attachments=attachments,
-                timestamp_ms=world.now_ms(),
-                mentioned=True,
-            ),
+            message=client_message(call.client, params.idempotency_key, params.message, attachments, world.now_ms()),
             parts=parts_of(attachments),
             options=RunOptions(
                 thinking=thinking_level(params.thinking),

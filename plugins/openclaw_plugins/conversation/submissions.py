@@ -6,7 +6,7 @@ import sqlite3
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-from openclaw_kernel.api import Command, CommandCall, InboundMessage, InvalidRequest, Target, UserPart
+from openclaw_kernel.api import Attachment, Client, Command, CommandCall, InboundMessage, InvalidRequest, Target, UserPart
 from openclaw_plugins.conversation import ledger, writable
 from openclaw_plugins.conversation.command_desk import Visit
 from openclaw_plugins.conversation.endings import Endings
@@ -231,8 +231,28 @@ def _started(request: Request, message_seq: int | None = None, *, interrupts: bo
     return reply
 
 
-def client_target(principal: str) -> Target:
-    """Return the place a WebSocket client's message comes from."""
+def request_key(client: Client, idempotency_key: str) -> str:
+    """Return what a repeat of a client's request is recognised by; nobody else's request has it."""
+    return f"{client.principal}:{idempotency_key}"
+
+
+def client_message(
+    client: Client, idempotency_key: str, text: str, attachments: tuple[Attachment, ...], received_ms: int
+) -> InboundMessage:
+    """Return what a WebSocket client sent as the message it is."""
+    return InboundMessage(
+        target=_client_target(client.principal),
+        message_id=idempotency_key,
+        sender_id=client.principal,
+        sender_name=client.display_name or "",
+        text=text,
+        attachments=attachments,
+        timestamp_ms=received_ms,
+        mentioned=True,
+    )
+
+
+def _client_target(principal: str) -> Target:
     return Target(channel=ledger.WEBCHAT, account_id=ledger.DEFAULT_ACCOUNT, peer_kind="direct", peer_id=principal)
 
 
