@@ -70,7 +70,7 @@ def count_words(messages: Sequence[Message]) -> int:
 def _directed(made: Plan, line: str) -> Plan | None:
     word, _, rest = line.partition(" ")
     match word:
-        case "!slow" if rest.isdigit():
+        case "!slow" if rest.isdecimal():
             return replace(made, delay_ms=int(rest))
         case "!fail":
             return _failing(made, rest.split())
@@ -87,7 +87,7 @@ def _directed(made: Plan, line: str) -> Plan | None:
 def _failing(made: Plan, words: list[str]) -> Plan | None:
     if not words or words[0] not in [kind.value for kind in ProviderErrorKind]:
         return None
-    after = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
+    after = int(words[1]) if len(words) > 1 and words[1].isdecimal() else 0
     return replace(made, fail=ProviderErrorKind(words[0]), fail_after_words=after)
 
 

@@ -18,6 +18,7 @@ from typing import Any, Final
 _COMMAND: Final = ("-P", "-m", "openclaw_providers.local.worker")
 _LINE_LIMIT: Final = 4 * 1024 * 1024
 _LOG_LINES_KEPT: Final = 5
+_LOG_PIECE_BYTES: Final = 4096
 _KILL_SECONDS: Final = 5.0
 # The worker needs no credentials, so it gets none.
 _ENVIRONMENT: Final = frozenset(
@@ -92,11 +93,21 @@ class WorkerProcess:
         return event
 
     async def copy_log(self, logger: logging.Logger) -> None:
-        """Pass on what the worker writes to its log, until it ends."""
-        while line := await self._log_stream.readline():
-            text = line.decode("utf-8", "replace").rstrip()
-            self._log.append(text)
-            logger.debug("worker %d: %s", self.pid, text)
+        """Pass on what the worker writes to its log, until it ends; of a line without end, pieces."""
+        while piece := await self._log_stream.read(_LOG_PIECE_BYTES):
+            if not piece.endswith(b"\n") and not self._log_stream.at_eof():
+                piece += await self._rest_of_line()
+            for text in piece.decode("utf-8", "replace").splitlines():
+                self._log.append(text.rstrip())
+                logger.debug("worker %d: %s", self.pid, text.rstrip())
+
+    async def _rest_of_line(self) -> bytes:
+        try:
+            return await self._log_stream.readuntil(b"\n")
+        except asyncio.IncompleteReadError as error:
+            return error.partial
+        except asyncio.LimitOverrunError as error:
+            return await self._log_stream.read(error.consumed)
 
     async def ending(self) -> str:
         """Wait for the end and say in a few words how it came."""

@@ -32,6 +32,7 @@ from openclaw_providers.local.weights import (
 )
 
 STOP_SECONDS: Final = 2.0
+LAST_WORDS_SECONDS: Final = 1.0
 FIRST_DELAY_SECONDS: Final = 0.5
 LONGEST_DELAY_SECONDS: Final = 30.0
 STABLE_SECONDS: Final = 60.0
@@ -262,20 +263,24 @@ class LocalProvider:
         except OSError as error:
             message = f"the worker process cannot be started: {error}"
             return Failure(ProviderErrorKind.UNAVAILABLE, message), False
-        log = self._context.spawn(f"provider {self.id}: log of worker {worker.pid}", worker.copy_log(self._context.logger))
+        log: asyncio.Task[Any] | None = None
         loaded = False
         try:
+            log = self._context.spawn(f"provider {self.id}: log of the worker", worker.copy_log(self._context.logger))
             failure = await self._load(worker)
             if failure is None:
                 loaded = True
                 failure = await self._serve(worker)
             return failure, loaded
         finally:
+            # First what cannot be cancelled: a stop may break off the waits below.
             self._worker = None
             worker.kill()
-            await worker.ending()
-            await asyncio.wait({log})
             self._end_answers(f"the worker of provider {self.id} ended amid the answer: try again")
+            await worker.ending()
+            if log is not None:
+                await asyncio.wait({log}, timeout=LAST_WORDS_SECONDS)
+                log.cancel()
 
     async def _load(self, worker: WorkerProcess) -> Failure | None:
         """Load the model; return why that failed, or None."""

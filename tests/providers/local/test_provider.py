@@ -7,10 +7,11 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -26,6 +27,7 @@ from openclaw_kernel.api import (
 )
 from openclaw_providers.local import weights
 from openclaw_providers.local.plugin import LocalPlugin
+from openclaw_providers.local.process import WorkerProcess
 from openclaw_providers.local.runtime import LocalProvider
 from tests.providers.support import Context, ask, fail, load, request, said
 
@@ -257,6 +259,29 @@ async def test_stopping_ends_the_worker_the_answer_and_whoever_asks_later(tmp_pa
         assert all(task.done() for task in context.tasks)
 
 
+async def test_an_answer_ends_also_where_the_stop_breaks_off_the_end_of_the_worker(tmp_path: Path) -> None:
+    # The log is read to its end while the supervisor cleans up; here it never ends by itself.
+    class Endless(Watched):
+        def spawn(self, name: str, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+            if "log" in name:
+                coroutine.close()
+                return super().spawn(name, asyncio.Event().wait())
+            return super().spawn(name, coroutine)
+
+    context = Endless({**LIVELY}, tmp_path)
+    provider = cast(LocalProvider, load(LocalPlugin, context)["local"])
+    await provider.start()
+    async with aclosing(provider.stream(request("Tell me a long story.", model=MODEL))) as stream:  # type: ignore[type-var]
+        assert isinstance(await anext(stream), TextDelta)
+        await provider.stop()
+        async with asyncio.timeout(DEADLINE_SECONDS / 4):
+            with pytest.raises(ProviderError, match="ended amid the answer"):
+                async for _ in stream:
+                    pass
+    for task in context.tasks:
+        task.cancel()
+
+
 async def test_a_worker_that_does_not_listen_is_killed_at_stop(tmp_path: Path) -> None:
     async with running(tmp_path) as (provider, context):
         await context.until(lambda: any(" loaded in " in line for line in context.lines))
@@ -343,3 +368,37 @@ def test_the_model_is_free_and_has_no_tools(tmp_path: Path) -> None:
     assert (info.tools, info.input_price, info.output_price, info.context_window) == (False, 0.0, 0.0, 4096)
     assert providers["big"].models()[0].ref == "big/big"
     assert "not started" in (providers["big"].problem() or "")
+
+
+async def test_a_log_line_without_end_is_read_in_pieces(tmp_path: Path) -> None:
+    log = asyncio.StreamReader(limit=4096)
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", "", stdin=PIPE, stdout=PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    worker = WorkerProcess(process, requests=process.stdin, events=process.stdout, log=log)
+    log.feed_data(b"x" * 1_000_000 + b"\nfirst\nlast words")
+    log.feed_eof()
+    await worker.copy_log(logging.getLogger("tests.providers.local"))
+    assert (await worker.ending()) == "exit code 0; last words: last words"
+
+
+async def test_a_worker_started_while_the_plugin_ends_is_ended_too(tmp_path: Path) -> None:
+    pids: list[int | None] = []
+
+    class Closing(Watched):
+        def spawn(self, name: str, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+            if "log" in name:
+                coroutine.close()
+                pids.append(provider.worker_pid)
+                raise RuntimeError(f"{name}: the owner of this task is closed")
+            return super().spawn(name, coroutine)
+
+    context = Closing({}, tmp_path)
+    provider = cast(LocalProvider, load(LocalPlugin, context)["local"])
+    await provider.start()
+    await asyncio.wait(context.tasks)
+    assert isinstance(context.tasks[0].exception(), RuntimeError)
+    (pid,) = pids
+    assert pid is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
