@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from openclaw_kernel.api import AssistantMessage, GatewayError, Message, ProviderError, Step, Text
-from openclaw_plugins.conversation import ledger, outbox, sessions, transcript
+from openclaw_plugins.conversation import ledger, outbox_rows, sessions, transcript
 from openclaw_plugins.conversation.chat_events import RunStream
 from openclaw_plugins.conversation.durable import write_patiently, write_until_done
 from openclaw_plugins.conversation.keys import chat_type_of
@@ -40,7 +40,7 @@ class Ended:
 
     entries: Sequence[Entry]
     row: SessionRow | None
-    outgoing: outbox.Outgoing | None
+    outgoing: outbox_rows.Outgoing | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ class Ending:
         state: ledger.EndState = "suppressed" if outcome.silent else _END_STATES[outcome.status]
         first = ledger.end(connection, run.inbound_id, state, None if state == "answered" else reason, now_ms)
         draft = _reply(run, outcome) if first else None
-        outgoing = outbox.insert(connection, draft, now_ms) if draft is not None else None
+        outgoing = outbox_rows.insert(connection, draft, now_ms) if draft is not None else None
         if row is not None and run.begun and row.session_id == run.session_id:
             row = sessions.save(connection, _ended_row(row, run, outcome, now_ms))
         return Ended(entries, row, outgoing)
@@ -201,12 +201,12 @@ def _closing(run: Run, outcome: Outcome, sink: Sink | None, now_ms: int) -> list
     return found
 
 
-def _reply(run: Run, outcome: Outcome) -> outbox.Draft | None:
+def _reply(run: Run, outcome: Outcome) -> outbox_rows.Draft | None:
     target = run.options.deliver_to
     if target is None or target.channel == ledger.WEBCHAT or outcome.silent or outcome.status == "aborted":
         return None
     text = outcome.text if outcome.status == "ok" else f"⚠️ {outcome.error or 'the turn failed'}"
-    return outbox.Draft(
+    return outbox_rows.Draft(
         target=target,
         text=text,
         run_id=run.run_id,

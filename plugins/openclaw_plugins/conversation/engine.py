@@ -20,7 +20,7 @@ from openclaw_kernel.api import (
     Target,
     Unavailable,
 )
-from openclaw_plugins.conversation import ledger, outbox, sessions
+from openclaw_plugins.conversation import ledger, outbox_rows, sessions
 from openclaw_plugins.conversation.command_desk import concerns
 from openclaw_plugins.conversation.endings import Endings
 from openclaw_plugins.conversation.intake import Intake
@@ -160,7 +160,7 @@ class Conversation:
         reply_to_id: str | None = None,
     ) -> str:
         """Store a message durably and send it in order; return its outbox id."""
-        draft = outbox.Draft(target=target, text=text, attachments=tuple(attachments), run_id=run_id, reply_to_id=reply_to_id)
+        draft = outbox_rows.Draft(target=target, text=text, attachments=tuple(attachments), run_id=run_id, reply_to_id=reply_to_id)
         item = await self.world.complete("enqueue a message", self.world.outbox.enqueue(draft))
         return item.outbox_id
 

@@ -21,7 +21,7 @@ from openclaw_kernel.api import (
     Target,
     Verdict,
 )
-from openclaw_plugins.conversation import ledger, outbox, writable
+from openclaw_plugins.conversation import ledger, outbox_rows, writable
 from openclaw_plugins.conversation.command_desk import Visit
 from openclaw_plugins.conversation.commands import is_stop
 from openclaw_plugins.conversation.durable import write_patiently, write_until_done
@@ -97,11 +97,11 @@ class Intake:
     async def _end_left_behind(self, inbound_id: int, target: Target | None) -> None:
         now = self._world.now_ms()
 
-        def write(connection: sqlite3.Connection) -> outbox.Outgoing | None:
+        def write(connection: sqlite3.Connection) -> outbox_rows.Outgoing | None:
             ended = ledger.end(connection, inbound_id, "dead_lettered", "left behind", now)
             if not ended or target is None:
                 return None
-            return outbox.insert(connection, outbox.Draft(target=target, text=BROKEN, inbound_id=inbound_id), now)
+            return outbox_rows.insert(connection, outbox_rows.Draft(target=target, text=BROKEN, inbound_id=inbound_id), now)
 
         outgoing = await self._world.store.write(write)
         if outgoing is not None:
@@ -221,7 +221,7 @@ class Intake:
         now = self._world.now_ms()
         target = entry.message.target
 
-        def write(connection: sqlite3.Connection) -> outbox.Outgoing | None:
+        def write(connection: sqlite3.Connection) -> outbox_rows.Outgoing | None:
             ledger.advance(
                 connection,
                 entry.id,
@@ -234,7 +234,7 @@ class Intake:
             )
             ended = ledger.end(connection, entry.id, "suppressed", reason, now)
             if hint and ended and ledger.remember_hint(connection, target, entry.message.sender_id, now):
-                return outbox.insert(connection, outbox.Draft(target=target, text=hint, inbound_id=entry.id), now)
+                return outbox_rows.insert(connection, outbox_rows.Draft(target=target, text=hint, inbound_id=entry.id), now)
             return None
 
         await self._write_and_send(entry, write)
@@ -246,15 +246,15 @@ class Intake:
         target = entry.message.target
         reason = writable.text(f"{type(problem).__name__}: {problem}")
 
-        def write(connection: sqlite3.Connection) -> outbox.Outgoing | None:
+        def write(connection: sqlite3.Connection) -> outbox_rows.Outgoing | None:
             ended = ledger.end(connection, entry.id, "dead_lettered", reason, now)
             if not ended or entry.from_client:
                 return None
-            return outbox.insert(connection, outbox.Draft(target=target, text=BROKEN, inbound_id=entry.id), now)
+            return outbox_rows.insert(connection, outbox_rows.Draft(target=target, text=BROKEN, inbound_id=entry.id), now)
 
         await self._write_and_send(entry, write)
 
-    async def _write_and_send(self, entry: Inbound, write: Callable[[sqlite3.Connection], outbox.Outgoing | None]) -> None:
+    async def _write_and_send(self, entry: Inbound, write: Callable[[sqlite3.Connection], outbox_rows.Outgoing | None]) -> None:
         outgoing = await write_until_done(self._world.store, write, what=f"the end of message {entry.message_id} of {entry.channel}")
         if outgoing is not None:
             self._world.outbox.dispatch(outgoing)
@@ -278,7 +278,7 @@ class Intake:
         now = self._world.now_ms()
         target = entry.message.target
 
-        def write(connection: sqlite3.Connection) -> outbox.Outgoing | None:
+        def write(connection: sqlite3.Connection) -> outbox_rows.Outgoing | None:
             ledger.advance(
                 connection,
                 entry.id,
@@ -292,7 +292,7 @@ class Intake:
             ended = ledger.end(connection, entry.id, "answered", f"command /{command.name}", now)
             if not text or not ended:
                 return None
-            return outbox.insert(connection, outbox.Draft(target=target, text=text, inbound_id=entry.id), now)
+            return outbox_rows.insert(connection, outbox_rows.Draft(target=target, text=text, inbound_id=entry.id), now)
 
         await self._write_and_send(entry, write)
 

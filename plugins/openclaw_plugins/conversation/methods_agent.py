@@ -22,7 +22,7 @@ from openclaw_plugins.conversation import runs
 from openclaw_plugins.conversation.engine import Conversation
 from openclaw_plugins.conversation.ledger import WEBCHAT, parts_of
 from openclaw_plugins.conversation.methods_chat import append_assistant, last_place, tool_events_owner
-from openclaw_plugins.conversation.outbox import Delivered, Draft, KnownRequest, Outgoing
+from openclaw_plugins.conversation.outbox_rows import Delivered, Draft, KnownRequest, Outgoing
 from openclaw_plugins.conversation.requests import (
     MOST_BYTES,
     attachments_of,

@@ -5,22 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-import uuid
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
-import orjson
-
-from openclaw_kernel.api import Attachment, Channels, OutboundMessage, Receipt, SendFailed, Store, Target
-from openclaw_plugins.conversation import ledger, writable
+from openclaw_kernel.api import Channels, OutboundMessage, Receipt, SendFailed, Store
+from openclaw_plugins.conversation import outbox_rows, writable
 from openclaw_plugins.conversation.durable import write_until_done
 from openclaw_plugins.conversation.keys import conversation_of
+from openclaw_plugins.conversation.outbox_rows import Delivered, Draft, KnownRequest, Outgoing, SentState
 
 logger: Final = logging.getLogger(__name__)
 
-SentState: TypeAlias = Literal["sent", "unknown_after_send", "failed", "dead_lettered"]
 Conversation: TypeAlias = tuple[str, str, str, str]
 
 IN_MEMORY: Final = 32
@@ -42,113 +39,6 @@ class DeliveryRules:
     def delay(self, attempts: int) -> float:
         """Return the wait after so many attempts."""
         return float(min(self.longest_delay, self.first_delay * 2 ** (attempts - 1)))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
-    """A message to put into the outbox. `request` is the caller's idempotency key and hash of its params."""
-
-    target: Target
-    text: str
-    attachments: tuple[Attachment, ...] = ()
-    run_id: str | None = None
-    reply_to_id: str | None = None
-    inbound_id: int | None = None
-    silent: bool = False
-    request: tuple[str, str] | None = None
-
-
-@dataclass(slots=True, kw_only=True)
-class Outgoing:
-    """One row on its way. `message` is None where it was too much to hold in memory and is read when its turn comes."""
-
-    id: int
-    outbox_id: str
-    target: Target
-    created_ms: int
-    message: OutboundMessage | None = None
-    run_id: str | None = None
-    attempts: int = 0
-    next_attempt_ms: int = 0
-    in_doubt: bool = False
-    """True where an earlier process was sending it when it ended: it may have arrived."""
-    ended: asyncio.Future[Delivered] | None = None
-    """Becomes how it ended; there once it is dispatched."""
-    on_attempt: Callable[[], None] | None = None
-    """Called once, after the first attempt, however it went, or at the end where there was none."""
-    inbound_id: int | None = None
-
-    @property
-    def is_answer(self) -> bool:
-        """Tell whether somebody waits for it: the answer of a turn to a message from a channel."""
-        return self.run_id is not None and self.inbound_id is not None
-
-    def attempted(self) -> None:
-        """Call `on_attempt`, once."""
-        called, self.on_attempt = self.on_attempt, None
-        if called is not None:
-            called()
-
-
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """The end of a row."""
-
-    outbox_id: str
-    state: SentState
-    message_ids: tuple[str, ...] = ()
-    error: str | None = None
-
-
-def insert(connection: sqlite3.Connection, draft: Draft, now_ms: int) -> Outgoing:
-    """Write a message inside a write; hand the result to `Outbox.dispatch` once it is on disk."""
-    outbox_id = uuid.uuid4().hex
-    target, text = draft.target, writable.text(draft.text)
-    request_key, request_hash = draft.request or (None, None)
-    cursor = connection.execute(
-        "INSERT INTO conversation_outbox (outbox_id, channel, account_id, peer_kind, peer_id, thread_id, text, reply_to_id,"
-        " run_id, inbound_id, silent, attachments, state, next_attempt_ms, created_ms, updated_ms, request_key, request_hash)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'prepared', ?, ?, ?, ?, ?)",
-        (
-            outbox_id,
-            target.channel,
-            target.account_id,
-            target.peer_kind,
-            target.peer_id,
-            target.thread_id,
-            text,
-            draft.reply_to_id,
-            draft.run_id,
-            draft.inbound_id,
-            int(draft.silent),
-            len(draft.attachments),
-            now_ms,
-            now_ms,
-            now_ms,
-            request_key,
-            request_hash,
-        ),
-    )
-    row_id = int(cursor.lastrowid or 0)
-    ledger.keep_attachments(connection, "outbox", row_id, draft.attachments)
-    message = OutboundMessage(
-        target=target,
-        outbox_id=outbox_id,
-        text=text,
-        attachments=draft.attachments,
-        reply_to_id=draft.reply_to_id,
-        run_id=draft.run_id,
-        silent=draft.silent,
-    )
-    return Outgoing(
-        id=row_id,
-        outbox_id=outbox_id,
-        target=target,
-        created_ms=now_ms,
-        message=message,
-        run_id=draft.run_id,
-        inbound_id=draft.inbound_id,
-    )
 
 
 class Outbox:
@@ -182,7 +72,7 @@ class Outbox:
     async def load(self) -> None:
         """Queue what an earlier process left, before anything new; nothing is sent until `open`."""
         latest = self._now_ms() + round(self._rules.longest_delay * 1000)
-        for item in await self._store.read(_unfinished):
+        for item in await self._store.read(outbox_rows.unfinished):
             # The clock of the process that wrote the time may have been ahead.
             item.next_attempt_ms = min(item.next_attempt_ms, latest) if item.attempts else 0
             self.dispatch(item)
@@ -203,7 +93,7 @@ class Outbox:
 
     async def enqueue(self, draft: Draft) -> Outgoing:
         """Write a message and send it when its turn comes; run it to its end."""
-        item = await self._store.write(lambda connection: insert(connection, draft, self._now_ms()))
+        item = await self._store.write(lambda connection: outbox_rows.insert(connection, draft, self._now_ms()))
         self.dispatch(item)
         return item
 
@@ -211,8 +101,8 @@ class Outbox:
         """As `enqueue`, but a request that came before leads to its row, and nothing is written."""
 
         def write(connection: sqlite3.Connection) -> Outgoing | KnownRequest:
-            known = find_request(connection, draft.request[0]) if draft.request is not None else None
-            return known or insert(connection, draft, self._now_ms())
+            known = outbox_rows.find_request(connection, draft.request[0]) if draft.request is not None else None
+            return known or outbox_rows.insert(connection, draft, self._now_ms())
 
         item = await self._store.write(write)
         if isinstance(item, Outgoing):
@@ -308,7 +198,7 @@ class Outbox:
         message = item.message or await self._read(item)
         await write_until_done(
             self._store,
-            lambda connection: _mark_sending(connection, item, self._now_ms()),
+            lambda connection: outbox_rows.mark_sending(connection, item, self._now_ms()),
             what=f"that outbox {item.outbox_id} is being sent",
         )
         return message
@@ -330,7 +220,7 @@ class Outbox:
             item.next_attempt_ms = self._now_ms() + round(delay * 1000)
             await write_until_done(
                 self._store,
-                lambda connection: _mark_waiting(connection, item, reason, self._now_ms()),
+                lambda connection: outbox_rows.mark_waiting(connection, item, reason, self._now_ms()),
                 what=f"that outbox {item.outbox_id} waits",
             )
             return False
@@ -342,10 +232,10 @@ class Outbox:
         result = Delivered(item.outbox_id, state, tuple(map(writable.text, message_ids)), error)
 
         def write(connection: sqlite3.Connection) -> Outgoing | None:
-            _mark_ended(connection, item, result, self._now_ms())
+            outbox_rows.mark_ended(connection, item, result, self._now_ms())
             if state != "unknown_after_send" or not item.is_answer:
                 return None
-            return insert(connection, Draft(target=item.target, text=IN_DOUBT, inbound_id=item.inbound_id), self._now_ms())
+            return outbox_rows.insert(connection, Draft(target=item.target, text=IN_DOUBT, inbound_id=item.inbound_id), self._now_ms())
 
         try:
             notice = await write_until_done(self._store, write, what=f"the end of outbox {item.outbox_id}")
@@ -358,7 +248,7 @@ class Outbox:
             self.dispatch(notice, at_once=True)
 
     async def _read(self, item: Outgoing) -> OutboundMessage:
-        message = await self._store.read(lambda connection: _read_message(connection, item))
+        message = await self._store.read(lambda connection: outbox_rows.read_message(connection, item))
         item.message = message
         return message
 
@@ -372,89 +262,6 @@ class Outbox:
             self._idle.set()
 
 
-@dataclass(frozen=True, slots=True)
-class KnownRequest:
-    """What the outbox answers to a repeated `send`."""
-
-    outbox_id: str
-    channel: str
-    peer_id: str
-    state: str
-    receipt: tuple[str, ...]
-    error: str | None
-    request_hash: str
-
-
-def find_request(connection: sqlite3.Connection, request_key: str) -> KnownRequest | None:
-    """Return the row that a caller's idempotency key made."""
-    row = connection.execute(
-        "SELECT outbox_id, channel, peer_id, state, receipt, error, request_hash FROM conversation_outbox WHERE request_key = ?",
-        (request_key,),
-    ).fetchone()
-    if row is None:
-        return None
-    outbox_id, channel, peer_id, state, receipt, error, request_hash = row
-    return KnownRequest(outbox_id, channel, peer_id, state, tuple(orjson.loads(receipt or "[]")), error, request_hash)
-
-
 def _drops_repeats(channels: Channels, channel: str) -> bool:
     capabilities = channels.capabilities(channel)
     return capabilities is not None and capabilities.idempotent_send
-
-
-def _mark_sending(connection: sqlite3.Connection, item: Outgoing, now_ms: int) -> None:
-    connection.execute(
-        "UPDATE conversation_outbox SET state = 'sending', attempts = ?, updated_ms = ? WHERE id = ?",
-        (item.attempts, now_ms, item.id),
-    )
-
-
-def _mark_waiting(connection: sqlite3.Connection, item: Outgoing, error: str, now_ms: int) -> None:
-    connection.execute(
-        "UPDATE conversation_outbox SET state = 'prepared', next_attempt_ms = ?, error = ?, updated_ms = ? WHERE id = ?",
-        (item.next_attempt_ms, error, now_ms, item.id),
-    )
-
-
-def _mark_ended(connection: sqlite3.Connection, item: Outgoing, result: Delivered, now_ms: int) -> None:
-    connection.execute(
-        "UPDATE conversation_outbox SET state = ?, receipt = ?, error = ?, updated_ms = ? WHERE id = ?",
-        (result.state, orjson.dumps(result.message_ids).decode(), result.error, now_ms, item.id),
-    )
-    ledger.drop_attachments(connection, "outbox", item.id)
-
-
-def _unfinished(connection: sqlite3.Connection) -> list[Outgoing]:
-    rows = connection.execute(
-        "SELECT id, outbox_id, channel, account_id, peer_kind, peer_id, thread_id, created_ms, run_id, inbound_id,"
-        " attempts, next_attempt_ms, state FROM conversation_outbox WHERE state IN ('prepared', 'sending') ORDER BY id"
-    )
-    return [
-        Outgoing(
-            id=row_id,
-            outbox_id=outbox_id,
-            target=Target(channel=channel, account_id=account, peer_kind=kind, peer_id=peer, thread_id=thread),
-            created_ms=created,
-            run_id=run_id,
-            inbound_id=inbound_id,
-            attempts=attempts,
-            next_attempt_ms=due,
-            in_doubt=state == "sending",
-        )
-        for row_id, outbox_id, channel, account, kind, peer, thread, created, run_id, inbound_id, attempts, due, state in rows
-    ]
-
-
-def _read_message(connection: sqlite3.Connection, item: Outgoing) -> OutboundMessage:
-    text, reply_to_id, run_id, silent, attachments = connection.execute(
-        "SELECT text, reply_to_id, run_id, silent, attachments FROM conversation_outbox WHERE id = ?", (item.id,)
-    ).fetchone()
-    return OutboundMessage(
-        target=item.target,
-        outbox_id=item.outbox_id,
-        text=text,
-        attachments=ledger.read_attachments(connection, "outbox", item.id) if attachments else (),
-        reply_to_id=reply_to_id,
-        run_id=run_id,
-        silent=bool(silent),
-    )

@@ -22,4 +22,4 @@ class ConversationSettings(BaseModel):
     delivery_expiry_hours: Annotated[float, Field(gt=0, le=8760)] = 24.0
     """Age at which an unsent message is given up, also while its channel is down."""
     ledger_days: Annotated[int, Field(ge=1, le=3650)] = 30
-    """How long finished messages stay in the ledger, and with them the recognition of repeats."""
+    """How long finished messages stay in the ledger, and with them the recognition of repeats, their runs and their usage."""
