@@ -14,10 +14,24 @@ import pytest
 from openclaw_kernel.host.guard import PluginBlockedLoop
 from openclaw_kernel.host.watchdog import Block, LoopWatchdog
 
+SOURCE = """
+import time
+
+def block(seconds):
+    time.sleep(seconds)
+
+def call(function):
+    return function()
+
+def repeat(function):
+    while True:
+        function()
+"""
+
 
 def plugin_module(name: str) -> types.ModuleType:
     module = types.ModuleType(name)
-    exec("import time\ndef block(seconds):\n    time.sleep(seconds)\ndef call(function):\n    return function()\n", module.__dict__)  # noqa: S102 - code that lies in a plugin's package
+    exec(SOURCE, module.__dict__)  # noqa: S102 - code that lies in a plugin's package
     return module
 
 
@@ -109,3 +123,42 @@ async def test_a_signal_of_another_hurts_nobody() -> None:
     BELLS.call(lambda: signal.raise_signal(signal.SIGURG))
     watched.watchdog.stop()
     assert "acme_bells" not in sys.modules
+
+
+async def test_of_many_quick_callbacks_none_is_broken_off() -> None:
+    watched = Watched(interrupt_after=0.3)
+    watched.watchdog.start()
+    ended: list[int] = []
+
+    def callback(number: int) -> None:
+        BELLS.block(0.02)
+        ended.append(number)
+
+    loop = asyncio.get_running_loop()
+    for number in range(50):
+        loop.call_soon(callback, number)
+    await asyncio.wait_for(watched.told.wait(), 5)
+    watched.watchdog.stop()
+    assert ended == list(range(50))
+    assert watched.blocks[0].seconds >= 0.8
+
+
+async def test_the_kernel_is_spared_for_a_while_when_it_works_for_a_plugin() -> None:
+    kernel = plugin_module("openclaw_kernel.something")
+    watched = Watched(interrupt_after=0.5)
+    watched.watchdog.start()
+    BELLS.call(lambda: kernel.block(0.8))
+    await asyncio.wait_for(watched.told.wait(), 5)
+    assert watched.blocks[0].plugin_id == "bells"
+    with pytest.raises(PluginBlockedLoop):
+        BELLS.call(lambda: kernel.block(30))
+    watched.watchdog.stop()
+
+
+async def test_a_plugin_that_calls_the_kernel_without_end_is_broken_off() -> None:
+    kernel = plugin_module("openclaw_kernel.something")
+    watched = Watched(interrupt_after=0.1)
+    watched.watchdog.start()
+    with pytest.raises(PluginBlockedLoop):
+        BELLS.repeat(lambda: kernel.block(0.001))
+    watched.watchdog.stop()
