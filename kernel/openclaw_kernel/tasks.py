@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final, TypeVar
+
+logger: Final = logging.getLogger(__name__)
+
+ValueT = TypeVar("ValueT")
 
 
 class TaskExited(Exception):
@@ -61,6 +66,20 @@ class TaskOwner:
         error = task.exception()
         if error is not None:
             self._on_failure(task.get_name(), error)
+
+
+def run_whole(main: Coroutine[Any, Any, ValueT]) -> ValueT:
+    """Run as `asyncio.run` does, to the end of `main`: what another task or a callback of a library raises to exit is logged."""
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        task = loop.create_task(main, name="main")
+        while True:
+            try:
+                return loop.run_until_complete(task)
+            except SystemExit as error:
+                if task.done():
+                    raise
+                logger.exception("something outside of the owned tasks called sys.exit(%r); it is not heeded", error.code)
 
 
 async def _without_exit(coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 
 import pytest
 
-from openclaw_kernel.tasks import TaskExited, TaskOwner
+from openclaw_kernel.tasks import TaskExited, TaskOwner, run_whole
 
 
 class Failures:
@@ -116,3 +117,25 @@ async def test_a_closed_owner_takes_no_task() -> None:
     await owner.close(1.0)
     with pytest.raises(RuntimeError, match="bells/ring: the owner of this task is closed"):
         owner.spawn("ring", asyncio.sleep(0))
+
+
+def test_nobody_ends_the_loop_of_all_but_its_main(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> str:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(sys.exit, 3)
+        task = loop.create_task(leave())
+        await asyncio.wait({task})
+        with pytest.raises(SystemExit):
+            task.result()
+        await asyncio.sleep(0)
+        return "done"
+
+    assert run_whole(main()) == "done"
+    assert [record.message for record in caplog.records if "it is not heeded" in record.message] == [
+        "something outside of the owned tasks called sys.exit(3); it is not heeded"
+    ] * 2
+
+
+def test_the_main_itself_may_exit() -> None:
+    with pytest.raises(SystemExit, match="3"):
+        run_whole(leave())

@@ -33,11 +33,11 @@ It prints one link that opens the chat page; Ctrl+C or SIGTERM stops it."""
 def run(options: argparse.Namespace) -> int:
     """Run until SIGINT or SIGTERM; return the exit code."""
     # Imported here: this is the one command that is the server.
-    import asyncio
 
     from openclaw_config.home import config_path, find_home, prepare_home
     from openclaw_config.load import ConfigError, load
     from openclaw_kernel.logs import set_up_logging, tear_down_logging
+    from openclaw_kernel.tasks import run_whole
 
     home = find_home(options.home)
     try:
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
         reason = (error.strerror or str(error)).lower()
         raise BadConfig(f"{error.filename or home}: the state folder cannot be used ({reason}); make it writable or use --home") from error
     try:
-        return asyncio.run(_serve(loaded, home, as_json=options.json, first_start=first_start))
+        return run_whole(_serve(loaded, home, as_json=options.json, first_start=first_start))
     finally:
         tear_down_logging(handlers)
 
