@@ -273,14 +273,16 @@ class LocalProvider:
                 failure = await self._serve(worker)
             return failure, loaded
         finally:
-            # First what cannot be cancelled: a stop may break off the waits below.
             self._worker = None
             worker.kill()
-            self._end_answers(f"the worker of provider {self.id} ended amid the answer: try again")
-            await worker.ending()
-            if log is not None:
-                await asyncio.wait({log}, timeout=LAST_WORDS_SECONDS)
-                log.cancel()
+            try:
+                await worker.ending()
+                if log is not None:
+                    await asyncio.wait({log}, timeout=LAST_WORDS_SECONDS)
+                    log.cancel()
+            finally:
+                # A stop may break off the waits above; whoever waits for an answer is told all the same.
+                self._end_answers(f"the worker of provider {self.id} ended amid the answer: try again")
 
     async def _load(self, worker: WorkerProcess) -> Failure | None:
         """Load the model; return why that failed, or None."""
