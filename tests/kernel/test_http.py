@@ -40,9 +40,9 @@ async def listening(
     """A listener with one route; its port."""
     probes = Probes(started=lambda: ready, ready=lambda: ready, reasons=lambda: ["plugin x is degraded"], trusted=trusts_alice)
 
-    def unguarded(_owner: str, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Callable[
-        [web.Request], Awaitable[web.StreamResponse]
-    ]:
+    def unguarded(
+        _owner: str, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         return handler
 
     route = HttpRoute(method="POST", path="/echo", handler=echo)

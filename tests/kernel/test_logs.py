@@ -55,9 +55,7 @@ def test_a_secret_reaches_neither_file_nor_terminal(tmp_path: Path, monkeypatch:
     assert shown.count(REDACTED) >= 12
 
 
-def test_a_call_whose_arguments_do_not_fit_does_not_raise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_call_whose_arguments_do_not_fit_does_not_raise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging, "raiseExceptions", False)
     with logging_to(tmp_path, monkeypatch):
         logger.info("%d things", "many")

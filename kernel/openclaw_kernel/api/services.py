@@ -346,7 +346,6 @@ class AgentRuntime(Protocol):
         ...
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionsSummary:
     """What health shows of the sessions."""

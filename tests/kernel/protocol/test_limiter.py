@@ -61,9 +61,7 @@ def test_one_success_behind_a_proxy_does_not_give_the_others_new_tries() -> None
 
 def test_a_local_program_cannot_escape_the_delay_by_naming_origins() -> None:
     limiter = FailureLimiter()
-    delays = [
-        limiter.failed(KIND, Caller("127.0.0.1", is_loopback=True, origin=f"http://localhost:{number}"), 0) for number in range(7)
-    ]
+    delays = [limiter.failed(KIND, Caller("127.0.0.1", is_loopback=True, origin=f"http://localhost:{number}"), 0) for number in range(7)]
     assert delays == [250, 500, 1000, 2000, 4000, 5000, 5000]
 
 

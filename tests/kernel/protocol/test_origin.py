@@ -54,7 +54,9 @@ def test_pages_of_this_machine_and_of_private_hosts_come_in() -> None:
     assert not origin_allowed("http://chat.example.org", "chat.example.org", [], local_peer=False)
 
 
-@pytest.mark.parametrize("origin", ["http://[", "null", "", "http://127.0.0.1:1", "https://", "ws://127.0.0.1:18789", "http://x@127.0.0.1:18789"])
+@pytest.mark.parametrize(
+    "origin", ["http://[", "null", "", "http://127.0.0.1:1", "https://", "ws://127.0.0.1:18789", "http://x@127.0.0.1:18789"]
+)
 def test_a_page_of_another_origin_is_not_ours(origin: str) -> None:
     assert not same_origin(origin, HOST)
     assert same_origin(f"http://{HOST}", HOST)
