@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from orjson import Fragment
-from pydantic import BaseModel
 
 from openclaw_config.describe import schema_of
 from openclaw_config.load import Loaded
@@ -47,8 +46,8 @@ class Host(Protocol):
 
     def statuses(self) -> Sequence[PluginStatus]: ...
     def problems(self) -> Sequence[str]: ...
-    def settings_models(self) -> Mapping[str, type[BaseModel]]:
-        """Return the settings model of each loaded plugin, by its id."""
+    def settings_schemas(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return the JSON Schema of each loaded plugin's section, by its id."""
         ...
 
 
@@ -221,10 +220,9 @@ class GatewayFacts:
     def config_schema(self) -> Mapping[str, Any]:
         """JSON Schema of the config with every loaded plugin's section."""
         schema = schema_of(type(self._loaded.config))
-        models = {} if self._host is None else self._host.settings_models()
-        sections = {plugin_id: schema_of(model) for plugin_id, model in models.items()}
+        sections = {} if self._host is None else self._host.settings_schemas()
         return {
-            "schema": schema | {"x-openclaw-sections": sections},
+            "schema": schema | {"x-openclaw-sections": dict(sections)},
             "uiHints": {},
             "version": self.version,
             "generatedAt": datetime.now(UTC).isoformat(timespec="seconds"),

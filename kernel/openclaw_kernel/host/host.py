@@ -10,8 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel
-
+from openclaw_config.describe import schema_of
 from openclaw_config.models import Config
 from openclaw_kernel.api.services import (
     Channels,
@@ -25,7 +24,7 @@ from openclaw_kernel.api.services import (
 from openclaw_kernel.api.store import Store
 from openclaw_kernel.host.component import Component, ComponentState
 from openclaw_kernel.host.discovery import Discovery
-from openclaw_kernel.host.guard import Guard, PluginFault
+from openclaw_kernel.host.guard import Guard, PluginFault, or_else
 from openclaw_kernel.host.lifecycle import Hosted, Lifecycle
 from openclaw_kernel.host.loading import Loader
 from openclaw_kernel.host.manager import PluginManager
@@ -182,9 +181,12 @@ class PluginHost:
                 lines.append(f"plugin {plugin_id!r} is {state.value}: {standing.reason}")
         return lines
 
-    def settings_models(self) -> Mapping[str, type[BaseModel]]:
-        """Return the settings model of each loaded plugin by its id, for the schema of the config."""
-        return dict(self._loader.models)
+    def settings_schemas(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return the JSON Schema of each loaded plugin's section by its id; one that cannot be made is an open object."""
+        return {
+            plugin_id: or_else(plugin_id, "schema of the settings", schema_of, {"type": "object"})(model)
+            for plugin_id, model in self._loader.models.items()
+        }
 
     def _components(self, hosted: Hosted) -> list[Component]:
         registry, plugin_id = self.registry, hosted.id

@@ -29,7 +29,7 @@ class ShellToolPlugin:
                 label="Shell",
                 description=(
                     "Run a program in the workspace and return its output. Give argv as a list; nothing in it is expanded. "
-                    "Programs left running in the background are ended with the call."
+                    "Do not leave programs running in the background: they are ended with the call where the system allows it."
                 ),
                 params=ShellParams,
                 run=Shell(settings, os.environ).run,

@@ -101,7 +101,26 @@ async def test_a_plugin_gets_its_validated_section(good: Distributions, hosting:
     await running.run()
     (settings,) = [owned.item for kind, owned in running.host.registry.services.items() if kind.__name__ == "Settings"]
     assert settings.color == "blue"  # type: ignore[attr-defined]
-    assert running.host.settings_models() == {"bot": type(settings)}
+    assert running.host.settings_schemas()["bot"]["properties"]["color"]["type"] == "string"
+
+
+async def test_a_model_that_cannot_be_described_leaves_the_others_described(good: Distributions, hosting: MakeHosting) -> None:
+    broken = SETTINGS.replace(
+        "class Settings(BaseModel):",
+        """class Settings(BaseModel):
+    @classmethod
+    def model_json_schema(cls, **_options):
+        raise KeyError("no schema")
+""",
+    )
+    assert broken != SETTINGS
+    good.add("bot", SETTINGS, kind="channel")
+    good.add("odd", broken, kind="channel")
+    running = hosting({"channels": {"good": {}, "bot": {}, "odd": {}}})
+    await running.run()
+    schemas = running.host.settings_schemas()
+    assert schemas["odd"] == {"type": "object"}
+    assert "color" in schemas["bot"]["properties"]
 
 
 async def test_asking_for_another_model_is_a_fault_of_the_plugin(good: Distributions, hosting: MakeHosting) -> None:
