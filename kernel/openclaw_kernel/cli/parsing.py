@@ -69,4 +69,4 @@ DEFAULTS: Final[dict[str, Any]] = {"home": None, "json": False, "url": None, "to
 
 
 def _nothing(_options: argparse.Namespace) -> int:
-    raise NotImplementedError
+    raise AssertionError("argparse lets no group of commands through without one of its commands")
