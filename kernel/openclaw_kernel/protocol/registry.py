@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from openclaw_kernel.api.errors import Forbidden, GatewayError, InvalidRequest
 from openclaw_kernel.api.methods import Access, Method, Scope
@@ -102,17 +102,3 @@ def check_extra_scopes(method: Method, params: Any, scopes: frozenset[str]) -> G
         return None
     lacking = [scope for scope in method.requires(params) if scope.value not in scopes]
     return missing_scope(lacking) if lacking else None
-
-
-class ResultCheck:
-    """Validates results against the declared types; used by the test suite, too slow for serving."""
-
-    def __init__(self) -> None:
-        self._adapters: dict[str, TypeAdapter[Any]] = {}
-
-    def check(self, method: Method, result: Any) -> None:
-        """Raise `ValidationError` where a handler returns something else than it declared."""
-        adapter = self._adapters.get(method.name)
-        if adapter is None:
-            adapter = self._adapters[method.name] = TypeAdapter(method.result)
-        adapter.validate_python(result)

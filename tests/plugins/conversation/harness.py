@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from openclaw_config.models import Config
 from openclaw_kernel.api import (
@@ -52,7 +52,7 @@ from openclaw_kernel.api import (
 )
 from openclaw_kernel.api.methods import methods_of
 from openclaw_kernel.protocol.frames import dumps
-from openclaw_kernel.protocol.registry import ResultCheck, read_params
+from openclaw_kernel.protocol.registry import read_params
 from openclaw_kernel.store.sqlite import SqliteStore
 from openclaw_kernel.tasks import TaskOwner
 from openclaw_plugins.conversation.plugin import ConversationPlugin
@@ -399,6 +399,20 @@ class Context:
 
     def now_ms(self) -> int:
         return self._harness.now_ms()
+
+
+class ResultCheck:
+    """Validates results against the declared types; too slow for serving."""
+
+    def __init__(self) -> None:
+        self._adapters: dict[str, TypeAdapter[Any]] = {}
+
+    def check(self, method: Method, result: Any) -> None:
+        """Raise `ValidationError` where a handler returns something else than it declared."""
+        adapter = self._adapters.get(method.name)
+        if adapter is None:
+            adapter = self._adapters[method.name] = TypeAdapter(method.result)
+        adapter.validate_python(result)
 
 
 class Harness:
