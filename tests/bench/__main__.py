@@ -14,14 +14,22 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from tests.bench import load
+from tests.bench import history, load
 from tests.bench.processes import Measured, config, gateway, running
 from tests.emulators.model_control import API_KEY, EmulatorProcess
 
 STARTS = 5
 REPEATS = 3
 PROFILE_ROWS = 15
+PARALLEL = 8
+LISTS: dict[str, dict[str, Any]] = {
+    "first page of 100,000": {},
+    "page 500": {"offset": 50_000},
+    "of one agent": {"agentId": "main", "includeDerivedTitles": True, "includeLastMessage": True},
+    "a search": {"search": "past-77123"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +98,68 @@ async def wire_rows(folder: Path) -> list[Row]:
 
 async def turn_rows(folder: Path) -> list[Row]:
     """A whole turn with an instant model over loopback HTTP, and its end at 50 subscribers."""
-    async with EmulatorProcess("openai") as emulator:
-        provider = {"baseUrl": emulator.openai_url, "apiKey": API_KEY, "models": [{"id": "gpt-4o-mini"}]}
-        settings = config(models={"providers": {"openai": provider}}, agents={"defaults": {"model": "openai/gpt-4o-mini"}})
-        async with gateway(folder / "home", settings) as measured:
-            url = ws_url(measured)
-            await load.turn_seconds(url, 10)
-            turn = await median_of(REPEATS, lambda: load.turn_seconds(url))
-            fan = await median_of(REPEATS, lambda: load.fan_out_seconds(url))
+    async with EmulatorProcess("openai") as emulator, gateway(folder / "home", instant_model(emulator)) as measured:
+        url = ws_url(measured)
+        await load.turn_seconds(url, 10)
+        turn = await median_of(REPEATS, lambda: load.turn_seconds(url))
+        fan = await median_of(REPEATS, lambda: load.fan_out_seconds(url))
     return [
         Row("chat.send to final, instant model", turn * 1000, "ms", 12),
         Row("last of 50 subscribers after the first", fan * 1000, "ms", 4),
     ]
+
+
+async def flow_rows(folder: Path) -> list[Row]:
+    """How fast a message is on disk, and how many turns of several sessions there are in a second, with an instant model."""
+    async with EmulatorProcess("openai") as emulator, gateway(folder / "home", instant_model(emulator)) as measured:
+        url = ws_url(measured)
+        await load.turn_seconds(url, 10)
+        accepted = await load.accept_seconds(url)
+        rows = [
+            Row("durable accept p50", statistics.median(accepted) * 1000, "ms", note="chat.send to its response, fsync included"),
+            Row("durable accept p99", percentile(accepted, 99) * 1000, "ms"),
+        ]
+        for sessions, rounds in ((1, 60), (8, 30), (64, 8)):
+            taken = await load.parallel_turns_seconds(url, sessions, rounds)
+            rows.append(Row(f"turns a second, sessions in parallel: {sessions}", sessions * len(taken) / sum(taken), "/s"))
+            if sessions == PARALLEL:
+                rows.append(Row(f"{PARALLEL} turns at once, all final", statistics.median(taken) * 1000, "ms", 100))
+    return rows
+
+
+async def past_rows(folder: Path) -> list[Row]:
+    """What a long past costs: the start with 1 MB and with 1 GB of history, lists of 100,000 sessions."""
+    small, large = folder / "small", folder / "large"
+    await history.with_past(small, sessions=10, total_bytes=1 << 20)
+    await history.with_past(large, sessions=100_000, total_bytes=1 << 30)
+    seconds: dict[Path, list[float]] = {small: [], large: []}
+    for _ in range(STARTS + 1):
+        for home in (small, large):
+            async with gateway(home, config()) as measured:
+                seconds[home].append(measured.seconds_to_ready)
+    little, much = (statistics.median(seconds[home][1:]) for home in (small, large))
+    rows = [
+        Row("exec to ready, 1 MB of history", little, "s"),
+        Row("exec to ready, 1 GB and 100,000 sessions", much, "s", little * 1.1),
+    ]
+    async with gateway(large, config()) as measured:
+        url = ws_url(measured)
+        for name, params in LISTS.items():
+            taken = await load.call_seconds(url, "sessions.list", params, 300)
+            reach, note = (None, "looks at every row") if "search" in params else (20, "")
+            rows.append(Row(f"sessions.list p99, {name}", percentile(taken, 99) * 1000, "ms", reach, note=note))
+    return rows
+
+
+def percentile(ordered: list[float], part: int) -> float:
+    """The value below which `part` per cent of a sorted list lie."""
+    return ordered[min(len(ordered) - 1, len(ordered) * part // 100)]
+
+
+def instant_model(emulator: EmulatorProcess) -> dict[str, Any]:
+    """The config of a gateway whose model answers at once, over loopback HTTP."""
+    provider = {"baseUrl": emulator.openai_url, "apiKey": API_KEY, "models": [{"id": "gpt-4o-mini"}]}
+    return config(models={"providers": {"openai": provider}}, agents={"defaults": {"model": "openai/gpt-4o-mini"}})
 
 
 async def cli_rows(folder: Path) -> list[Row]:
@@ -135,7 +193,7 @@ async def profile_gateway(folder: Path) -> str:
     return report.stdout
 
 
-PARTS = {"start": start_rows, "wire": wire_rows, "turn": turn_rows, "cli": cli_rows}
+PARTS = {"start": start_rows, "wire": wire_rows, "turn": turn_rows, "flow": flow_rows, "past": past_rows, "cli": cli_rows}
 
 
 async def main() -> int:

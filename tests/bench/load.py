@@ -7,6 +7,7 @@ import json
 import statistics
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import aiohttp
@@ -27,11 +28,11 @@ def frame(method: str, params: Any = None, request_id: str = "1") -> str:
     return json.dumps({"type": "req", "id": request_id, "method": method, **({} if params is None else {"params": params})})
 
 
-async def connected(http: aiohttp.ClientSession, url: str) -> aiohttp.ClientWebSocketResponse:
+async def connected(http: aiohttp.ClientSession, url: str, caps: Sequence[str] = ()) -> aiohttp.ClientWebSocketResponse:
     """A client after hello-ok."""
     ws = await http.ws_connect(url, max_msg_size=0)
     await ws.receive()
-    await ws.send_str(frame("connect", CONNECT))
+    await ws.send_str(frame("connect", {**CONNECT, "caps": [*caps]}))
     answer = json.loads((await ws.receive()).data)
     assert answer["ok"], answer
     return ws
@@ -110,6 +111,67 @@ async def fan_out_seconds(url: str, subscribers: int = 50, turns: int = 30) -> f
         for ws in clients:
             await ws.close()
     return statistics.median(spread)
+
+
+async def accept_seconds(url: str, messages: int = 400) -> list[float]:
+    """Seconds from each chat.send to its response, which is sent once the message is on disk; each in a session of its own."""
+    taken = []
+    run = uuid.uuid4().hex[:8]
+    async with aiohttp.ClientSession() as http:
+        ws = await connected(http, url)
+        for number in range(messages):
+            begun = time.perf_counter()
+            await ws.send_str(_chat(f"accept-{run}-{number}"))
+            while '"type":"res"' not in (await ws.receive()).data:
+                pass
+            taken.append(time.perf_counter() - begun)
+            await _until_final(ws)
+        await ws.close()
+    return sorted(taken)
+
+
+async def parallel_turns_seconds(url: str, sessions: int, rounds: int) -> list[float]:
+    """Seconds of each round in which so many sessions, a client each, send at once and all have their final."""
+    run = uuid.uuid4().hex[:8]
+    async with aiohttp.ClientSession() as http:
+        clients = [await connected(http, url, caps=["session-scoped-events"]) for _ in range(sessions)]
+        for number, ws in enumerate(clients):
+            await ws.send_str(frame("sessions.messages.subscribe", {"key": f"many-{run}-{number}"}))
+            await ws.receive()
+
+        async def turn(number: int) -> None:
+            await clients[number].send_str(_chat(f"many-{run}-{number}"))
+            await _until_final(clients[number])
+
+        taken = []
+        for _ in range(rounds):
+            begun = time.perf_counter()
+            await asyncio.gather(*[turn(number) for number in range(sessions)])
+            taken.append(time.perf_counter() - begun)
+        for ws in clients:
+            await ws.close()
+    return taken
+
+
+async def call_seconds(url: str, method: str, params: Any, times: int) -> list[float]:
+    """Seconds of each of so many calls, one after the other, sorted."""
+    taken = []
+    text = frame(method, params)
+    async with aiohttp.ClientSession() as http:
+        ws = await connected(http, url)
+        for _ in range(times):
+            begun = time.perf_counter()
+            await ws.send_str(text)
+            while '"type":"res"' not in (answer := (await ws.receive()).data):
+                pass
+            taken.append(time.perf_counter() - begun)
+            assert '"ok":true' in answer, answer[:500]
+        await ws.close()
+    return sorted(taken)
+
+
+def _chat(session: str) -> str:
+    return frame("chat.send", {"sessionKey": session, "message": "hello", "idempotencyKey": str(uuid.uuid4())})
 
 
 async def _until_final(ws: aiohttp.ClientWebSocketResponse) -> float:

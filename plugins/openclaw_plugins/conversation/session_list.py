@@ -39,11 +39,16 @@ class SessionLister:
         generation = self._book.generation
         where, values = _filters(params, agents, now_ms)
         limit = min(params.limit or DEFAULT_LIMIT, LARGEST_LIMIT)
-        order = "interaction_ms" if params.sort_by == "lastInteractionAt" else "updated_ms"
         # Only text of this module is put together; what a client sent is bound.
-        page = f"SELECT {COLUMNS} FROM conversation_sessions WHERE {where} ORDER BY {order} DESC, key LIMIT ? OFFSET ?"  # noqa: S608
-        rows = tuple(SessionRow(*row) for row in connection.execute(page, (*values, limit, params.offset)))
-        return Listing(rows, self._total(connection, where, tuple(values), generation), limit)
+        order = "interaction_ms" if params.sort_by == "lastInteractionAt" else "updated_ms"
+        if "LIKE" in where:
+            # Every row is looked at, so once is enough for the page and for the number of matches.
+            found = connection.execute(_numbers(where, order, ""), values).fetchall()
+            chosen, total = found[params.offset : params.offset + limit], len(found)
+        else:
+            chosen = connection.execute(_numbers(where, order, " LIMIT ? OFFSET ?"), (*values, limit, params.offset)).fetchall()
+            total = self._total(connection, where, tuple(values), generation)
+        return Listing(_rows(connection, [number for (number,) in chosen]), total, limit)
 
     def _total(self, connection: sqlite3.Connection, where: str, values: tuple[Any, ...], generation: int) -> int:
         # Counting visits every match, which the page itself does not.
@@ -52,11 +57,23 @@ class SessionLister:
             return known[1]
         count = f"SELECT count(*) FROM conversation_sessions WHERE {where}"  # noqa: S608
         (total,) = connection.execute(count, values).fetchone()
-        if "updated_ms" not in where and "LIKE" not in where:
+        if "updated_ms" not in where:
             if len(self._totals) >= KEPT_TOTALS:
                 self._totals.clear()
             self._totals[where, values] = (generation, int(total))
         return int(total)
+
+
+def _numbers(where: str, order: str, page: str) -> str:
+    # Only the row numbers: an index alone answers this, so that the pages far back are as quick as the first.
+    return f"SELECT rowid FROM conversation_sessions WHERE {where} ORDER BY {order} DESC, rowid{page}"  # noqa: S608
+
+
+def _rows(connection: sqlite3.Connection, numbers: list[int]) -> tuple[SessionRow, ...]:
+    """Read rows in the order of their numbers."""
+    wanted = f"SELECT rowid, {COLUMNS} FROM conversation_sessions WHERE rowid IN ({', '.join('?' * len(numbers))})"  # noqa: S608
+    found = {number: SessionRow(*row) for number, *row in connection.execute(wanted, numbers)}
+    return tuple(found[number] for number in numbers)
 
 
 def _filters(params: SessionsListParams, agents: Collection[str], now_ms: int) -> tuple[str, list[Any]]:
