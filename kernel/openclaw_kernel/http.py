@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,36 +36,49 @@ _HEADERS: Final = {
 
 
 class Door:
-    """Bounds the connections of those who proved nothing yet, in all and by address, from the moment they are accepted."""
+    """Bounds the connections of those who proved nothing yet, in all and by address, from the moment they are accepted.
+
+    Where all places are taken, the oldest connection of the network that holds most of them makes room: who comes with many keeps
+    nobody else out.
+    """
 
     def __init__(self, *, limit: int = STRANGERS, limit_per_address: int = STRANGERS_PER_ADDRESS) -> None:
         self._limit = limit
         self._limit_per_address = limit_per_address
-        self._strangers: dict[object, str] = {}
-        self._by_address: Counter[str] = Counter()
+        self._networks: dict[str, dict[object, Callable[[], None]]] = {}
+        self._network_of: dict[object, str] = {}
 
     @property
     def strangers(self) -> int:
         """How many connections have proved nothing."""
-        return len(self._strangers)
+        return len(self._network_of)
 
-    def enter(self, connection: object, address: str) -> bool:
-        """Let a new connection in, or tell that there are too many like it."""
+    def enter(self, connection: object, address: str, cut: Callable[[], None]) -> bool:
+        """Let a new connection in, or tell that there are too many like it. `cut` ends it at once, should it have to make room."""
         key = network_of(address)
-        if len(self._strangers) >= self._limit or self._by_address[key] >= self._limit_per_address:
+        here = len(self._networks.get(key, ()))
+        if here >= self._limit_per_address:
             return False
-        self._strangers[connection] = key
-        self._by_address[key] += 1
+        if len(self._network_of) >= self._limit:
+            crowded = max(self._networks.values(), key=len)
+            if len(crowded) <= here:
+                return False
+            oldest, cut_oldest = next(iter(crowded.items()))
+            self.release(oldest)
+            cut_oldest()
+        self._networks.setdefault(key, {})[connection] = cut
+        self._network_of[connection] = key
         return True
 
     def release(self, connection: object) -> None:
         """Count a connection no longer: it proved itself, or it is gone."""
-        key = self._strangers.pop(connection, None)
+        key = self._network_of.pop(connection, None)
         if key is None:
             return
-        self._by_address[key] -= 1
-        if self._by_address[key] <= 0:
-            del self._by_address[key]
+        network = self._networks[key]
+        del network[connection]
+        if not network:
+            del self._networks[key]
 
 
 class _Connection(web.RequestHandler):
@@ -78,9 +90,9 @@ class _Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
-        if not self._door.enter(self, str(peer[0]) if peer else "unknown"):
-            if isinstance(transport, asyncio.Transport):
-                transport.abort()
+        cut = transport.abort if isinstance(transport, asyncio.Transport) else transport.close
+        if not self._door.enter(self, str(peer[0]) if peer else "unknown", cut):
+            cut()
             return
         super().connection_made(transport)
 

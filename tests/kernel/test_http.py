@@ -199,19 +199,47 @@ async def test_strangers_are_bounded_from_the_moment_they_are_accepted() -> None
         assert await served(port)
 
 
+def stay() -> None:
+    """Fail: this connection has no reason to make room."""
+    raise AssertionError
+
+
 def test_the_door_counts_by_address_and_forgets_who_proved_itself() -> None:
-    door = Door(limit=4, limit_per_address=2)
+    door = Door(limit=100, limit_per_address=2)
     one, two, three, four = object(), object(), object(), object()
-    assert door.enter(one, "203.0.113.1")
-    assert door.enter(two, "203.0.113.1")
-    assert not door.enter(three, "203.0.113.1")
+    assert door.enter(one, "203.0.113.1", stay)
+    assert door.enter(two, "203.0.113.1", stay)
+    assert not door.enter(three, "203.0.113.1", stay)
     door.release(one)
-    assert door.enter(three, "203.0.113.1")
-    assert door.enter(four, "2001:db8::1")
-    assert door.enter(object(), "2001:db8::2")
-    # One host has the whole /64, and the whole house has a limit too.
-    assert not door.enter(object(), "2001:db8::3")
-    assert not door.enter(object(), "203.0.113.2")
+    assert door.enter(three, "203.0.113.1", stay)
+    assert door.enter(four, "2001:db8::1", stay)
+    assert door.enter(object(), "2001:db8::2", stay)
+    # One host has the whole /64.
+    assert not door.enter(object(), "2001:db8::3", stay)
     door.release(two)
     door.release(two)
     assert door.strangers == 3
+
+
+def test_who_comes_with_many_makes_room_for_who_comes_with_fewer() -> None:
+    door = Door(limit=4, limit_per_address=3)
+    cut: list[str] = []
+    for name in ("first", "second", "third"):
+        assert door.enter(name, "203.0.113.1", lambda name=name: cut.append(name))  # type: ignore[misc]
+    assert door.enter("other", "203.0.113.2", stay)
+    assert door.enter("new", "203.0.113.3", stay)
+    assert cut == ["first"]
+    assert door.strangers == 4
+    assert door.enter("newer", "203.0.113.3", stay)
+    assert cut == ["first", "second"]
+    assert not door.enter("newest", "203.0.113.3", stay)
+    assert cut == ["first", "second"]
+
+
+def test_a_flood_from_everywhere_keeps_nobody_out() -> None:
+    door = Door(limit=4, limit_per_address=3)
+    cut: list[int] = []
+    for number in range(4):
+        assert door.enter(number, f"198.51.100.{number}", lambda number=number: cut.append(number))  # type: ignore[misc]
+    assert door.enter("honest", "203.0.113.1", stay)
+    assert cut == [0]
