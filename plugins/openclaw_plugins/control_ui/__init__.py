@@ -1,0 +1,1 @@
+"""Serves a built Control UI from a folder of the user's."""
