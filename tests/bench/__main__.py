@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import history, load
+from tests.bench.abuse import KINDS
 from tests.bench.processes import Measured, config, gateway, running
 from tests.emulators.model_control import API_KEY, EmulatorProcess
 
@@ -24,6 +25,7 @@ STARTS = 5
 REPEATS = 3
 PROFILE_ROWS = 15
 PARALLEL = 8
+CALLS = 2_000
 LISTS: dict[str, dict[str, Any]] = {
     "first page of 100,000": {},
     "page 500": {"offset": 50_000},
@@ -151,6 +153,25 @@ async def past_rows(folder: Path) -> list[Row]:
     return rows
 
 
+async def abuse_rows(folder: Path) -> list[Row]:
+    """What other clients notice of peers that mean harm: the p99 of a call, and what the gateway grows by."""
+    rows = []
+    async with gateway(folder / "home", config()) as measured:
+        url = ws_url(measured)
+        port = url.rpartition(":")[2].strip("/")
+        quiet = [percentile(await load.call_seconds(url, "status", None, CALLS), 99) for _ in range(REPEATS)]
+        alone = statistics.median(quiet) * 1000
+        rows.append(Row("p99 of a call, alone", alone, "ms"))
+        for kind in KINDS:
+            before = measured.resident_mb
+            async with running("-m", "tests.bench.abuse", port, kind):
+                taken = [percentile(await load.call_seconds(url, "status", None, CALLS), 99) for _ in range(REPEATS)]
+                grown = measured.resident_mb - before
+            rows.append(Row(f"p99 of a call beside {kind}", statistics.median(taken) * 1000, "ms", 2 * alone))
+            rows.append(Row(f"memory more by {kind}", grown, "MB", 16))
+    return rows
+
+
 def percentile(ordered: list[float], part: int) -> float:
     """The value below which `part` per cent of a sorted list lie."""
     return ordered[min(len(ordered) - 1, len(ordered) * part // 100)]
@@ -193,7 +214,15 @@ async def profile_gateway(folder: Path) -> str:
     return report.stdout
 
 
-PARTS = {"start": start_rows, "wire": wire_rows, "turn": turn_rows, "flow": flow_rows, "past": past_rows, "cli": cli_rows}
+PARTS = {
+    "start": start_rows,
+    "wire": wire_rows,
+    "turn": turn_rows,
+    "flow": flow_rows,
+    "past": past_rows,
+    "abuse": abuse_rows,
+    "cli": cli_rows,
+}
 
 
 async def main() -> int:
