@@ -128,7 +128,7 @@ class Outgoing:
                 return await self._text(part, place, replies=number == 0)
         except Flooded as error:
             self._quiet.ask(place.chat, error.seconds)
-            raise SendFailed(str(error), retry_after=error.seconds) from error
+            raise SendFailed(str(error), retry_after=error.seconds, whole_account=self._quiet.others(place.chat)) from error
         except ChatMigrated as error:
             text = f"the group {place.chat} has become {error.new_chat_id}; write the new id where the config names it"
             raise SendFailed(text, permanent=True) from error

@@ -58,6 +58,14 @@ class Quiet:
             self._until = {known: until for known, until in self._until.items() if until > now}
         self._until[chat] = max(self._until.get(chat, 0.0), now + seconds)
 
+    def others(self, chat: int) -> bool:
+        """Tell whether another chat is to be left alone as well: then it is the bot that is asked for silence, not a chat.
+
+        Telegram does not say which of its limits was met.
+        """
+        now = asyncio.get_running_loop().time()
+        return any(until > now for other, until in self._until.items() if other != chat)
+
     def left(self, chat: int) -> float:
         """Return how many seconds of silence are left."""
         until = self._until.get(chat)

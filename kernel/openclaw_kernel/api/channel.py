@@ -42,14 +42,25 @@ class AccountStatus:
 class SendFailed(Exception):
     """A message could not be sent.
 
-    `permanent` means a further attempt cannot help; `unknown` that it may have arrived; `retry_after` is in seconds.
+    `permanent` means a further attempt cannot help; `unknown` that it may have arrived. `retry_after` is the pause in seconds
+    that the platform asks for; such an attempt does not count against the limit. With `whole_account` the pause is for all that
+    goes over the account, else for this conversation.
     """
 
-    def __init__(self, message: str, *, permanent: bool = False, unknown: bool = False, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        permanent: bool = False,
+        unknown: bool = False,
+        retry_after: float | None = None,
+        whole_account: bool = False,
+    ) -> None:
         super().__init__(message)
         self.permanent = permanent
         self.unknown = unknown
         self.retry_after = retry_after
+        self.whole_account = whole_account
 
 
 @runtime_checkable

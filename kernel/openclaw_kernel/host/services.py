@@ -329,6 +329,7 @@ def _plain(failed: SendFailed) -> SendFailed:
         permanent=getattr(failed, "permanent", False) is True,
         unknown=getattr(failed, "unknown", False) is True,
         retry_after=_delay(failed),
+        whole_account=getattr(failed, "whole_account", False) is True,
     )
 
 

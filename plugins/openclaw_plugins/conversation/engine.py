@@ -294,6 +294,8 @@ def _delivery_rules(settings: ConversationSettings) -> DeliveryRules:
         first_delay=settings.delivery_first_delay_seconds,
         longest_delay=settings.delivery_longest_delay_seconds,
         expiry_ms=round(settings.delivery_expiry_hours * 3_600_000),
+        unknown=settings.unknown_after_send,
+        unknown_by_channel=settings.unknown_after_send_by_channel,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import orjson
 
-from openclaw_kernel.api import Attachment, File, Image, InboundMessage, Target, UserPart
+from openclaw_kernel.api import Admission, Attachment, File, Image, InboundMessage, Target, UserPart
 from openclaw_plugins.conversation import writable
 from openclaw_plugins.conversation.runs import RunOptions
 
@@ -22,8 +22,10 @@ logger: Final = logging.getLogger(__name__)
 
 WEBCHAT: Final = "webchat"
 DEFAULT_ACCOUNT: Final = "default"
+CLIENT_ADMITTED: Final = "a client of the gateway, by its scope"
 HINTS_AN_HOUR: Final = 60
 HOUR_MS: Final = 3_600_000
+SWEPT_KEPT: Final = 100_000
 TEXT_FILE_BYTES: Final = 256 << 10
 IMAGE_BYTES: Final = 6 << 20
 _PICTURES: Final = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"GIF8", "image/gif"))
@@ -68,20 +70,24 @@ class Known:
 def append(connection: sqlite3.Connection, entry: Inbound, now_ms: int) -> int | None:
     """Write a message and its attachments; return the row's id, None for a repeat."""
     cursor = connection.execute(
-        "INSERT INTO conversation_inbound (channel, account_id, message_id, received_ms, updated_ms, state, agent_id,"
-        " session_key, run_id, body, request_hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO conversation_inbound (channel, account_id, message_id, received_ms, accepted_ms, updated_ms, queued_ms, state,"
+        " agent_id, session_key, run_id, body, request_hash, admission, admission_reason)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (
             entry.channel,
             entry.account_id,
             entry.message_id,
             entry.received_ms,
             now_ms,
+            now_ms,
+            now_ms if entry.state == "queued" else None,
             entry.state,
             entry.agent_id,
             entry.session_key,
             entry.run_id,
             encode(entry.message, entry.options),
             entry.request_hash,
+            *(("allow", CLIENT_ADMITTED) if entry.from_client else (None, None)),
         ),
     )
     if cursor.rowcount == 0:
@@ -118,58 +124,103 @@ def advance(
     session_key: str,
     run_id: str | None,
     route_reason: str | None = None,
+    admission: Admission | None = None,
 ) -> None:
     """Write the next step of a message's way; one that has ended stays as it is."""
+    verdict, admission_reason = (None, None) if admission is None else (admission.verdict.value, admission.reason)
     connection.execute(
         "UPDATE conversation_inbound SET state = ?, updated_ms = ?, agent_id = ?, session_key = ?, run_id = ?,"
-        " route_reason = coalesce(?, route_reason), attempts = attempts + ?"
+        " route_reason = coalesce(?, route_reason), attempts = attempts + ?, admission = coalesce(?, admission),"
+        " admission_reason = coalesce(?, admission_reason), queued_ms = coalesce(queued_ms, ?), begun_ms = coalesce(begun_ms, ?)"
         " WHERE id = ? AND state IN ('accepted', 'routed', 'queued', 'running')",
-        (state, now_ms, agent_id, session_key, run_id, route_reason, int(state == "running"), inbound_id),
+        (
+            state,
+            now_ms,
+            agent_id,
+            session_key,
+            run_id,
+            route_reason,
+            int(state == "running"),
+            verdict,
+            admission_reason,
+            now_ms if state == "queued" else None,
+            now_ms if state == "running" else None,
+            inbound_id,
+        ),
     )
 
 
 def end(connection: sqlite3.Connection, inbound_id: int, state: EndState, reason: str | None, now_ms: int) -> bool:
-    """Write a message's terminal state; return False where it has one already."""
+    """Write a message's terminal state; return False where it has one already.
+
+    One that was stopped because a newer one took its place ends as superseded by that. What is dead-lettered keeps its files.
+    """
     changed = connection.execute(
-        "UPDATE conversation_inbound SET state = ?, reason = ?, updated_ms = ?"
+        "UPDATE conversation_inbound SET updated_ms = ?, ended_ms = ?,"
+        " state = CASE WHEN superseded_by IS NOT NULL AND ? = 'suppressed' THEN 'superseded' ELSE ? END,"
+        " reason = CASE WHEN superseded_by IS NOT NULL AND ? = 'suppressed' THEN 'by ' || superseded_by ELSE ? END"
         " WHERE id = ? AND state IN ('accepted', 'routed', 'queued', 'running')",
-        (state, reason, now_ms, inbound_id),
+        (now_ms, now_ms, state, state, state, reason, inbound_id),
     ).rowcount
-    drop_attachments(connection, "inbound", inbound_id)
+    if changed and state != "dead_lettered":
+        drop_attachments(connection, "inbound", inbound_id)
     return changed > 0
+
+
+def supersede(connection: sqlite3.Connection, inbound_id: int, by: str, now_ms: int) -> bool:
+    """Write that a run takes the place of an open message, which is stopped by that also after a crash."""
+    return (
+        connection.execute(
+            "UPDATE conversation_inbound SET superseded_by = ?, stop_ms = coalesce(stop_ms, ?)"
+            " WHERE id = ? AND state IN ('accepted', 'routed', 'queued', 'running')",
+            (by, now_ms, inbound_id),
+        ).rowcount
+        > 0
+    )
+
+
+_COLUMNS: Final = "id, channel, account_id, message_id, received_ms, state, agent_id, session_key, run_id, request_hash, body"
 
 
 def unfinished(connection: sqlite3.Connection) -> tuple[list[Inbound], list[int]]:
     """Return what an earlier process left, oldest first, and the ids of rows that cannot be read."""
     rows = connection.execute(
-        "SELECT id, channel, account_id, message_id, received_ms, state, agent_id, session_key, run_id, request_hash, body"
-        " FROM conversation_inbound WHERE state IN ('accepted', 'routed', 'queued', 'running') ORDER BY id"
+        f"SELECT {_COLUMNS} FROM conversation_inbound"  # noqa: S608
+        " WHERE state IN ('accepted', 'routed', 'queued', 'running') ORDER BY id"
     )
     found, unreadable = [], []
-    for row_id, channel, account_id, message_id, received_ms, state, agent_id, key, run_id, request_hash, body in rows:
+    for row in rows:
         try:
-            message, options = decode(body, channel, account_id, message_id)
+            found.append(_inbound(row))
         except (ValueError, KeyError, TypeError):
-            logger.exception("message %s of %s cannot be read back", message_id, channel)
-            unreadable.append(row_id)
-            continue
-        found.append(
-            Inbound(
-                id=row_id,
-                channel=channel,
-                account_id=account_id,
-                message_id=message_id,
-                received_ms=received_ms,
-                state=state,
-                message=message,
-                options=options,
-                agent_id=agent_id,
-                session_key=key,
-                run_id=run_id,
-                request_hash=request_hash,
-            )
-        )
+            logger.exception("message %s of %s cannot be read back", row[3], row[1])
+            unreadable.append(row[0])
     return found, unreadable
+
+
+def read(connection: sqlite3.Connection, inbound_id: int) -> Inbound | None:
+    """Return one message, None where it is not there; raise `ValueError`, `KeyError` or `TypeError` where it cannot be read."""
+    row = connection.execute(f"SELECT {_COLUMNS} FROM conversation_inbound WHERE id = ?", (inbound_id,)).fetchone()  # noqa: S608
+    return None if row is None else _inbound(row)
+
+
+def _inbound(row: tuple[Any, ...]) -> Inbound:
+    row_id, channel, account_id, message_id, received_ms, state, agent_id, key, run_id, request_hash, body = row
+    message, options = decode(body, channel, account_id, message_id)
+    return Inbound(
+        id=row_id,
+        channel=channel,
+        account_id=account_id,
+        message_id=message_id,
+        received_ms=received_ms,
+        state=state,
+        message=message,
+        options=options,
+        agent_id=agent_id,
+        session_key=key,
+        run_id=run_id,
+        request_hash=request_hash,
+    )
 
 
 def remember_hint(connection: sqlite3.Connection, target: Target, sender_id: str, now_ms: int) -> bool:
@@ -194,18 +245,39 @@ def remember_hint(connection: sqlite3.Connection, target: Target, sender_id: str
 
 
 def forget_old(connection: sqlite3.Connection, before_ms: int, limit: int) -> bool:
-    """Look at the `limit` oldest messages and deliveries and delete those finished before a time; return whether there may be more."""
+    """Look at the `limit` oldest messages and deliveries and delete those finished before a time; return whether there may be more.
+
+    Of each its ids and its end are kept for a while longer, so that whoever asks for it is told.
+    """
     messages = connection.execute(
         "DELETE FROM conversation_inbound WHERE updated_ms < ? AND state NOT IN ('accepted', 'routed', 'queued', 'running')"
-        " AND id IN (SELECT id FROM conversation_inbound ORDER BY id LIMIT ?)",
+        " AND id IN (SELECT id FROM conversation_inbound ORDER BY id LIMIT ?)"
+        " RETURNING id, channel, message_id, run_id, state, updated_ms",
         (before_ms, limit),
-    ).rowcount
+    ).fetchall()
     deliveries = connection.execute(
         "DELETE FROM conversation_outbox WHERE updated_ms < ? AND state NOT IN ('prepared', 'sending')"
-        " AND id IN (SELECT id FROM conversation_outbox ORDER BY id LIMIT ?)",
+        " AND id IN (SELECT id FROM conversation_outbox ORDER BY id LIMIT ?)"
+        " RETURNING id, channel, outbox_id, run_id, state, updated_ms",
         (before_ms, limit),
-    ).rowcount
-    return max(messages, deliveries) >= limit
+    ).fetchall()
+    _swept(connection, "inbound", messages)
+    _swept(connection, "outbox", deliveries)
+    connection.executemany("DELETE FROM conversation_attempts WHERE outbox = ?", [(row[0],) for row in deliveries])
+    return max(len(messages), len(deliveries)) >= limit
+
+
+def _swept(connection: sqlite3.Connection, owner: Literal["inbound", "outbox"], rows: Sequence[tuple[Any, ...]]) -> None:
+    if not rows:
+        return
+    ids = [(owner, row[0]) for row in rows]
+    connection.executemany("DELETE FROM conversation_attachments WHERE owner = ? AND owner_id = ?", ids)
+    connection.executemany("DELETE FROM conversation_interventions WHERE owner = ? AND owner_id = ?", ids)
+    connection.executemany(
+        "INSERT INTO conversation_swept (kind, channel, name, run_id, state, ended_ms) VALUES (?, ?, ?, ?, ?, ?)",
+        [(owner, *row[1:]) for row in rows],
+    )
+    connection.execute("DELETE FROM conversation_swept WHERE id <= (SELECT max(id) FROM conversation_swept) - ?", (SWEPT_KEPT,))
 
 
 def left_behind(connection: sqlite3.Connection, before_ms: int, limit: int) -> list[tuple[int, str, str, Target | None]]:

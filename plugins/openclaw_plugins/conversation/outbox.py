@@ -6,15 +6,17 @@ import asyncio
 import logging
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
 from openclaw_kernel.api import Channels, OutboundMessage, Receipt, SendFailed, Store
-from openclaw_plugins.conversation import outbox_rows, writable
+from openclaw_plugins.conversation import attempts, outbox_rows, writable
 from openclaw_plugins.conversation.durable import write_until_done
 from openclaw_plugins.conversation.keys import conversation_of
 from openclaw_plugins.conversation.outbox_rows import Delivered, Draft, KnownRequest, Outgoing, SentState
+from openclaw_plugins.conversation.pauses import Pauses
+from openclaw_plugins.conversation.settings import UnknownPolicy
 
 logger: Final = logging.getLogger(__name__)
 
@@ -23,6 +25,7 @@ Conversation: TypeAlias = tuple[str, str, str, str]
 IN_MEMORY: Final = 32
 IN_DOUBT: Final = "⚠️ My last answer may not have reached you: it broke off while it was being sent. If you do not see it, ask again."
 UNDER_WAY_SECONDS: Final = 3.0
+SHORTEST_PAUSE: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +38,13 @@ class DeliveryRules:
     channel_poll: float = 0.5
     """How often a channel that is down is looked at."""
     expiry_ms: int = 24 * 3_600_000
+    unknown: UnknownPolicy = "notify"
+    """What is done with a message that may have arrived."""
+    unknown_by_channel: Mapping[str, UnknownPolicy] = field(default_factory=dict)
+
+    def unknown_policy(self, channel: str) -> UnknownPolicy:
+        """Return what is done with a message of a channel that may have arrived."""
+        return self.unknown_by_channel.get(channel, self.unknown)
 
     def delay(self, attempts: int) -> float:
         """Return the wait after so many attempts."""
@@ -63,6 +73,7 @@ class Outbox:
         self._rules = rules
         self._queues: dict[Conversation, deque[Outgoing]] = {}
         self._active: dict[str, Outgoing] = {}
+        self._pauses = Pauses()
         self._under_way: set[str] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -143,15 +154,17 @@ class Outbox:
             self._queues.pop(conversation, None)
 
     async def _deliver(self, item: Outgoing) -> None:
-        if item.in_doubt and not _drops_repeats(self._channels(), item.target.channel):
-            await self._end(item, "unknown_after_send", error="the gateway stopped while sending it")
+        if item.in_doubt and not self._sends_again(item):
+            await self._end(item, "unknown_after_send", "unknown", error=attempts.BROKE_OFF)
+            return
+        if item.in_doubt and await self._is_given_up(item, attempts.BROKE_OFF, "unknown"):
             return
         while not self._stopping:
             due = await self._wait_until_due(item)
             if due == "stopping":
                 return
             if due == "expired":
-                await self._end(item, "dead_lettered", error="not delivered in time")
+                await self._end(item, "dead_lettered", "failed", error="not delivered in time")
                 return
             self._begin(item)
             try:
@@ -163,13 +176,14 @@ class Outbox:
                 self._ended(item)
 
     async def _wait_until_due(self, item: Outgoing) -> Literal["due", "expired", "stopping"]:
-        """Wait for the row's time and for its channel."""
+        """Wait for the row's time, for the pause of its account and for its channel."""
         while not self._stopping:
             now = self._now_ms()
-            if now - item.created_ms > self._rules.expiry_ms:
+            due = max(item.next_attempt_ms, self._pauses.until(item.target))
+            if now - item.since_ms > self._rules.expiry_ms:
                 return "expired"
-            if item.next_attempt_ms > now:
-                await asyncio.sleep(min(self._rules.longest_delay, (item.next_attempt_ms - now) / 1000))
+            if due > now:
+                await asyncio.sleep(min(self._rules.longest_delay, (due - now) / 1000))
             elif self._is_down(item.target.channel):
                 await asyncio.sleep(self._rules.channel_poll)
             else:
@@ -206,34 +220,65 @@ class Outbox:
     async def _judge(self, item: Outgoing, answer: Receipt | SendFailed) -> bool:
         """Write what an attempt led to; return True where the row has come to its end."""
         if isinstance(answer, Receipt):
-            await self._end(item, "sent", message_ids=answer.message_ids)
+            await self._end(item, "sent", "sent", message_ids=answer.message_ids)
             return True
         reason = writable.text(str(answer))
+        outcome: attempts.Outcome = "unknown" if answer.unknown else "failed"
+        now = self._now_ms()
         if answer.permanent:
-            await self._end(item, "failed", error=reason)
-        elif answer.unknown and not _drops_repeats(self._channels(), item.target.channel):
-            await self._end(item, "unknown_after_send", error=reason)
-        elif item.attempts >= self._rules.attempts:
-            await self._end(item, "dead_lettered", error=f"{reason} (given up after {item.attempts} attempts)")
+            await self._end(item, "failed", "refused", error=reason)
+            return True
+        if answer.unknown and not self._sends_again(item):
+            await self._end(item, "unknown_after_send", "unknown", error=reason)
+            return True
+        if answer.retry_after is not None and not answer.unknown:
+            # The platform was asked too often; that says nothing against the message. Only its time bounds it.
+            outcome = "limited"
+            item.excused += 1
+            item.next_attempt_ms = now + round(max(SHORTEST_PAUSE, answer.retry_after) * 1000)
+            if answer.whole_account:
+                self._pauses.ask(item.target, item.next_attempt_ms, now)
+        elif await self._is_given_up(item, reason, outcome):
+            return True
         else:
-            delay = answer.retry_after if answer.retry_after is not None else self._rules.delay(item.attempts)
-            item.next_attempt_ms = self._now_ms() + round(delay * 1000)
-            await write_until_done(
-                self._store,
-                lambda connection: outbox_rows.mark_waiting(connection, item, reason, self._now_ms()),
-                what=f"that outbox {item.outbox_id} waits",
-            )
+            delay = answer.retry_after if answer.retry_after is not None else self._rules.delay(item.counted)
+            item.next_attempt_ms = now + round(delay * 1000)
+        await write_until_done(
+            self._store,
+            lambda connection: outbox_rows.mark_waiting(connection, item, outcome, reason, self._now_ms()),
+            what=f"that outbox {item.outbox_id} waits",
+        )
+        return False
+
+    async def _is_given_up(self, item: Outgoing, reason: str, outcome: attempts.Outcome) -> bool:
+        """End a row that was offered as often as it may be; return False where it was not."""
+        if item.counted < self._rules.attempts:
             return False
+        await self._end(item, "dead_lettered", outcome, error=f"{reason} (given up after {item.counted} attempts)")
         return True
 
-    async def _end(self, item: Outgoing, state: SentState, *, message_ids: tuple[str, ...] = (), error: str | None = None) -> None:
+    def _sends_again(self, item: Outgoing) -> bool:
+        """Tell whether a row that may have arrived is offered again."""
+        channel = item.target.channel
+        return _drops_repeats(self._channels(), channel) or self._rules.unknown_policy(channel) == "resend"
+
+    async def _end(
+        self,
+        item: Outgoing,
+        state: SentState,
+        outcome: attempts.Outcome,
+        *,
+        message_ids: tuple[str, ...] = (),
+        error: str | None = None,
+    ) -> None:
         if state != "sent":
             logger.warning("outbox %s to %s: %s: %s", item.outbox_id, item.target.channel, state, error)
         result = Delivered(item.outbox_id, state, tuple(map(writable.text, message_ids)), error)
+        notifies = state == "unknown_after_send" and item.is_answer and self._rules.unknown_policy(item.target.channel) == "notify"
 
         def write(connection: sqlite3.Connection) -> Outgoing | None:
-            outbox_rows.mark_ended(connection, item, result, self._now_ms())
-            if state != "unknown_after_send" or not item.is_answer:
+            outbox_rows.mark_ended(connection, item, result, outcome, self._now_ms())
+            if not notifies:
                 return None
             return outbox_rows.insert(connection, Draft(target=item.target, text=IN_DOUBT, inbound_id=item.inbound_id), self._now_ms())
 
@@ -241,7 +286,8 @@ class Outbox:
             notice = await write_until_done(self._store, write, what=f"the end of outbox {item.outbox_id}")
         finally:
             item.attempted()
-            self._active.pop(item.outbox_id, None)
+            if self._active.get(item.outbox_id) is item:
+                del self._active[item.outbox_id]
             if item.ended is not None and not item.ended.done():
                 item.ended.set_result(result)
         if notice is not None:

@@ -7,12 +7,12 @@ import sqlite3
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import orjson
 
 from openclaw_kernel.api import Attachment, OutboundMessage, Target
-from openclaw_plugins.conversation import ledger, writable
+from openclaw_plugins.conversation import attempts, ledger, writable
 
 SentState: TypeAlias = Literal["sent", "unknown_after_send", "failed", "dead_lettered"]
 
@@ -38,10 +38,13 @@ class Outgoing:
     id: int
     outbox_id: str
     target: Target
-    created_ms: int
+    since_ms: int
+    """When it was written, or asked for again: from then on it may wait until it expires."""
     message: OutboundMessage | None = None
     run_id: str | None = None
     attempts: int = 0
+    excused: int = 0
+    """How many of the attempts do not count: the platform asked for a pause, or a person for a new beginning."""
     next_attempt_ms: int = 0
     in_doubt: bool = False
     """True where an earlier process was sending it when it ended: it may have arrived."""
@@ -55,6 +58,11 @@ class Outgoing:
     def is_answer(self) -> bool:
         """Tell whether somebody waits for it: the answer of a turn to a message from a channel."""
         return self.run_id is not None and self.inbound_id is not None
+
+    @property
+    def counted(self) -> int:
+        """Return how many attempts count against the limit."""
+        return self.attempts - self.excused
 
     def attempted(self) -> None:
         """Call `on_attempt`, once."""
@@ -117,7 +125,7 @@ def insert(connection: sqlite3.Connection, draft: Draft, now_ms: int) -> Outgoin
         id=row_id,
         outbox_id=outbox_id,
         target=target,
-        created_ms=now_ms,
+        since_ms=now_ms,
         message=message,
         run_id=draft.run_id,
         inbound_id=draft.inbound_id,
@@ -155,45 +163,69 @@ def mark_sending(connection: sqlite3.Connection, item: Outgoing, now_ms: int) ->
         "UPDATE conversation_outbox SET state = 'sending', attempts = ?, updated_ms = ? WHERE id = ?",
         (item.attempts, now_ms, item.id),
     )
+    attempts.begin(connection, item.id, item.attempts, now_ms)
 
 
-def mark_waiting(connection: sqlite3.Connection, item: Outgoing, error: str, now_ms: int) -> None:
+def mark_waiting(connection: sqlite3.Connection, item: Outgoing, outcome: attempts.Outcome, error: str, now_ms: int) -> None:
     """Write that a row waits for its next attempt, and why."""
     connection.execute(
-        "UPDATE conversation_outbox SET state = 'prepared', next_attempt_ms = ?, error = ?, updated_ms = ? WHERE id = ?",
-        (item.next_attempt_ms, error, now_ms, item.id),
+        "UPDATE conversation_outbox SET state = 'prepared', next_attempt_ms = ?, excused = ?, error = ?, updated_ms = ? WHERE id = ?",
+        (item.next_attempt_ms, item.excused, error, now_ms, item.id),
     )
+    attempts.end(connection, item.id, outcome, error, now_ms, item.next_attempt_ms - now_ms if outcome == "limited" else None)
 
 
-def mark_ended(connection: sqlite3.Connection, item: Outgoing, result: Delivered, now_ms: int) -> None:
-    """Write a row's end."""
+def mark_ended(connection: sqlite3.Connection, item: Outgoing, result: Delivered, outcome: attempts.Outcome, now_ms: int) -> None:
+    """Write a row's end. What did not arrive keeps its files, for it may be asked for again."""
     connection.execute(
         "UPDATE conversation_outbox SET state = ?, receipt = ?, error = ?, updated_ms = ? WHERE id = ?",
         (result.state, orjson.dumps(result.message_ids).decode(), result.error, now_ms, item.id),
     )
-    ledger.drop_attachments(connection, "outbox", item.id)
+    attempts.end(connection, item.id, outcome, result.error, now_ms)
+    if result.state == "sent":
+        ledger.drop_attachments(connection, "outbox", item.id)
+
+
+_COLUMNS: Final = (
+    "id, outbox_id, channel, account_id, peer_kind, peer_id, thread_id, coalesce(retried_ms, created_ms), run_id, inbound_id,"
+    " attempts, excused, next_attempt_ms, state"
+)
 
 
 def unfinished(connection: sqlite3.Connection) -> list[Outgoing]:
-    """Return what an earlier process left, oldest first."""
+    """Return what an earlier process left, in the order in which it is to be sent."""
     rows = connection.execute(
-        "SELECT id, outbox_id, channel, account_id, peer_kind, peer_id, thread_id, created_ms, run_id, inbound_id,"
-        " attempts, next_attempt_ms, state FROM conversation_outbox WHERE state IN ('prepared', 'sending') ORDER BY id"
+        f"SELECT {_COLUMNS} FROM conversation_outbox WHERE state IN ('prepared', 'sending')"  # noqa: S608
+        " ORDER BY coalesce(place, id), coalesce(retried_ms, 0), id"
     )
-    return [
-        Outgoing(
-            id=row_id,
-            outbox_id=outbox_id,
-            target=Target(channel=channel, account_id=account, peer_kind=kind, peer_id=peer, thread_id=thread),
-            created_ms=created,
-            run_id=run_id,
-            inbound_id=inbound_id,
-            attempts=attempts,
-            next_attempt_ms=due,
-            in_doubt=state == "sending",
-        )
-        for row_id, outbox_id, channel, account, kind, peer, thread, created, run_id, inbound_id, attempts, due, state in rows
-    ]
+    return [_outgoing(row) for row in rows]
+
+
+def revive(connection: sqlite3.Connection, row_id: int, now_ms: int) -> Outgoing:
+    """Give a row that has ended a new beginning behind all that is written now; return it, to be dispatched."""
+    connection.execute(
+        "UPDATE conversation_outbox SET state = 'prepared', excused = attempts, next_attempt_ms = ?, retried_ms = ?, updated_ms = ?,"
+        " place = (SELECT max(id) FROM conversation_outbox) WHERE id = ?",
+        (now_ms, now_ms, now_ms, row_id),
+    )
+    row = connection.execute(f"SELECT {_COLUMNS} FROM conversation_outbox WHERE id = ?", (row_id,)).fetchone()  # noqa: S608
+    return _outgoing(row)
+
+
+def _outgoing(row: tuple[Any, ...]) -> Outgoing:
+    row_id, outbox_id, channel, account, kind, peer, thread, since, run_id, inbound_id, count, excused, due, state = row
+    return Outgoing(
+        id=row_id,
+        outbox_id=outbox_id,
+        target=Target(channel=channel, account_id=account, peer_kind=kind, peer_id=peer, thread_id=thread),
+        since_ms=since,
+        run_id=run_id,
+        inbound_id=inbound_id,
+        attempts=count,
+        excused=excused,
+        next_attempt_ms=due,
+        in_doubt=state == "sending",
+    )
 
 
 def read_message(connection: sqlite3.Connection, item: Outgoing) -> OutboundMessage:

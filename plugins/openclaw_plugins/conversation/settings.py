@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+
+
+UnknownPolicy: TypeAlias = Literal["notify", "resend", "drop"]
+"""`notify`: not sent again, the person is told; `resend`: sent again, it may come twice; `drop`: neither."""
+ChannelId: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 
 
 class ConversationSettings(BaseModel):
@@ -21,5 +26,14 @@ class ConversationSettings(BaseModel):
     """Longest wait between two attempts."""
     delivery_expiry_hours: Annotated[float, Field(gt=0, le=8760)] = 24.0
     """Age at which an unsent message is given up, also while its channel is down."""
+    unknown_after_send: UnknownPolicy = "notify"
+    """What is done with a message of which it is not known whether it arrived (the connection broke, the gateway died): `notify`
+    does not send it again and tells the person, `resend` sends it again, so that it may come twice, `drop` leaves it at that."""
+    unknown_after_send_by_channel: dict[ChannelId, UnknownPolicy] = {}
+    """The same for single channels, by channel id: `{telegram: resend}`."""
+    orphan_seconds: Annotated[float, Field(ge=1, le=86_400)] = 600.0
+    """Age at which an open message that nothing works on any more is ended, and its sender told. What runs or waits has no such limit."""
+    sweep_seconds: Annotated[float, Field(ge=0.1, le=3600)] = 60.0
+    """How often it is looked for such messages, and for what is past its time."""
     ledger_days: Annotated[int, Field(ge=1, le=3650)] = 30
     """How long finished messages stay in the ledger, and with them the recognition of repeats, their runs and their usage."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from openclaw_kernel.api import Migration
+from openclaw_plugins.conversation.tables_why import keep_the_way
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -208,6 +209,9 @@ _FIRST: Final = (
 )
 
 
+_JOURNAL: Final[tuple[str, ...]] = ()
+
+
 def _create(database: Database) -> None:
     for statement in _FIRST:
         database.execute(statement)
@@ -217,7 +221,14 @@ def _index_hints(database: Database) -> None:
     database.execute("CREATE INDEX conversation_hints_time ON conversation_hints (channel, account_id, hinted_ms)")
 
 
+def _keep_journal(database: Database) -> None:
+    for statement in _JOURNAL:
+        database.execute(statement)
+
+
 MIGRATIONS: Final = (
     Migration(number=1, name="create the tables of conversations", apply=_create),
     Migration(number=2, name="find the hints of the last hour", apply=_index_hints),
+    Migration(number=3, name="keep the journal of a turn", apply=_keep_journal),
+    Migration(number=4, name="keep what is asked of a message's way", apply=keep_the_way),
 )
