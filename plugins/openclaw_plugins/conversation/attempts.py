@@ -16,7 +16,8 @@ BROKE_OFF: Final = "the gateway stopped while sending it"
 def begin(connection: sqlite3.Connection, outbox: int, number: int, now_ms: int) -> None:
     """Write that an attempt begins; the oldest ones beyond `KEPT` go."""
     connection.execute(
-        "UPDATE conversation_attempts SET ended_ms = ?, outcome = 'unknown', error = ? WHERE outbox = ? AND ended_ms IS NULL AND number < ?",
+        "UPDATE conversation_attempts SET ended_ms = ?, outcome = 'unknown', error = ?"
+        " WHERE outbox = ? AND ended_ms IS NULL AND number < ?",
         (now_ms, BROKE_OFF, outbox, number),
     )
     # A write that is tried again comes with the same number.
@@ -27,7 +28,7 @@ def begin(connection: sqlite3.Connection, outbox: int, number: int, now_ms: int)
 
 
 def end(
-    connection: sqlite3.Connection, outbox: int, outcome: Outcome, error: str | None, now_ms: int, retry_after_ms: int | None = None
+    connection: sqlite3.Connection, outbox: int, outcome: Outcome, error: str | None, *, now_ms: int, retry_after_ms: int | None = None
 ) -> None:
     """Write how the attempt under way went; nothing where none is."""
     connection.execute(

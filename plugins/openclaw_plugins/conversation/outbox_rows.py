@@ -172,7 +172,8 @@ def mark_waiting(connection: sqlite3.Connection, item: Outgoing, outcome: attemp
         "UPDATE conversation_outbox SET state = 'prepared', next_attempt_ms = ?, excused = ?, error = ?, updated_ms = ? WHERE id = ?",
         (item.next_attempt_ms, item.excused, error, now_ms, item.id),
     )
-    attempts.end(connection, item.id, outcome, error, now_ms, item.next_attempt_ms - now_ms if outcome == "limited" else None)
+    retry_after = item.next_attempt_ms - now_ms if outcome == "limited" else None
+    attempts.end(connection, item.id, outcome, error, now_ms=now_ms, retry_after_ms=retry_after)
 
 
 def mark_ended(connection: sqlite3.Connection, item: Outgoing, result: Delivered, outcome: attempts.Outcome, now_ms: int) -> None:
@@ -181,7 +182,7 @@ def mark_ended(connection: sqlite3.Connection, item: Outgoing, result: Delivered
         "UPDATE conversation_outbox SET state = ?, receipt = ?, error = ?, updated_ms = ? WHERE id = ?",
         (result.state, orjson.dumps(result.message_ids).decode(), result.error, now_ms, item.id),
     )
-    attempts.end(connection, item.id, outcome, result.error, now_ms)
+    attempts.end(connection, item.id, outcome, result.error, now_ms=now_ms)
     if result.state == "sent":
         ledger.drop_attachments(connection, "outbox", item.id)
 

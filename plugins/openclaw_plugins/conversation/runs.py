@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from openclaw_kernel.api import Message, Step, Target, ThinkingLevel, Usage, UserPart
+from openclaw_kernel.api import Admission, Message, Step, Target, ThinkingLevel, Usage, UserPart
 from openclaw_plugins.conversation import writable
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ class Run:
     """Connection id that gets tool events."""
     route_reason: str | None = None
     """Which rule brought it here."""
+    admission: Admission | None = None
+    """Why it may start a turn; None where that is written already."""
     number: int = field(default_factory=lambda: next(arrivals))
     after: tuple[asyncio.Future[None], ...] = ()
     """Commands that came before and have not been answered: its turn begins after them."""

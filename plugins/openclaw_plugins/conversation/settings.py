@@ -7,7 +7,6 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-
 UnknownPolicy: TypeAlias = Literal["notify", "resend", "drop"]
 """`notify`: not sent again, the person is told; `resend`: sent again, it may come twice; `drop`: neither."""
 ChannelId: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]

@@ -66,6 +66,7 @@ def begin_in(connection: sqlite3.Connection, run: Run, now_ms: int) -> Begun:
         session_key=run.session_key,
         run_id=run.run_id,
         route_reason=run.route_reason,
+        admission=run.admission,
     )
     ledger.drop_attachments(connection, "inbound", run.inbound_id)
     origin = run.options.deliver_to
