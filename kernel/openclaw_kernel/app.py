@@ -16,6 +16,8 @@ from aiohttp import web
 
 from openclaw_config.load import Issue, Loaded
 from openclaw_config.models import GatewayAuth
+from openclaw_kernel.api.errors import GatewayError
+from openclaw_kernel.api.requests import Requests
 from openclaw_kernel.api.services import Events, Gateway, PageAccess, PluginStatus
 from openclaw_kernel.bus import EventBus
 from openclaw_kernel.gateway import GatewayFacts
@@ -38,6 +40,7 @@ from openclaw_kernel.protocol.pages import PageSessions
 from openclaw_kernel.protocol.registry import MethodRegistry
 from openclaw_kernel.protocol.server import GatewayServer
 from openclaw_kernel.store.keyvalue import StoredKeyValue
+from openclaw_kernel.store.requests import RequestTable
 from openclaw_kernel.tasks import TaskOwner
 
 logger = logging.getLogger("openclaw.gateway")
@@ -86,6 +89,7 @@ class GatewayApp:
         self._bus = EventBus()
         self._tasks: TaskOwner
         self._door = Door()
+        self._requests: RequestTable
         self._presence_timer: asyncio.TimerHandle | None = None
         self._health_timer: asyncio.TimerHandle | None = None
         self.facts: GatewayFacts
@@ -126,6 +130,7 @@ class GatewayApp:
         self._tasks = TaskOwner("gateway", _task_failed)
         store = load_driver("openclaw.stores", "sqlite")(self.home / DATABASE)
         limiter = FailureLimiter()
+        self._requests = RequestTable(store, now_ms=now_ms, keep_seconds=self.limits.dedupe_seconds, limit=self.limits.dedupe_entries)
         kernel_values = StoredKeyValue(store, "kernel")
         pages = PageSessions(
             limiter=limiter,
@@ -138,7 +143,7 @@ class GatewayApp:
             home=self.home,
             store=store,
             discovery=discover(),
-            services={Events: self._bus, Gateway: self.facts, PageAccess: pages},
+            services={Events: self._bus, Gateway: self.facts, PageAccess: pages, Requests: self._requests},
             on_state=self._plugin_changed,
             place=self.loaded.placed,
         )
@@ -157,12 +162,13 @@ class GatewayApp:
         self.facts.phase = Phase.SERVING
         self._tasks.spawn("clock", self._run_clock())
         self._tasks.spawn("health", self._run_health())
+        self._tasks.spawn("requests", self._run_requests())
 
     def _build_wire(self, pages: PageSessions, limiter: FailureLimiter) -> _Wire:
         registry = MethodRegistry(self.host.registry.methods)
         self.facts.bind(host=self.host, registry=registry, ask=self._ask)
         verifier = Verifier(self.loaded.config.gateway.auth, limiter)
-        dispatcher = Dispatcher(registry, limits=self.limits, now_ms=now_ms, phase=lambda: self.facts.phase)
+        dispatcher = Dispatcher(registry, limits=self.limits, now_ms=now_ms, phase=lambda: self.facts.phase, requests=self._requests)
         allowed = self.loaded.config.gateway.control_ui.allowed_origins
         server = GatewayServer(
             registry=registry,
@@ -310,6 +316,14 @@ class GatewayApp:
         while True:
             await asyncio.sleep(self.limits.health_seconds)
             self._tell_health()
+
+    async def _run_requests(self) -> None:
+        while True:
+            await asyncio.sleep(self.limits.dedupe_sweep_seconds)
+            try:
+                await self._requests.sweep()
+            except GatewayError as error:
+                logger.warning("old requests are not forgotten yet: %s", error.message)
 
     async def _close_tasks(self) -> None:
         for timer in (self._presence_timer, self._health_timer):

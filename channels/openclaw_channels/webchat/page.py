@@ -118,7 +118,14 @@ class PageRoutes:
         )
         return response
 
-    @rpc("webchat.link", scope=Scope.ADMIN, params=LinkParams, result=dict[str, Any], advertised=False)
+    @rpc(
+        "webchat.link",
+        scope=Scope.ADMIN,
+        params=LinkParams,
+        result=dict[str, Any],
+        advertised=False,
+        repeatable="each link opens the page once and expires by itself",
+    )
     def link(self, _call: Call, _params: LinkParams) -> dict[str, Any]:
         """Make a link that opens the chat page once, within ten minutes."""
         code, expires = self._access.mint_code()

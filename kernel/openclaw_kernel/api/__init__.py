@@ -27,7 +27,7 @@ from openclaw_kernel.api.messages import (
     Receipt,
     Target,
 )
-from openclaw_kernel.api.methods import Access, Call, Client, Encoded, Idempotency, Method, Params, Scope, rpc
+from openclaw_kernel.api.methods import Access, Call, Client, Idempotency, Method, Params, Scope, rpc
 from openclaw_kernel.api.plugin import API_VERSION, HttpRoute, Plugin, PluginContext, Registrar, Unit, hookimpl
 from openclaw_kernel.api.policy import Admission, Route, Verdict
 from openclaw_kernel.api.provider import (
@@ -43,6 +43,7 @@ from openclaw_kernel.api.provider import (
     ToolStep,
     Usage,
 )
+from openclaw_kernel.api.requests import Claim, Encoded, KeptAnswer, KeptError, RequestKey, Requests
 from openclaw_kernel.api.services import (
     AgentInfo,
     AgentRuntime,
@@ -98,6 +99,7 @@ __all__ = [
     "Channel",
     "ChannelCapabilities",
     "Channels",
+    "Claim",
     "Client",
     "Command",
     "CommandCall",
@@ -118,6 +120,8 @@ __all__ = [
     "InboundMessage",
     "Ingress",
     "InvalidRequest",
+    "KeptAnswer",
+    "KeptError",
     "KeyValue",
     "Message",
     "Method",
@@ -143,6 +147,8 @@ __all__ = [
     "Providers",
     "Receipt",
     "Registrar",
+    "RequestKey",
+    "Requests",
     "RetryClass",
     "Route",
     "Scope",

@@ -10,6 +10,8 @@ from typing import Any, Final, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
+from openclaw_kernel.api.requests import RequestKey
+
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
 _MARK: Final = "__openclaw_method__"
 
@@ -43,9 +45,10 @@ class Access(StrEnum):
 
 
 class Idempotency(StrEnum):
-    """How a repeated `idempotencyKey` is answered.
+    """How a repeated `idempotencyKey` is answered, also after a crash.
 
-    `join` waits for the first call and returns its answer; `handled` leaves it to the method, which keeps a durable record.
+    `join`: the kernel writes the key down before the call and the answer after it; a repeat waits for the first call. `handled`: the
+    method takes the key inside its own write, by the service `Requests` and `Call.request`.
     """
 
     NONE = "none"
@@ -98,18 +101,16 @@ class Call:
     request_id: str
     respond_early: Callable[[Any], None]
     """Send a first response under this request's id; the handler's return value becomes the second."""
-
-
-@dataclass(slots=True)
-class Encoded:
-    """A result that is JSON already."""
-
-    json: bytes
+    request: RequestKey | None = None
+    """The request's idempotency key, where it has one and the method declares an idempotency."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """A declared method. `scopes` is any-of; `requires` may ask for more by the params of the call (all-of)."""
+    """A declared method. `scopes` is any-of; `requires` may ask for more by the params of the call (all-of).
+
+    `repeatable` says why a second call does no harm; one with that reason is run again after a crash left its outcome unknown.
+    """
 
     name: str
     scopes: frozenset[Scope]
@@ -118,6 +119,7 @@ class Method:
     result: Any
     handler: Callable[..., Any]
     idempotency: Idempotency
+    repeatable: str | None
     control_plane: bool
     advertised: bool
     requires: Callable[[Any], Iterable[Scope]] | None
@@ -131,6 +133,7 @@ def rpc(
     result: Any,
     params: type[BaseModel] | None = None,
     idempotency: Idempotency = Idempotency.NONE,
+    repeatable: str | None = None,
     control_plane: bool = False,
     advertised: bool = True,
     requires: Callable[[Any], Iterable[Scope]] | None = None,
@@ -139,6 +142,8 @@ def rpc(
 
     `result` is anything a pydantic `TypeAdapter` takes (a TypedDict, a model, `list[X]`); the handler returns a value of it as
     plain JSON types, a model, or `Encoded`. A handler that never waits should be sync: it runs without a task.
+
+    A method with a scope that writes declares an `idempotency`, or in `repeatable` the reason why calling it again does no harm.
     """
 
     def mark(handler: HandlerT) -> HandlerT:
@@ -149,6 +154,7 @@ def rpc(
             "params": params,
             "result": result,
             "idempotency": idempotency,
+            "repeatable": repeatable,
             "control_plane": control_plane,
             "advertised": advertised,
             "requires": requires,

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import inspect
 import logging
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from openclaw_kernel.api.errors import GatewayError, InvalidRequest, ProviderError, Unavailable
-from openclaw_kernel.api.methods import Call, Client, Encoded, Idempotency, Method
-from openclaw_kernel.protocol.frames import dumps, failure, response
+from openclaw_kernel.api.methods import Call, Client, Idempotency, Method
+from openclaw_kernel.api.requests import Encoded, KeptAnswer, RequestKey, digest_of
+from openclaw_kernel.protocol.frames import dumps, failed_response, failure, response
 from openclaw_kernel.protocol.handshake import Phase
 from openclaw_kernel.protocol.limits import Limits
 from openclaw_kernel.protocol.registry import MethodRegistry
 from openclaw_kernel.protocol.session import Invoke
+from openclaw_kernel.store.requests import RequestTable, conflict, kept_answer
 from openclaw_kernel.tasks import TaskOwner
 
 logger = logging.getLogger("openclaw.protocol")
+
+_KEEPING_SECONDS: Final = 2.0
+"""How long a caller waits for its answer to be on disk where the store fails."""
 
 
 class Caller(Protocol):
@@ -34,28 +38,39 @@ class Caller(Protocol):
 
 
 @dataclass(slots=True)
-class _Remembered:
-    digest: bytes
-    expires_ms: int
-    answer: asyncio.Future[tuple[bytes | None, GatewayError | None]]
+class _Running:
+    request: RequestKey
+    answer: asyncio.Future[KeptAnswer]
 
 
 class Dispatcher:
     """Calls handlers; sync ones at once, async ones in a task of the connection."""
 
-    def __init__(self, registry: MethodRegistry, *, limits: Limits, now_ms: Callable[[], int], phase: Callable[[], Phase]) -> None:
+    def __init__(
+        self,
+        registry: MethodRegistry,
+        *,
+        limits: Limits,
+        now_ms: Callable[[], int],
+        phase: Callable[[], Phase],
+        requests: RequestTable,
+    ) -> None:
         self._registry = registry
         self._limits = limits
         self._now_ms = now_ms
         self._phase = phase
-        self._is_async = {method.name: inspect.iscoroutinefunction(method.handler) for method in registry.all()}
-        self._remembered: OrderedDict[tuple[str, str, str], _Remembered] = OrderedDict()
+        self._requests = requests
+        self._is_async = {
+            method.name: inspect.iscoroutinefunction(method.handler) or method.idempotency is not Idempotency.NONE
+            for method in registry.all()
+        }
+        self._running: dict[tuple[str, str, str], _Running] = {}
         self._joined = TaskOwner("joined calls", _task_failed)
         self._control_plane: dict[tuple[str, str], deque[int]] = {}
 
     def waits(self, invoke: Invoke) -> bool:
         """Tell whether the call must run in a task."""
-        return self._is_async[invoke.method.name] or invoke.method.idempotency is Idempotency.JOIN
+        return self._is_async[invoke.method.name]
 
     def run_now(self, caller: Caller, invoke: Invoke) -> None:
         """Run a sync method and answer."""
@@ -64,9 +79,9 @@ class Dispatcher:
             caller.send(failure(invoke.request.id, refusal))
             return
         try:
-            payload = _encode(self._call(caller, invoke))
+            payload = _encode(self._call(caller, invoke, None))
         except Exception as error:
-            self._answer(caller, invoke, None, self._to_wire(invoke.method, error))
+            _answer(caller, invoke, kept_answer(self._to_wire(invoke.method, error)))
         else:
             caller.send(response(invoke.request.id, payload))
 
@@ -76,27 +91,35 @@ class Dispatcher:
         if refusal is not None:
             caller.send(failure(invoke.request.id, refusal))
             return
-        if invoke.method.idempotency is Idempotency.JOIN:
-            payload, error = await self._join(caller, invoke)
+        try:
+            request = None if invoke.method.idempotency is Idempotency.NONE else _key_of(caller, invoke)
+        except InvalidRequest as error:
+            caller.send(failure(invoke.request.id, error))
+            return
+        if request is None:
+            answer = await self._run_async(caller, invoke, None)
+        elif invoke.method.idempotency is Idempotency.JOIN:
+            answer = await self._join(caller, invoke, request)
         else:
-            payload, error = await self._run_async(caller, invoke)
-        self._answer(caller, invoke, payload, error)
+            answer = await self._handled(caller, invoke, request)
+        _answer(caller, invoke, answer)
 
-    def _call(self, caller: Caller, invoke: Invoke) -> Any:
+    def _call(self, caller: Caller, invoke: Invoke, request: RequestKey | None) -> Any:
         call = Call(
             client=caller.client,
             method=invoke.method.name,
             request_id=invoke.request.id,
             respond_early=lambda value: caller.send(response(invoke.request.id, _encode(value))),
+            request=request,
         )
         return invoke.method.handler(call) if invoke.method.params is None else invoke.method.handler(call, invoke.params)
 
-    async def _run_async(self, caller: Caller, invoke: Invoke) -> tuple[bytes | None, GatewayError | None]:
+    async def _run_async(self, caller: Caller, invoke: Invoke, request: RequestKey | None) -> KeptAnswer:
         try:
-            value = self._call(caller, invoke)
-            return _encode(await value if inspect.isawaitable(value) else value), None
+            value = self._call(caller, invoke, request)
+            return KeptAnswer(_encode(await value if inspect.isawaitable(value) else value))
         except Exception as error:
-            return None, self._to_wire(invoke.method, error)
+            return kept_answer(self._to_wire(invoke.method, error))
 
     def _to_wire(self, method: Method, error: Exception) -> GatewayError:
         if isinstance(error, GatewayError):
@@ -107,12 +130,6 @@ class Dispatcher:
         logger.error("method %s of plugin %s failed", method.name, owner, exc_info=error)
         text = f"method {method.name} of plugin {owner} failed: {type(error).__name__}; the gateway's log has the details"
         return Unavailable(text, details={"method": method.name, "plugin": owner})
-
-    def _answer(self, caller: Caller, invoke: Invoke, payload: bytes | None, error: GatewayError | None) -> None:
-        if error is not None:
-            caller.send(failure(invoke.request.id, error, None if error.payload is None else dumps(error.payload)))
-        elif payload is not None:
-            caller.send(response(invoke.request.id, payload))
 
     def _refusal(self, caller: Caller, invoke: Invoke) -> GatewayError | None:
         phase = self._phase()
@@ -139,37 +156,58 @@ class Dispatcher:
         }
         return Unavailable(text, details=details, retry_after_ms=wait_ms)
 
-    async def _join(self, caller: Caller, invoke: Invoke) -> tuple[bytes | None, GatewayError | None]:
-        key = getattr(invoke.params, "idempotency_key", None)
-        if not key:
-            return await self._run_async(caller, invoke)
-        self._forget()
-        place = (caller.client.principal, invoke.method.name, key)
-        try:
-            digest = hashlib.sha256(dumps(invoke.request.params)).digest()
-        except TypeError:
-            return None, InvalidRequest(f"invalid {invoke.method.name} params: nested too deeply, or a number is too large")
-        known = self._remembered.get(place)
-        if known is None:
-            known = self._begin(caller, invoke, place, digest)
-        elif known.digest != digest:
-            text = f"idempotencyKey {key[:64]!r} was used for another {invoke.method.name}; use a new key"
-            return None, InvalidRequest(text, details={"reason": "idempotency-conflict"})
-        return await asyncio.shield(known.answer)
+    # --- idempotency --------------------------------------------------------------------------------------------------
 
-    def _begin(self, caller: Caller, invoke: Invoke, place: tuple[str, str, str], digest: bytes) -> _Remembered:
-        # Not a task of the connection: who comes back after a break and repeats the call must find it, not start it again.
-        expires = self._now_ms() + int(self._limits.dedupe_seconds * 1000)
-        entry = self._remembered[place] = _Remembered(digest, expires, asyncio.get_running_loop().create_future())
-        self._joined.spawn(invoke.method.name, self._settle(entry, caller, invoke))
-        return entry
-
-    async def _settle(self, entry: _Remembered, caller: Caller, invoke: Invoke) -> None:
+    async def _handled(self, caller: Caller, invoke: Invoke, request: RequestKey) -> KeptAnswer:
+        answer = await self._run_async(caller, invoke, request)
+        if answer.error is None or request.looked_up:
+            return answer
+        # Refused before the method asked for the key: what was answered before still holds, though the world has changed.
         try:
-            entry.answer.set_result(await self._run_async(caller, invoke))
+            known = await self._requests.find(request)
+        except GatewayError as error:
+            return kept_answer(error)
+        return answer if known is None or known.answer is None else known.answer
+
+    async def _join(self, caller: Caller, invoke: Invoke, request: RequestKey) -> KeptAnswer:
+        place = (request.principal, request.method, request.key)
+        running = self._running.get(place)
+        if running is None:
+            # Not a task of the connection: who comes back after a break and repeats the call must find it, not start it again.
+            running = self._running[place] = _Running(request, asyncio.get_running_loop().create_future())
+            self._joined.spawn(invoke.method.name, self._settle(running, caller, invoke))
+        elif running.request.digest != request.digest:
+            return kept_answer(conflict(request))
+        return await asyncio.shield(running.answer)
+
+    async def _settle(self, running: _Running, caller: Caller, invoke: Invoke) -> None:
+        request = running.request
+        try:
+            known = await self._known(invoke.method, request)
+            if known is not None:
+                running.answer.set_result(known)
+                return
+            answer = await self._run_async(caller, invoke, request)
+            keeping = self._joined.spawn(f"keep the answer of {request.method}", self._requests.settle(request, answer))
+            # A store that fails is asked until it has the answer; the caller does not wait for that, and repeats join it.
+            await asyncio.wait({keeping}, timeout=_KEEPING_SECONDS)
+            running.answer.set_result(answer)
+            await keeping
         finally:
-            if not entry.answer.done():
-                entry.answer.set_result((None, Unavailable("the gateway stopped during the call; retry", retryable=True)))
+            if not running.answer.done():
+                running.answer.set_result(kept_answer(_unknown(request)))
+            self._requests.abandon(request)
+            self._running.pop((request.principal, request.method, request.key), None)
+
+    async def _known(self, method: Method, request: RequestKey) -> KeptAnswer | None:
+        """Take the key; return what answers the request without running it."""
+        try:
+            claim = await self._requests.begin(request)
+        except GatewayError as error:
+            return kept_answer(error)
+        if claim.state == "in_flight" and not method.repeatable:
+            return kept_answer(_unknown(request))
+        return claim.answer
 
     async def close(self, timeout: float) -> None:
         """End the calls that outlived their connections."""
@@ -177,17 +215,32 @@ class Dispatcher:
         if hung:
             logger.warning("calls do not end when cancelled and were abandoned: %s", ", ".join(hung))
 
-    def _forget(self) -> None:
-        now = self._now_ms()
-        while self._remembered:
-            place, oldest = next(iter(self._remembered.items()))
-            if oldest.expires_ms > now and len(self._remembered) < self._limits.dedupe_entries:
-                return
-            if not oldest.answer.done():
-                # Active calls are exempt; they come up for removal again later.
-                self._remembered.move_to_end(place)
-                return
-            del self._remembered[place]
+
+def _key_of(caller: Caller, invoke: Invoke) -> RequestKey | None:
+    key = getattr(invoke.params, "idempotency_key", None)
+    if not key:
+        return None
+    name = invoke.method.name
+    try:
+        digest = digest_of(invoke.params)
+    except (TypeError, ValueError, RecursionError):
+        raise InvalidRequest(f"invalid {name} params: nested too deeply, or a number is too large") from None
+    return RequestKey(principal=caller.client.principal, method=name, key=key, digest=digest)
+
+
+def _unknown(request: RequestKey) -> Unavailable:
+    return Unavailable(
+        f"{request.method} with idempotencyKey {request.key[:80]!r} was cut off by a stop of the gateway, and may or may not have been"
+        " done; look at what it changes, and use a new key to do it again",
+        details={"method": request.method, "reason": "idempotency-unknown"},
+    )
+
+
+def _answer(caller: Caller, invoke: Invoke, answer: KeptAnswer) -> None:
+    if answer.error is not None:
+        caller.send(failed_response(invoke.request.id, answer.error, answer.payload))
+    elif answer.payload is not None:
+        caller.send(response(invoke.request.id, answer.payload))
 
 
 def _encode(value: Any) -> bytes:

@@ -95,11 +95,20 @@ def response(request_id: str, payload: bytes) -> bytes:
 
 def failure(request_id: str, error: GatewayError, payload: bytes | None = None) -> bytes:
     """A failed response; `payload` only where the method defines one for failures."""
+    return failed_response(request_id, error_body(error), payload)
+
+
+def error_body(error: GatewayError) -> bytes:
+    """The `error` of a response as JSON."""
     try:
-        body = dumps(error.to_wire())
+        return dumps(error.to_wire())
     except TypeError:
         # A plugin put into its error what JSON cannot hold; its words still reach the caller.
-        body = dumps({"code": error.code, "message": str(error.message).encode("utf-8", "backslashreplace").decode()})
+        return dumps({"code": error.code, "message": str(error.message).encode("utf-8", "backslashreplace").decode()})
+
+
+def failed_response(request_id: str, body: bytes, payload: bytes | None = None) -> bytes:
+    """A failed response whose `error` is JSON already."""
     extra = b"" if payload is None else b',"payload":%b' % payload
     return b'{"type":"res","id":%b,"ok":false%b,"error":%b}' % (orjson.dumps(request_id), extra, body)
 

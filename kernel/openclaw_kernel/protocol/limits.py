@@ -29,8 +29,10 @@ class Limits:
     wrong_role_calls: int = 10
     topics_per_client: int = 1_000
     health_seconds: float = 60.0
-    dedupe_entries: int = 1_000
-    dedupe_seconds: float = 300.0
+    dedupe_entries: int = 100_000
+    """Requests whose answer is kept for a repeat; the oldest go first, never one that is still running."""
+    dedupe_seconds: float = 604_800.0
+    dedupe_sweep_seconds: float = 60.0
     control_plane_calls: int = 30
     control_plane_seconds: float = 60.0
     close_reason_bytes: int = 120

@@ -8,10 +8,11 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from openclaw_kernel.api.errors import Forbidden, GatewayError, InvalidRequest
-from openclaw_kernel.api.methods import Access, Method, Scope
+from openclaw_kernel.api.methods import Access, Idempotency, Method, Scope
 from openclaw_kernel.protocol.handshake import describe_validation
 
 _LONGEST_NAME: Final = 128
+_WRITING: Final = frozenset({Scope.ADMIN, Scope.WRITE, Scope.SESSIONS_WRITE})
 
 
 class RegistryError(Exception):
@@ -38,6 +39,7 @@ class MethodRegistry:
         if not method.doc:
             message = f"method {method.name!r} of plugin {owner!r} has no docstring; write one"
             raise RegistryError(message)
+        _check_repeats(owner, method)
         self._methods[method.name] = method
         self._owners[method.name] = owner
 
@@ -52,6 +54,23 @@ class MethodRegistry:
     def all(self) -> tuple[Method, ...]:
         """Return every method, by name."""
         return tuple(self._methods[name] for name in sorted(self._methods))
+
+
+def _check_repeats(owner: str, method: Method) -> None:
+    """Refuse a method that says nothing of what its repetition does, or says what it cannot keep."""
+    if method.idempotency is not Idempotency.NONE:
+        if method.params is None or "idempotency_key" not in method.params.model_fields:
+            message = (
+                f"method {method.name!r} of plugin {owner!r} declares idempotency {method.idempotency.value!r} and takes no"
+                " idempotencyKey; add idempotency_key to its params"
+            )
+            raise RegistryError(message)
+    elif not method.repeatable and method.scopes & _WRITING:
+        message = (
+            f"method {method.name!r} of plugin {owner!r} writes and does not say what a repetition does; declare"
+            ' rpc(..., idempotency=Idempotency.JOIN), or rpc(..., repeatable="why a second call does no harm")'
+        )
+        raise RegistryError(message)
 
 
 def authorize(method: Method | None, name: str, role: str, scopes: frozenset[str]) -> GatewayError | None:

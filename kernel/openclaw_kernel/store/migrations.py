@@ -25,7 +25,18 @@ def _create_key_value(database: Database) -> None:
     )
 
 
-KERNEL_MIGRATIONS: Final = (Migration(number=1, name="create kernel_key_value", apply=_create_key_value),)
+def _create_requests(database: Database) -> None:
+    database.execute(
+        "CREATE TABLE kernel_requests (id INTEGER PRIMARY KEY, principal TEXT NOT NULL, method TEXT NOT NULL, key TEXT NOT NULL,"
+        " digest TEXT NOT NULL, state TEXT NOT NULL, record TEXT, payload BLOB, error BLOB, created_ms INTEGER NOT NULL,"
+        " expires_ms INTEGER NOT NULL, UNIQUE (principal, method, key))"
+    )
+
+
+KERNEL_MIGRATIONS: Final = (
+    Migration(number=1, name="create kernel_key_value", apply=_create_key_value),
+    Migration(number=2, name="create kernel_requests", apply=_create_requests),
+)
 
 _LEDGER: Final = (
     "CREATE TABLE IF NOT EXISTS kernel_migrations (owner TEXT NOT NULL, number INTEGER NOT NULL, name TEXT NOT NULL,"

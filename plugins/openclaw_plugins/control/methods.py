@@ -70,7 +70,13 @@ class SystemMethods:
         """List who is here: the gateway, its clients, and beacons of the last five minutes."""
         return Encoded(self._gateway.presence_json())
 
-    @rpc("system-event", scope=Scope.ADMIN, params=wire.SystemEventParams, result=wire.Ok)
+    @rpc(
+        "system-event",
+        scope=Scope.ADMIN,
+        params=wire.SystemEventParams,
+        result=wire.Ok,
+        repeatable="a beacon replaces the one before",
+    )
     def system_event(self, _call: Call, params: wire.SystemEventParams) -> dict[str, Any]:
         """Record a beacon for the presence list; it expires after five minutes."""
         self._gateway.record_presence(params.model_dump(by_alias=True, exclude_none=True))
@@ -128,14 +134,26 @@ class ChannelMethods:
             "channelDefaultAccountId": {name: _default_account(rows) for name, rows in accounts.items()},
         }
 
-    @rpc("channels.start", scope=Scope.ADMIN, params=wire.ChannelParams, result=wire.ChannelStarted)
+    @rpc(
+        "channels.start",
+        scope=Scope.ADMIN,
+        params=wire.ChannelParams,
+        result=wire.ChannelStarted,
+        repeatable="a channel that runs stays as it is",
+    )
     async def start(self, _call: Call, params: wire.ChannelParams) -> dict[str, Any]:
         """Start a channel that was stopped or failed."""
         started = await self._channels.start(params.channel)
         outcome = "started" if started else "already-running"
         return {"channel": params.channel, "accountId": params.account_id or DEFAULT_ACCOUNT, "started": started, "outcome": outcome}
 
-    @rpc("channels.stop", scope=Scope.ADMIN, params=wire.ChannelParams, result=wire.ChannelStopped)
+    @rpc(
+        "channels.stop",
+        scope=Scope.ADMIN,
+        params=wire.ChannelParams,
+        result=wire.ChannelStopped,
+        repeatable="a channel that is stopped stays stopped",
+    )
     async def stop(self, _call: Call, params: wire.ChannelParams) -> dict[str, Any]:
         """Stop a channel until it is started again."""
         stopped = await self._channels.stop(params.channel)

@@ -92,7 +92,7 @@ class AgentMethods:
         await run.done.wait()
         return _finished(_ended(run))
 
-    @rpc("agent.wait", scope=Scope.WRITE, params=AgentWaitParams, result=AgentWaitResult)
+    @rpc("agent.wait", scope=Scope.WRITE, params=AgentWaitParams, result=AgentWaitResult, repeatable="it only waits")
     async def wait(self, call: Call, params: AgentWaitParams) -> dict[str, Any]:
         """Wait for a run to end, also one that ended before or has not been sent yet."""
         world = self._conversation.world

@@ -8,7 +8,7 @@ from typing import Final
 
 import orjson
 
-from openclaw_kernel.api import Call, InvalidRequest, Scope, rpc
+from openclaw_kernel.api import Call, Idempotency, InvalidRequest, Scope, rpc
 from openclaw_plugins.conversation import sessions
 from openclaw_plugins.conversation.chat_events import DELETED
 from openclaw_plugins.conversation.engine import Conversation
@@ -79,6 +79,7 @@ class SessionChanges:
         params=SessionsPatchParams,
         result=SessionsPatchResult,
         requires=patch_scopes,
+        repeatable="the same settings again change nothing",
     )
     async def patch(self, call: Call, params: SessionsPatchParams) -> SessionsPatchResult:
         """Change settings of a session; null clears one, what is left out stays."""
@@ -125,7 +126,13 @@ class SessionChanges:
             "resolved": resolved_model(row, world.find_agent(row.agent_id)),
         }
 
-    @rpc("sessions.reset", scope=Scope.ADMIN, params=SessionsResetParams, result=SessionsResetResult)
+    @rpc(
+        "sessions.reset",
+        scope=Scope.ADMIN,
+        params=SessionsResetParams,
+        result=SessionsResetResult,
+        idempotency=Idempotency.JOIN,
+    )
     async def reset(self, call: Call, params: SessionsResetParams) -> SessionsResetResult:
         """Stop what runs and begin an empty transcript; the old one stays under its old session id."""
         key = self._conversation.world.keys.canonical(params.key, params.agent_id)
@@ -140,6 +147,7 @@ class SessionChanges:
         params=SessionsDeleteParams,
         result=SessionsDeleteResult,
         requires=delete_scopes,
+        idempotency=Idempotency.JOIN,
     )
     async def delete(self, call: Call, params: SessionsDeleteParams) -> SessionsDeleteResult:
         """Stop what runs and delete a session; its transcripts too, unless `deleteTranscript` is false."""

@@ -113,7 +113,13 @@ class ChatMethods:
             found |= around
         return Encoded(orjson.dumps(found))
 
-    @rpc("chat.abort", scope=Scope.WRITE, params=ChatAbortParams, result=ChatAbortResult)
+    @rpc(
+        "chat.abort",
+        scope=Scope.WRITE,
+        params=ChatAbortParams,
+        result=ChatAbortResult,
+        repeatable="what is stopped stays stopped",
+    )
     def abort(self, call: Call, params: ChatAbortParams) -> ChatAbortResult:
         """Stop a session's turn and drop what waits, or only the run that is named."""
         world = self._conversation.world
@@ -125,7 +131,14 @@ class ChatMethods:
         stopped = self._conversation.abort(key, params.run_id)
         return {"ok": True, "aborted": bool(stopped), "runIds": stopped}
 
-    @rpc("chat.inject", scope=Scope.ADMIN, params=ChatInjectParams, result=ChatInjectResult, advertised=False)
+    @rpc(
+        "chat.inject",
+        scope=Scope.ADMIN,
+        params=ChatInjectParams,
+        result=ChatInjectResult,
+        advertised=False,
+        idempotency=Idempotency.JOIN,
+    )
     async def inject(self, call: Call, params: ChatInjectParams) -> ChatInjectResult:
         """Append a message to a transcript as the agent's, without a turn."""
         key = self._conversation.world.keys.canonical(params.session_key, params.agent_id)

@@ -123,6 +123,8 @@ class ChatInjectParams(Params):
     agent_id: NonEmpty | None = None
     message: NonEmpty
     label: Annotated[str, Field(max_length=100)] | None = None
+    idempotency_key: NonEmpty | None = None
+    """Beyond the reference: with one, a repeat gets the first answer and changes nothing."""
 
 
 class ChatInjectResult(TypedDict):
@@ -277,6 +279,8 @@ class SessionsResetParams(Params):
     key: NonEmpty
     agent_id: NonEmpty | None = None
     reason: Literal["new", "reset"] | None = None
+    idempotency_key: NonEmpty | None = None
+    """Beyond the reference: with one, a repeat gets the first answer and changes nothing."""
 
 
 class SessionsResetResult(TypedDict):
@@ -295,6 +299,8 @@ class SessionsDeleteParams(Params):
     expected_session_updated_at: Annotated[float, Field(ge=0)] | None = None
     emit_lifecycle_hooks: bool | None = None
     archived_only: bool = False
+    idempotency_key: NonEmpty | None = None
+    """Beyond the reference: with one, a repeat gets the first answer and changes nothing."""
 
 
 class SessionsDeleteResult(TypedDict):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -27,6 +29,8 @@ from openclaw_kernel.protocol.limits import Limits
 from openclaw_kernel.protocol.pages import PageSessions
 from openclaw_kernel.protocol.registry import MethodRegistry
 from openclaw_kernel.protocol.server import GatewayServer
+from openclaw_kernel.store.requests import RequestTable
+from openclaw_kernel.store.sqlite import SqliteStore
 from tests.kernel.protocol.transcript import TOKEN, Clock, connect_params, request
 
 DEADLINE = 10.0
@@ -104,7 +108,8 @@ class Methods:
 class Served:
     """A server with its bus on a free port."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, store: SqliteStore) -> None:
+        self.store = store
         self.methods = Methods()
         self.bus = EventBus()
         self.clock = Clock()
@@ -120,7 +125,13 @@ class Served:
         auth = GatewayAuth.model_validate({"mode": "token", "token": TOKEN})
         self.server = GatewayServer(
             registry=registry,
-            dispatcher=Dispatcher(registry, limits=limits, now_ms=self.clock, phase=lambda: self.phase),
+            dispatcher=Dispatcher(
+                registry,
+                limits=limits,
+                now_ms=self.clock,
+                phase=lambda: self.phase,
+                requests=RequestTable(store, now_ms=self.clock, keep_seconds=limits.dedupe_seconds, limit=limits.dedupe_entries),
+            ),
             verifier=Verifier(auth, limiter),
             pages=self.pages,
             limits=limits,
@@ -140,7 +151,26 @@ class Served:
 @asynccontextmanager
 async def serving(**limits: Any) -> AsyncIterator[Served]:
     """A server that is closed at the end."""
-    served = Served(Limits(**limits))
+    async with open_store() as store, serving_with(store, **limits) as served:
+        yield served
+
+
+@asynccontextmanager
+async def open_store() -> AsyncIterator[SqliteStore]:
+    """A store in a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = SqliteStore(Path(folder) / "state.sqlite3")
+        await store.open({})
+        try:
+            yield store
+        finally:
+            await store.close()
+
+
+@asynccontextmanager
+async def serving_with(store: SqliteStore, **limits: Any) -> AsyncIterator[Served]:
+    """A server on a store."""
+    served = Served(Limits(**limits), store)
     application = web.Application()
     application.router.add_get("/{tail:.*}", served.server.handle)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
@@ -429,7 +459,7 @@ async def test_a_repeated_key_joins_and_then_replays() -> None:
         assert (await call(one, "once", params))["payload"] == {"number": 1}
         conflict = await call(one, "once", {"idempotencyKey": "k", "text": "other"})
         assert conflict["error"]["details"]["reason"] == "idempotency-conflict"
-        served.clock.now += 301_000
+        served.clock.now += 604_801_000
         assert (await call(one, "once", params))["payload"] == {"number": 2}
 
 

@@ -43,7 +43,14 @@ class Methods:
         """Reads."""
         return {}
 
-    @rpc("note.write", scope=(Scope.WRITE, Scope.SESSIONS_WRITE), params=NoteParams, result=dict[str, Any], requires=_louder)
+    @rpc(
+        "note.write",
+        scope=(Scope.WRITE, Scope.SESSIONS_WRITE),
+        params=NoteParams,
+        result=dict[str, Any],
+        requires=_louder,
+        repeatable="a note replaces the one before",
+    )
     def write(self, _call: Call, _params: NoteParams) -> dict[str, Any]:
         """Writes."""
         return {}

@@ -44,7 +44,7 @@ def tables(path: Path) -> set[str]:
     connection = sqlite3.connect(path)
     names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     connection.close()
-    return names - {"kernel_migrations", "kernel_key_value"}
+    return {name for name in names if not name.startswith("kernel_") or name == "kernel_things"}
 
 
 def ledger(path: Path) -> list[tuple[str, int, str]]:
