@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["pytester", "tests.support.requirements", "tests.support.gateway"]
+pytest_plugins = ["pytester", "tests.support.requirements", "tests.support.frames", "tests.support.gateway"]

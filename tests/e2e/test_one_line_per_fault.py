@@ -15,6 +15,7 @@ import pytest_asyncio
 
 from tests.emulators.telegram_control import TelegramEmulator
 from tests.kernel.host.distributions import Distributions
+from tests.support.frames import recorded
 from tests.support.gateway import RunningGateway, StartGateway, base_config, free_port, merge
 
 OK = 0
@@ -304,7 +305,7 @@ def write(home: Path, text: str) -> None:
 
 async def run(home: Path, *, as_json: bool = False) -> tuple[int, list[str], list[str]]:
     """Start a gateway that is to end by itself; its status, and its lines on stdout and stderr."""
-    command = [sys.executable, "-m", "openclaw_kernel", "run", "--home", str(home), *(["--json"] if as_json else [])]
+    command = [*recorded(sys.executable), "run", "--home", str(home), *(["--json"] if as_json else [])]
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
     try:
         async with asyncio.timeout(RUN_SECONDS):

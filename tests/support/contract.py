@@ -38,6 +38,13 @@ EXTRA_PROPERTIES: dict[str, dict[str, Any]] = {
     "AgentEvent": {"sessionKey": {"type": "string"}, "agentId": {"type": "string"}},
     # Declared by newer clients; the 9.1 package predates it.
     "ConnectParams": {"modelCatalog": {"type": "object"}},
+    # Asked by the command line and the Control UI of 2026.9.6.
+    "ModelsListParams": {
+        "sessionKey": {"type": "string", "minLength": 1},
+        "provider": {"type": "string", "minLength": 1},
+        "includeDetails": {"type": "boolean"},
+        "includeDefaultModels": {"type": "boolean"},
+    },
 }
 
 PARAMS_DEFINITIONS = {"agent.identity.get": "AgentIdentityParams"}
@@ -49,6 +56,11 @@ class ContractError(AssertionError):
 
 class ContractMissingError(ContractError):
     """The contract package is not installed, or defines nothing under the name that was asked for."""
+
+
+def is_installed() -> bool:
+    """Whether the npm package is there."""
+    return SCHEMA_PATH.is_file()
 
 
 @functools.cache

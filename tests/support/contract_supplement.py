@@ -183,6 +183,7 @@ SUPPLEMENT: dict[str, dict[str, Any]] = {
     ),
     "UsageStatusResult": shape({"updatedAt": COUNT, "providers": array(OBJECT)}),
     "UsageCostResult": shape({"updatedAt": COUNT, "days": COUNT, "daily": array(shape({"date": NONEMPTY})), "totals": OBJECT}),
+    "WebchatLinkResult": shape({"url": NONEMPTY, "expiresAtMs": COUNT}),
     "ConnectChallengeEvent": shape({"nonce": NONEMPTY, "ts": COUNT}, {"capabilities": array(NONEMPTY)}),
     "PresenceEvent": shape({"presence": array(ref("PresenceEntry"))}),
     "HeartbeatEvent": shape({"ts": COUNT, "status": one_of_words("sent", "ok-empty", "ok-token", "skipped", "failed")}),
@@ -210,6 +211,7 @@ SUPPLEMENT: dict[str, dict[str, Any]] = {
 # The definition of a result where it is not the method's name in PascalCase followed by `Result`.
 RESULT_DEFINITIONS = {
     "agent.identity.get": "AgentIdentityResult",
+    "chat.startup": "ChatHistoryResult",
     "config.schema": "ConfigSchemaResponse",
     "system-event": "OkResult",
     "system-presence": "PresenceListResult",

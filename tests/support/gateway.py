@@ -27,6 +27,7 @@ from typing import Any, Protocol
 
 import pytest
 
+from tests.support.frames import recorded
 from tests.support.ws_client import Identity, WsClient, connect
 
 START_SECONDS = 30.0
@@ -158,7 +159,7 @@ class RunningGateway:
 
     async def spawn(self) -> None:
         """Run the process, without waiting for anything."""
-        command = [self.executable, "-W", "default", "-m", "openclaw_kernel", "run", "--home", str(self.home), "--json"]
+        command = [*recorded(self.executable, "-W", "default"), "run", "--home", str(self.home), "--json"]
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         self._process = await asyncio.create_subprocess_exec(
             *command,

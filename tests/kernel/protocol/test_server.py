@@ -23,7 +23,7 @@ from openclaw_kernel.bus import EventBus
 from openclaw_kernel.protocol.auth import Verifier
 from openclaw_kernel.protocol.connection import Connection
 from openclaw_kernel.protocol.dispatch import Dispatcher
-from openclaw_kernel.protocol.handshake import Close, Phase
+from openclaw_kernel.protocol.handshake import Close, Handshakes, Phase
 from openclaw_kernel.protocol.limiter import FailureLimiter
 from openclaw_kernel.protocol.limits import Limits
 from openclaw_kernel.protocol.pages import PageSessions
@@ -32,6 +32,8 @@ from openclaw_kernel.protocol.server import GatewayServer
 from openclaw_kernel.store.requests import RequestTable
 from openclaw_kernel.store.sqlite import SqliteStore
 from tests.kernel.protocol.transcript import TOKEN, Clock, connect_params, request
+
+pytestmark = pytest.mark.payloads_not_judged("a bare server: its hello and its methods are the test's own")
 
 DEADLINE = 10.0
 
@@ -132,11 +134,9 @@ class Served:
                 phase=lambda: self.phase,
                 requests=RequestTable(store, now_ms=self.clock, keep_seconds=limits.dedupe_seconds, limit=limits.dedupe_entries),
             ),
-            verifier=Verifier(auth, limiter),
+            handshakes=Handshakes(verifier=Verifier(auth, limiter), phase=lambda: self.phase, now_ms=self.clock),
             pages=self.pages,
             limits=limits,
-            now_ms=self.clock,
-            phase=lambda: self.phase,
             allowed_origins=lambda: ["https://chat.example.org"],
             hello=lambda _connection: b'{"type":"hello-ok"}',
             opened=self._opened,
