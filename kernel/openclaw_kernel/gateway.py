@@ -28,6 +28,8 @@ from openclaw_kernel.protocol.scopes import ADVERTISED_EVENTS
 
 AnswerT = TypeVar("AnswerT")
 
+CAPABILITIES: Final = ("published-model-catalog",)
+"""What clients may count on beyond methods and events: `models.list` answers from what is known, at once and with all details."""
 _NO_SESSIONS: Final = SessionsSummary(path="", count=0, recent=())
 
 
@@ -176,7 +178,11 @@ class GatewayFacts:
             "type": "hello-ok",
             "protocol": PROTOCOL_VERSION,
             "server": {"version": self.version, "connId": connection.connection_id, "bootId": self.boot_id},
-            "features": {"methods": () if self._registry is None else self._registry.advertised, "events": ADVERTISED_EVENTS},
+            "features": {
+                "methods": () if self._registry is None else self._registry.advertised,
+                "events": ADVERTISED_EVENTS,
+                "capabilities": CAPABILITIES,
+            },
             "snapshot": snapshot,
             "auth": {"role": connection.role, "scopes": sorted(connection.scopes)},
             "policy": {

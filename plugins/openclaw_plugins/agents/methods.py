@@ -52,7 +52,13 @@ class AgentIdentityParams(Params):
 
 
 class ModelsListParams(Params):
+    """`view` and `provider` choose; every row has all its details at once, so what asks for more, or for fresh ones, is accepted."""
+
     agent_id: Name | None = None
+    session_key: Name | None = None
+    provider: Name | None = None
+    include_details: bool = False
+    include_default_models: bool = False
     include_provider_capabilities: bool = False
     prepared_only: bool = False
     refresh: bool = False
@@ -179,11 +185,7 @@ class AgentMethods:
     @rpc("agent.identity.get", scope=Scope.READ, params=AgentIdentityParams, result=AgentIdentity)
     def agent_identity(self, call: Call, params: AgentIdentityParams) -> AgentIdentity:
         """Tell how an agent presents itself, by its id or by a session of it."""
-        agent_id = params.agent_id
-        if agent_id is None and params.session_key:
-            found = _SESSION_AGENT.match(params.session_key)
-            agent_id = found[1].lower() if found else None
-        plan = self._plan(agent_id)
+        plan = self._plan(params.agent_id if params.agent_id is not None else _agent_of(params.session_key))
         info = self._runtime.agent(plan.id)
         files = self._runtime.workspace_text(plan)
         name = info.name if info is not None else plan.id
@@ -201,11 +203,13 @@ class AgentMethods:
         if params.prepared_only and params.refresh:
             raise InvalidRequest("preparedOnly and refresh exclude each other; send one of them")
         providers = self._context.service(Providers)
-        if params.agent_id is not None or params.view == "configured":
-            ids = agent_ids(self._context.config) if params.agent_id is None else (params.agent_id,)
-            plans = [self._plan(agent_id) for agent_id in ids]
-            return {"models": model_rows(configured_models(plans, providers), providers)}
-        return {"models": model_rows(providers.models(), providers)}
+        agent_id = params.agent_id if params.agent_id is not None else _agent_of(params.session_key)
+        if params.view == "configured" or (agent_id is not None and params.view == "default"):
+            ids = agent_ids(self._context.config) if agent_id is None else (agent_id,)
+            models = configured_models([self._plan(each) for each in ids], providers)
+        else:
+            models = providers.models()
+        return {"models": model_rows((info for info in models if params.provider in (None, info.provider)), providers)}
 
     @rpc("tools.catalog", scope=Scope.READ, params=ToolsCatalogParams, result=ToolsCatalog)
     def tools_catalog(self, call: Call, params: ToolsCatalogParams) -> ToolsCatalog:
@@ -290,3 +294,9 @@ def _zone(params: UsageCostParams) -> tzinfo | None:
         raise InvalidRequest(f"utcOffset {params.utc_offset!r} is not an offset; write it like UTC+2 or -05:30")
     offset = timedelta(hours=int(found[2]), minutes=int(found[3] or 0))
     return timezone(-offset if found[1] == "-" else offset)
+
+
+def _agent_of(session_key: str | None) -> str | None:
+    """The agent that a full session key names."""
+    found = _SESSION_AGENT.match(session_key or "")
+    return found[1].lower() if found else None
