@@ -83,7 +83,7 @@ class OpenAIEmulator(ModelEmulator):
             return denied
         if not isinstance(body, dict):
             return refusal(400, "We could not parse the JSON body of your request.")
-        return next(self._faults(body), None)
+        return next(self.faults(body), None)
 
     def _denied(self, request: web.Request) -> Refusal | None:
         if self.settings.api_keys is None:
@@ -96,7 +96,8 @@ class OpenAIEmulator(ModelEmulator):
             return refusal(401, f"Incorrect API key provided: {shown}.", code="invalid_api_key")
         return None
 
-    def _faults(self, body: dict[str, Any]) -> Iterator[Refusal]:
+    def faults(self, body: dict[str, Any]) -> Iterator[Refusal]:
+        """Everything wrong with a request, in the order the server looks."""
         model = body.get("model")
         if not isinstance(model, str) or not model:
             yield refusal(400, "you must provide a model parameter")
