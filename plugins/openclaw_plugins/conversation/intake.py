@@ -7,12 +7,13 @@ import logging
 import re
 import sqlite3
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from openclaw_kernel.api import (
+    Admission,
     Command,
     CommandCall,
     GatewayError,
@@ -25,10 +26,9 @@ from openclaw_plugins.conversation import ledger, outbox_rows, writable
 from openclaw_plugins.conversation.command_desk import Visit
 from openclaw_plugins.conversation.commands import is_stop
 from openclaw_plugins.conversation.durable import write_patiently, write_until_done
-from openclaw_plugins.conversation.endings import INTERRUPTED, Endings
 from openclaw_plugins.conversation.lanes import Lanes
 from openclaw_plugins.conversation.ledger import Inbound
-from openclaw_plugins.conversation.runs import Outcome, Run, RunOptions
+from openclaw_plugins.conversation.runs import Run, RunOptions
 from openclaw_plugins.conversation.submissions import Submissions
 from openclaw_plugins.conversation.world import World
 
@@ -44,43 +44,21 @@ _BRACKETS: Final = re.compile(r"[\[\]\s]+")
 class Intake:
     """Takes messages in; its one worker decides for each where it goes."""
 
-    def __init__(self, world: World, lanes: Lanes, endings: Endings, submissions: Submissions) -> None:
+    def __init__(self, world: World, lanes: Lanes, submissions: Submissions) -> None:
         self._world = world
         self._lanes = lanes
-        self._endings = endings
         self._submissions = submissions
         self._backlog: deque[Inbound] = deque()
+        self._in_hand: Counter[int] = Counter()
+        """Steps that are being taken, by message."""
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
 
-    async def recover(self) -> None:
-        """Take up what an earlier process left: what waited waits again, what ran is ended as interrupted."""
-        left, unreadable = await self._world.store.read(ledger.unfinished)
-        if unreadable:
-            await self._give_up(unreadable)
-        cut_off = (self._interrupted(entry) for entry in left if entry.state == "running")
-        await asyncio.gather(*cut_off)
-        for entry in left:
-            if entry.state == "running":
-                continue
-            if entry.state == "queued":
-                run = self._run_of(entry)
-                run.lined_up = True
-                self._world.board.add(run)
-                self._lanes.enqueue(run)
-            else:
-                self._backlog.append(entry)
+    def take_up(self, entries: Sequence[Inbound]) -> None:
+        """Decide about messages that an earlier process took in and did not line up, before any that comes now."""
+        self._backlog.extend(entries)
         self._arrived.set()
-
-    async def _give_up(self, inbound_ids: Sequence[int]) -> None:
-        now = self._world.now_ms()
-
-        def write(connection: sqlite3.Connection) -> None:
-            for inbound_id in inbound_ids:
-                ledger.end(connection, inbound_id, "dead_lettered", "cannot be read back", now)
-
-        await write_patiently(self._world.store, write)
 
     async def end_left_behind(self, before_ms: int) -> None:
         """End open messages that nothing in this process works on any more; their senders are told.
@@ -88,7 +66,7 @@ class Intake:
         Nothing should ever be left behind. If it is, by a fault of ours, silence would be the worst end.
         """
         open_rows = await self._world.store.read(lambda connection: ledger.left_behind(connection, before_ms, LEFT_AT_ONCE))
-        in_hand = {entry.id for entry in self._backlog} | self._world.board.inbound_ids()
+        in_hand = {entry.id for entry in self._backlog} | self._in_hand.keys() | self._world.board.inbound_ids()
         for inbound_id, channel, message_id, target in open_rows:
             if inbound_id not in in_hand:
                 logger.error("message %s of %s was left behind and is ended", message_id, channel)
@@ -107,10 +85,6 @@ class Intake:
         if outgoing is not None:
             self._world.outbox.dispatch(outgoing)
 
-    async def _interrupted(self, entry: Inbound) -> None:
-        outcome = Outcome(status="interrupted", error=INTERRUPTED, stop_reason="interrupted")
-        await self._endings.finish(await self._cut_off(entry), outcome)
-
     async def work(self) -> None:
         """Decide about what arrives, in order, until cancelled."""
         while True:
@@ -119,16 +93,26 @@ class Intake:
             while self._backlog:
                 batch = [self._backlog.popleft() for _ in range(min(BATCH, len(self._backlog)))]
                 self._room.set()
-                await asyncio.gather(*(self._or_broken(entry, self._admit(entry)) for entry in batch))
+                await asyncio.gather(*[self._or_broken(entry, self._admit(entry)) for entry in batch])
 
-    async def _or_broken(self, entry: Inbound, step: Coroutine[Any, Any, None]) -> None:
+    def _or_broken(self, entry: Inbound, step: Coroutine[Any, Any, None]) -> Coroutine[Any, Any, None]:
         """Take a step on a message's way; whatever goes wrong with it is the end of this message alone."""
-        for problem in await asyncio.gather(step, return_exceptions=True):
-            if problem is None:
-                continue
-            for again in await asyncio.gather(self._broken(entry, problem), return_exceptions=True):
-                if again is not None:
-                    logger.error("message %s of %s could not even be ended", entry.message_id, entry.channel, exc_info=again)
+        # Counted from now on, not from when the step is first run: nothing may find the message left behind in between.
+        self._in_hand[entry.id] += 1
+        return self._take_step(entry, step)
+
+    async def _take_step(self, entry: Inbound, step: Coroutine[Any, Any, None]) -> None:
+        try:
+            for problem in await asyncio.gather(step, return_exceptions=True):
+                if problem is None:
+                    continue
+                for again in await asyncio.gather(self._broken(entry, problem), return_exceptions=True):
+                    if again is not None:
+                        logger.error("message %s of %s could not even be ended", entry.message_id, entry.channel, exc_info=again)
+        finally:
+            self._in_hand[entry.id] -= 1
+            if not self._in_hand[entry.id]:
+                del self._in_hand[entry.id]
 
     # --- channels -----------------------------------------------------------------------------------------------------
 
@@ -159,6 +143,11 @@ class Intake:
         self._arrived.set()
         return True
 
+    def take_again(self, entry: Inbound) -> None:
+        """Decide about a message that was given a new beginning; it is on disk as accepted."""
+        self._backlog.append(entry)
+        self._arrived.set()
+
     async def _admit(self, entry: Inbound) -> None:
         """Decide about one message. Up to its first wait it runs in order of arrival, so that lanes keep that order."""
         if entry.session_key is not None and entry.agent_id is not None:
@@ -170,8 +159,9 @@ class Intake:
             admission = self._world.policies.admit(entry.message, route)
             if admission.verdict is not Verdict.ALLOW:
                 hint = admission.hint if admission.verdict is Verdict.HINT else ""
-                await self._refuse(entry, route, admission.reason, hint)
+                await self._refuse(entry, route, admission, hint)
                 return
+            entry.admission = admission
         entry.agent_id, entry.session_key = route.agent_id, route.session_key
         text = entry.message.text
         command = self._world.commands.find("/stop" if is_stop(text) else text)
@@ -180,7 +170,7 @@ class Intake:
             return
         visit = self._world.desk.arrive(route.session_key)
         if entry.from_client:
-            run = self._run_of(entry, route)
+            run = run_of(entry, route)
             self._world.board.add(run)
             step = self._submissions.answer_command(run, visit, *command)
         else:
@@ -188,7 +178,7 @@ class Intake:
         self._world.spawn(f"command {command[0].name}", self._or_broken(entry, step))
 
     async def _line_up(self, entry: Inbound, route: Route) -> None:
-        run = self._run_of(entry, route)
+        run = run_of(entry, route)
         if self._submissions.is_full(run.session_key):
             await self._submissions.refuse_full(run)
             return
@@ -210,13 +200,14 @@ class Intake:
                     session_key=run.session_key,
                     run_id=run.run_id,
                     route_reason=route.reason,
+                    admission=entry.admission,
                 ),
             )
         except GatewayError as error:
             # It waits all the same; a restart would find it as accepted and route it again.
             logger.warning("message %s of %s: that it waits is not written: %s", entry.message_id, entry.channel, error.message)
 
-    async def _refuse(self, entry: Inbound, route: Route, reason: str, hint: str) -> None:
+    async def _refuse(self, entry: Inbound, route: Route, admission: Admission, hint: str) -> None:
         """End a message that starts no turn; the hint goes out once to each sender, whatever happens later."""
         now = self._world.now_ms()
         target = entry.message.target
@@ -231,8 +222,9 @@ class Intake:
                 session_key=route.session_key,
                 run_id=None,
                 route_reason=route.reason,
+                admission=admission,
             )
-            ended = ledger.end(connection, entry.id, "suppressed", reason, now)
+            ended = ledger.end(connection, entry.id, "suppressed", admission.reason, now)
             if hint and ended and ledger.remember_hint(connection, target, entry.message.sender_id, now):
                 return outbox_rows.insert(connection, outbox_rows.Draft(target=target, text=hint, inbound_id=entry.id), now)
             return None
@@ -288,6 +280,7 @@ class Intake:
                 session_key=key,
                 run_id=None,
                 route_reason=route_reason,
+                admission=entry.admission,
             )
             ended = ledger.end(connection, entry.id, "answered", f"command /{command.name}", now)
             if not text or not ended:
@@ -296,43 +289,29 @@ class Intake:
 
         await self._write_and_send(entry, write)
 
-    # --- runs ---------------------------------------------------------------------------------------------------------
 
-    def _run_of(self, entry: Inbound, route: Route | None = None) -> Run:
-        message = entry.message
-        if entry.from_client:
-            extra: dict[str, Any] = {"idempotencyKey": entry.run_id}
-            options = entry.options
-        else:
-            extra = _origin(message)
-            options = RunOptions(channel=entry.channel, deliver_to=message.target, reply_to_id=message.message_id)
-        return Run(
-            run_id=entry.run_id or str(uuid.uuid4()),
-            inbound_id=entry.id,
-            session_key=entry.session_key or "",
-            agent_id=entry.agent_id or "",
-            text=message.text if entry.from_client else _with_sender(message),
-            received_ms=entry.received_ms,
-            options=options,
-            route_reason=route.reason if route is not None and route.reason else None,
-            extra=extra,
-            request=(entry.message_id, entry.request_hash) if entry.request_hash is not None else None,
-        )
-
-    async def _cut_off(self, entry: Inbound) -> Run:
-        """Return the run of a message whose turn an earlier process did not end."""
-        run = self._run_of(entry)
-        row = await self._world.store.read(
-            lambda connection: connection.execute(
-                "SELECT id, session_id, started_ms FROM conversation_runs WHERE inbound_id = ? ORDER BY id DESC LIMIT 1",
-                (entry.id,),
-            ).fetchone()
-        )
-        if row is not None:
-            run.row_id, run.session_id, run.started_ms = row
-            run.begun = True
-        self._world.board.add(run)
-        return run
+def run_of(entry: Inbound, route: Route | None = None) -> Run:
+    """Return the run of a message."""
+    message = entry.message
+    if entry.from_client:
+        extra: dict[str, Any] = {"idempotencyKey": entry.run_id}
+        options = entry.options
+    else:
+        extra = _origin(message)
+        options = RunOptions(channel=entry.channel, deliver_to=message.target, reply_to_id=message.message_id)
+    return Run(
+        run_id=entry.run_id or str(uuid.uuid4()),
+        inbound_id=entry.id,
+        session_key=entry.session_key or "",
+        agent_id=entry.agent_id or "",
+        text=message.text if entry.from_client else _with_sender(message),
+        received_ms=entry.received_ms,
+        options=options,
+        route_reason=route.reason if route is not None and route.reason else None,
+        admission=entry.admission,
+        extra=extra,
+        request=(entry.message_id, entry.request_hash) if entry.request_hash is not None else None,
+    )
 
 
 def _origin(message: InboundMessage) -> dict[str, Any]:

@@ -48,6 +48,8 @@ class Inbound:
     session_key: str | None = None
     run_id: str | None = None
     request_hash: str | None = None
+    admission: Admission | None = None
+    """Why it may start a turn; None where that is written already, or not decided."""
 
     @property
     def from_client(self) -> bool:
@@ -64,7 +66,7 @@ class Known:
     run_id: str | None
     request_hash: str | None
     reply: dict[str, Any]
-    """What the client was answered first."""
+    """What the client was answered first; empty but for rows from before the kernel kept the answers."""
 
 
 def append(connection: sqlite3.Connection, entry: Inbound, now_ms: int) -> int | None:
@@ -107,11 +109,6 @@ def find(connection: sqlite3.Connection, channel: str, account_id: str, message_
         return None
     inbound_id, state, run_id, request_hash, reply = row
     return Known(inbound_id, state, run_id, request_hash, orjson.loads(reply or "{}"))
-
-
-def keep_reply(connection: sqlite3.Connection, inbound_id: int, reply: dict[str, Any]) -> None:
-    """Write what a client is answered, for its repeats."""
-    connection.execute("UPDATE conversation_inbound SET reply = ? WHERE id = ?", (orjson.dumps(reply).decode(), inbound_id))
 
 
 def advance(
