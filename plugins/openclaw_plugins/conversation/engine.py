@@ -26,6 +26,7 @@ from openclaw_plugins.conversation.endings import Endings
 from openclaw_plugins.conversation.intake import Intake
 from openclaw_plugins.conversation.lanes import Lanes
 from openclaw_plugins.conversation.outbox import DeliveryRules
+from openclaw_plugins.conversation.recovery import Recovery
 from openclaw_plugins.conversation.runs import Outcome, Run, forget_old_runs, model_steps
 from openclaw_plugins.conversation.sessions import SessionRow
 from openclaw_plugins.conversation.settings import ConversationSettings
@@ -98,12 +99,12 @@ class Conversation:
         turns = TurnRunner(world, endings)
         lanes = Lanes(spawn=world.spawn, perform=turns.perform, failed=endings.failed)
         submissions = Submissions(world, lanes, turns, endings)
-        intake = Intake(world, lanes, endings, submissions)
+        intake = Intake(world, lanes, submissions)
         await world.sessions.open()
         await world.outbox.load()
         self._world, self._endings, self._lanes, self._intake = world, endings, lanes, intake
         self._submissions = submissions
-        await intake.recover()
+        intake.take_up(await Recovery(world, lanes, endings).recover())
         self._tasks = [world.spawn("intake", self._work()), world.spawn("cleaning", self._clean())]
 
     async def close(self) -> None:
