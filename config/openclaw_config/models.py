@@ -64,6 +64,12 @@ class ControlUi(Model):
     """Path prefix under which a reverse proxy publishes the gateway, without a trailing slash."""
 
 
+class GatewayPairing(Model):
+    local: Literal["auto", "ask"] = "auto"
+    """Whether an operator's device that connects straight from this machine, from no browser and with the shared secret, is approved by
+    itself (auto) or waits for a person (ask)."""
+
+
 class Gateway(Model):
     mode: Literal["local", "remote"] = "local"
     """`local` runs a gateway here; the reference's `remote` is accepted for the command line only."""
@@ -73,6 +79,8 @@ class Gateway(Model):
     """`loopback` listens on 127.0.0.1, `lan` on every address."""
     auth: GatewayAuth = GatewayAuth()
     """Who may connect."""
+    pairing: GatewayPairing = GatewayPairing()
+    """Which devices are approved without a person."""
     reload: GatewayReload = GatewayReload()
     """How edits of this file are applied."""
     control_ui: ControlUi = ControlUi()

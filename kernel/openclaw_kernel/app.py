@@ -18,21 +18,23 @@ from openclaw_config.load import Issue, Loaded
 from openclaw_config.models import GatewayAuth
 from openclaw_kernel.api.errors import GatewayError
 from openclaw_kernel.api.requests import Requests
-from openclaw_kernel.api.services import Events, Gateway, PageAccess, PluginStatus
+from openclaw_kernel.api.services import Connections, Events, Gateway, PageAccess, PluginStatus
 from openclaw_kernel.bus import EventBus
 from openclaw_kernel.gateway import GatewayFacts
 from openclaw_kernel.host import PluginHost
 from openclaw_kernel.host.discovery import discover
 from openclaw_kernel.host.guard import PluginFault
 from openclaw_kernel.host.loader import load_driver
+from openclaw_kernel.host.pairing import HostedPairing
 from openclaw_kernel.http import Door, Handler, Listener, Probes, build_application
 from openclaw_kernel.lock import CannotLock, StateLock
 from openclaw_kernel.presence import PresenceBook
 from openclaw_kernel.protocol.auth import Refused, Verifier
 from openclaw_kernel.protocol.connection import Connection
+from openclaw_kernel.protocol.connections import OpenConnections
 from openclaw_kernel.protocol.dispatch import Dispatcher
 from openclaw_kernel.protocol.frames import EventFrame, dumps
-from openclaw_kernel.protocol.handshake import Close, Phase
+from openclaw_kernel.protocol.handshake import Close, Handshakes, Phase
 from openclaw_kernel.protocol.limiter import Caller, FailureLimiter
 from openclaw_kernel.protocol.limits import Limits
 from openclaw_kernel.protocol.origin import is_direct_local
@@ -89,6 +91,7 @@ class GatewayApp:
         self._bus = EventBus()
         self._tasks: TaskOwner
         self._door = Door()
+        self._open = OpenConnections()
         self._requests: RequestTable
         self._presence_timer: asyncio.TimerHandle | None = None
         self._health_timer: asyncio.TimerHandle | None = None
@@ -143,7 +146,7 @@ class GatewayApp:
             home=self.home,
             store=store,
             discovery=discover(),
-            services={Events: self._bus, Gateway: self.facts, PageAccess: pages, Requests: self._requests},
+            services={Events: self._bus, Gateway: self.facts, PageAccess: pages, Connections: self._open, Requests: self._requests},
             on_state=self._plugin_changed,
             place=self.loaded.placed,
         )
@@ -167,20 +170,20 @@ class GatewayApp:
     def _build_wire(self, pages: PageSessions, limiter: FailureLimiter) -> _Wire:
         registry = MethodRegistry(self.host.registry.methods)
         self.facts.bind(host=self.host, registry=registry, ask=self._ask)
-        verifier = Verifier(self.loaded.config.gateway.auth, limiter)
+        pairing = HostedPairing.of(self.host.registry, self.host.guard)
+        verifier = Verifier(self.loaded.config.gateway.auth, limiter, pairing)
         dispatcher = Dispatcher(registry, limits=self.limits, now_ms=now_ms, phase=lambda: self.facts.phase, requests=self._requests)
         allowed = self.loaded.config.gateway.control_ui.allowed_origins
         server = GatewayServer(
             registry=registry,
             dispatcher=dispatcher,
-            verifier=verifier,
+            handshakes=Handshakes(verifier=verifier, phase=lambda: self.facts.phase, now_ms=now_ms, pairing=pairing),
             pages=pages,
             limits=self.limits,
-            now_ms=now_ms,
-            phase=lambda: self.facts.phase,
             allowed_origins=lambda: allowed,
             hello=self.facts.hello,
             opened=self._connection_opened,
+            open_connections=self._open,
         )
         server.proved = lambda request: self._door.release(request.protocol)
         return _Wire(registry, server, verifier, pages)

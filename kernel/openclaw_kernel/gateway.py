@@ -184,7 +184,7 @@ class GatewayFacts:
                 "capabilities": CAPABILITIES,
             },
             "snapshot": snapshot,
-            "auth": {"role": connection.role, "scopes": sorted(connection.scopes)},
+            "auth": {"role": connection.role, "scopes": sorted(connection.scopes), **_device_token(connection)},
             "policy": {
                 "maxPayload": limits.max_payload,
                 "maxBufferedBytes": limits.max_buffered,
@@ -241,6 +241,11 @@ class GatewayFacts:
     def describe_owner(self) -> dict[str, Any]:
         """What the lock file says of this process."""
         return {"pid": os.getpid(), "url": self.url, "version": self.version, "startedAtMs": self.started_at_ms}
+
+
+def _device_token(connection: Connection) -> dict[str, Any]:
+    grant = connection.grant
+    return {} if grant is None else {"deviceToken": grant.token, "issuedAtMs": grant.issued_at_ms}
 
 
 def _channels(channels: Channels) -> dict[str, Any]:

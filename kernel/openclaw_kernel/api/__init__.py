@@ -28,6 +28,16 @@ from openclaw_kernel.api.messages import (
     Target,
 )
 from openclaw_kernel.api.methods import Access, Call, Client, Idempotency, Method, Params, Scope, rpc
+from openclaw_kernel.api.pairing import (
+    ApprovalNeeded,
+    DeviceClaim,
+    DeviceGrant,
+    DevicePairing,
+    PairingReason,
+    TokenVerdict,
+    device_of,
+    device_principal,
+)
 from openclaw_kernel.api.plugin import API_VERSION, HttpRoute, Plugin, PluginContext, Registrar, Unit, hookimpl
 from openclaw_kernel.api.policy import Admission, Route, Verdict
 from openclaw_kernel.api.provider import (
@@ -44,11 +54,13 @@ from openclaw_kernel.api.provider import (
     Usage,
 )
 from openclaw_kernel.api.requests import Claim, Encoded, KeptAnswer, KeptError, RequestKey, Requests
+from openclaw_kernel.api.scopes import ALL_SCOPES, effective_scopes
 from openclaw_kernel.api.services import (
     AgentInfo,
     AgentRuntime,
     Channels,
     Commands,
+    Connections,
     Delivery,
     Events,
     Gateway,
@@ -84,6 +96,7 @@ from openclaw_kernel.api.transcript import (
 )
 
 __all__ = [
+    "ALL_SCOPES",
     "API_VERSION",
     "Access",
     "AccountStatus",
@@ -91,6 +104,7 @@ __all__ = [
     "AgentInfo",
     "AgentRuntime",
     "AgentTimeout",
+    "ApprovalNeeded",
     "AssistantMessage",
     "AssistantPart",
     "Attachment",
@@ -107,7 +121,11 @@ __all__ = [
     "Completed",
     "Config",
     "ConfigRejected",
+    "Connections",
     "Delivery",
+    "DeviceClaim",
+    "DeviceGrant",
+    "DevicePairing",
     "Encoded",
     "Events",
     "File",
@@ -133,6 +151,7 @@ __all__ = [
     "NotReady",
     "OutboundMessage",
     "PageAccess",
+    "PairingReason",
     "Params",
     "PeerKind",
     "Plugin",
@@ -164,6 +183,7 @@ __all__ = [
     "Thinking",
     "ThinkingDelta",
     "ThinkingLevel",
+    "TokenVerdict",
     "Tool",
     "ToolCall",
     "ToolContext",
@@ -182,6 +202,9 @@ __all__ = [
     "UserMessage",
     "UserPart",
     "Verdict",
+    "device_of",
+    "device_principal",
+    "effective_scopes",
     "hookimpl",
     "message_from_json",
     "rpc",

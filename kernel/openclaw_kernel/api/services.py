@@ -194,6 +194,21 @@ class Gateway(Protocol):
     def tail_log(self, *, cursor: int | None, limit: int, max_bytes: int) -> Mapping[str, Any]: ...
 
 
+class Connections(Protocol):
+    """The open WebSocket connections, by principal (`device:<id>`)."""
+
+    def are_open(self, principal: str) -> bool:
+        """Tell whether the principal is connected."""
+        ...
+
+    def invalidate(self, principal: str, reason: str, *, role: str | None = None, answering: str | None = None) -> int:
+        """Run no further request of the principal's connections (of this role) and close them with 4001; return how many.
+
+        The connection with the id `answering` is closed a moment later, so that the answer to its request still leaves.
+        """
+        ...
+
+
 class PageAccess(Protocol):
     """How a browser page gets in: a one-time code from a link, exchanged once for a session in a cookie."""
 

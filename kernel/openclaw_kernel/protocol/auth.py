@@ -5,16 +5,25 @@ Only `Verifier` makes a `Verified`; the handshake cannot go on without one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, final
+from typing import Any, Final, Protocol, final
 
 from openclaw_config.models import GatewayAuth
 from openclaw_config.secrets import Secret
 from openclaw_kernel.api.errors import InvalidRequest
+from openclaw_kernel.api.pairing import TokenVerdict, device_principal
 from openclaw_kernel.protocol.connect import Credentials
+from openclaw_kernel.protocol.device import Proven
 from openclaw_kernel.protocol.limiter import Caller, FailureLimiter
 
+DEVICE_TOKEN: Final = "device-token"  # noqa: S105 - a word of the protocol
+"""The method of who came in with a device token; also the kind of that credential."""
+
 _MINT: Final = object()
+# The kinds of credentials, under which wrong tries are counted.
+_SECRET: Final = "shared-secret"  # noqa: S105 - a word of the protocol
+_BOOTSTRAP: Final = "bootstrap-token"
 _NEXT_STEPS: Final = {
     "token_missing": "update_auth_configuration",
     "password_missing": "update_auth_configuration",
@@ -24,6 +33,7 @@ _NEXT_STEPS: Final = {
     "password_mismatch": "update_auth_credentials",
     "device_token_mismatch": "update_auth_credentials",
     "rate_limited": "wait_then_retry",
+    "scope_mismatch": "review_auth_configuration",
 }
 _CODES: Final = {
     "token_missing": "AUTH_TOKEN_MISSING",
@@ -33,6 +43,7 @@ _CODES: Final = {
     "token_mismatch": "AUTH_TOKEN_MISMATCH",
     "password_mismatch": "AUTH_PASSWORD_MISMATCH",
     "device_token_mismatch": "AUTH_DEVICE_TOKEN_MISMATCH",
+    "scope_mismatch": "AUTH_SCOPE_MISMATCH",
     "bootstrap_token_invalid": "AUTH_BOOTSTRAP_TOKEN_INVALID",
     "rate_limited": "AUTH_RATE_LIMITED",
 }
@@ -43,7 +54,8 @@ _MESSAGES: Final = {
     "password_missing_config": "gateway.auth.password is not set; set it in openclaw.yaml",
     "token_mismatch": "gateway token mismatch; use the value of gateway.auth.token",
     "password_mismatch": "gateway password mismatch; use the value of gateway.auth.password",
-    "device_token_mismatch": "device token mismatch; this gateway has issued no such token",
+    "device_token_mismatch": "device token mismatch; this gateway has issued no such token, or has withdrawn it",
+    "scope_mismatch": "device token scope mismatch; ask for fewer scopes, or have the token rotated with more",
     "bootstrap_token_invalid": "bootstrap token invalid or expired; ask for a new setup code",
     "rate_limited": "too many failed attempts; wait, then retry",
 }
@@ -52,11 +64,15 @@ _MESSAGES: Final = {
 @final
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """Proof that a credential was checked. `method` is token, password, none or page; `principal` keys what it does."""
+    """Proof that a credential was checked. `method` is token, password, none, page or device-token.
+
+    `principal` keys what it does; `device` is the device that connects, where one proved itself.
+    """
 
     method: str
     principal: str
     mint: object = field(repr=False)
+    device: Proven | None = None
 
     def __post_init__(self) -> None:
         if self.mint is not _MINT:
@@ -92,12 +108,21 @@ class PageGrant:
     session_id: str
 
 
-class Verifier:
-    """Checks credentials against `gateway.auth`; every try goes through the limiter."""
+class TokenBook(Protocol):
+    """Knows the device tokens."""
 
-    def __init__(self, auth: GatewayAuth, limiter: FailureLimiter) -> None:
+    def check_token(self, device_id: str, role: str, token: str, scopes: Sequence[str] | None) -> TokenVerdict:
+        """See `openclaw_kernel.api.DevicePairing.check_token`."""
+        ...
+
+
+class Verifier:
+    """Checks credentials against `gateway.auth` and the device tokens; every try goes through the limiter."""
+
+    def __init__(self, auth: GatewayAuth, limiter: FailureLimiter, tokens: TokenBook | None = None) -> None:
         self._auth = auth
         self._limiter = limiter
+        self._tokens = tokens
 
     @property
     def mode(self) -> str:
@@ -108,30 +133,46 @@ class Verifier:
         """Accept a browser whose cookie the page sessions recognised."""
         return Verified("page", f"page:{grant.session_id}", _MINT)
 
-    def verify(self, offered: Credentials, caller: Caller, now_ms: int, *, has_device: bool) -> Verified | Refused:
-        """Check the shared secret first, then what a device may bring; neither presence nor locality proves anything."""
-        kind = "bootstrap-token" if has_device and offered.bootstrap_token else "shared-secret"
-        locked = self._limiter.locked_for_ms(kind, caller, now_ms)
-        if locked:
-            return Refused("rate_limited", retry_after_ms=locked)
-        reason = self._check(offered, has_device=has_device)
+    def verify(
+        self,
+        offered: Credentials,
+        caller: Caller,
+        now_ms: int,
+        *,
+        device: Proven | None = None,
+        role: str = "operator",
+        scopes: Sequence[str] | None = None,
+    ) -> Verified | Refused:
+        """Check the shared secret first, then the token of a device; neither presence nor locality proves anything."""
+        if device is not None and offered.bootstrap_token:
+            return self._refuse("bootstrap_token_invalid", [_BOOTSTRAP], caller, now_ms)
+        reason = self._check_secret(offered, caller, now_ms)
         if reason is None:
-            self._limiter.succeeded(kind, caller)
-            return Verified(self.mode, self.mode, _MINT)
-        if reason.endswith(("_missing", "_config")):
-            # Nothing was guessed, so nothing is counted.
-            return Refused(reason)
-        return Refused(reason, delay_ms=self._limiter.failed(kind, caller, now_ms))
+            self._limiter.succeeded(_SECRET, caller)
+            return Verified(self.mode, self.mode if device is None else device_principal(device.id), _MINT, device)
+        # Where nothing was guessed, nothing is counted.
+        tried = [] if reason.endswith(("_missing", "_config")) else [_SECRET]
+        token = offered.device_token or offered.token
+        if device is None or not token or self._tokens is None:
+            return self._refuse(reason, tried, caller, now_ms)
+        if not self._limiter.locked_for_ms(DEVICE_TOKEN, caller, now_ms):
+            verdict = self._tokens.check_token(device.id, role, token, scopes)
+            if verdict == "ok":
+                self._limiter.succeeded(DEVICE_TOKEN, caller)
+                return Verified(DEVICE_TOKEN, device_principal(device.id), _MINT, device)
+            if verdict == "scopes":
+                return Refused("scope_mismatch")
+        return self._refuse("device_token_mismatch" if offered.device_token else reason, [*tried, DEVICE_TOKEN], caller, now_ms)
 
     def verify_secret(self, candidate: str, caller: Caller, now_ms: int) -> Verified | Refused:
         """Check a bearer credential of an HTTP request."""
-        return self.verify(Credentials.model_construct(token=candidate, password=candidate), caller, now_ms, has_device=False)
+        return self.verify(Credentials.model_construct(token=candidate, password=candidate), caller, now_ms)
 
-    def _check(self, offered: Credentials, *, has_device: bool) -> str | None:
-        if has_device and offered.bootstrap_token:
-            return "bootstrap_token_invalid"
+    def _check_secret(self, offered: Credentials, caller: Caller, now_ms: int) -> str | None:
         if self.mode == "none":
             return None
+        if self._limiter.locked_for_ms(_SECRET, caller, now_ms):
+            return "rate_limited"
         is_token = self.mode == "token"
         name = "token" if is_token else "password"
         expected: Secret | None = self._auth.token if is_token else self._auth.password
@@ -140,6 +181,12 @@ class Verifier:
         candidates = [text for text in (offered.token, offered.password) if text]
         if any([expected.matches(text) for text in candidates]):  # noqa: C419 - all are compared, so that time tells nothing
             return None
-        if has_device and offered.device_token:
-            return "device_token_mismatch"
         return f"{name}_mismatch" if candidates else f"{name}_missing"
+
+    def _refuse(self, reason: str, tried: Sequence[str], caller: Caller, now_ms: int) -> Refused:
+        """Count a wrong try of each kind; where one of them is locked out, that is all the caller learns."""
+        locked = {kind: self._limiter.locked_for_ms(kind, caller, now_ms) for kind in tried}
+        delays = [self._limiter.failed(kind, caller, now_ms) for kind in tried if not locked[kind]]
+        if any(locked.values()):
+            return Refused("rate_limited", retry_after_ms=max(locked.values()))
+        return Refused(reason, delay_ms=max(delays, default=0))

@@ -12,6 +12,7 @@ from aiohttp.client_exceptions import ClientConnectionResetError
 
 from openclaw_kernel.api.errors import InvalidRequest
 from openclaw_kernel.api.methods import Scope
+from openclaw_kernel.api.pairing import device_of
 from openclaw_kernel.protocol.frames import EventFrame, cut_reason
 from openclaw_kernel.protocol.handshake import Accept, Close
 from openclaw_kernel.protocol.limits import Limits
@@ -138,7 +139,12 @@ class Connection:
         self.role = accepted.role
         self.scopes = frozenset(accepted.scopes)
         self.effective_scopes = effective(accepted.scopes)
-        self.caps = frozenset(accepted.params.caps)
+        # What a node claims counts once it has been approved.
+        self.caps = frozenset() if accepted.role == "node" else frozenset(accepted.params.caps)
+        self.grant = accepted.grant
+        """What the device was given, where a paired one is connected."""
+        self.invalidated = False
+        """Whether its right to be here was withdrawn; nothing it asks runs any more."""
         self.principal = accepted.verified.principal
         self.display_name = info.display_name
         self.instance_id = info.instance_id
@@ -215,3 +221,4 @@ class Connection:
             "instanceId": info.instance_id,
             "text": f"{info.display_name or info.id} {info.version}",
         }
+            "deviceId": device_of(self.principal),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, final
 
 from openclaw_kernel.protocol.connect import ConnectParams, DeviceProof
 
@@ -23,8 +24,26 @@ CODES: Final = {
 """`details.reason` to `details.code`."""
 
 
-def check_proof(params: ConnectParams, device: DeviceProof, *, nonce: str, now_ms: int) -> str | None:
-    """Check in the protocol's order; return the reason of the first failure (a key of `CODES`), or None."""
+_MINT: Final = object()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """A device that showed its key; only `prove` makes it. `id` is the SHA-256 of the raw key, `public_key` the key in base64url."""
+
+    id: str
+    public_key: str
+    mint: object = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if self.mint is not _MINT:
+            message = "only prove makes a Proven"
+            raise TypeError(message)
+
+
+def prove(params: ConnectParams, device: DeviceProof, *, nonce: str, now_ms: int) -> Proven | str:
+    """Check in the protocol's order; return the device, or the reason of the first failure (a key of `CODES`)."""
     raw = _raw_public_key(device.public_key)
     if raw is None:
         return "device-public-key"
@@ -39,7 +58,7 @@ def check_proof(params: ConnectParams, device: DeviceProof, *, nonce: str, now_m
     signature = _decode(device.signature)
     if signature is None or not _verified(raw, signature, params, device):
         return "device-signature"
-    return None
+    return Proven(device.id, base64.urlsafe_b64encode(raw).rstrip(b"=").decode(), _MINT)
 
 
 def _verified(raw: bytes, signature: bytes, params: ConnectParams, device: DeviceProof) -> bool:

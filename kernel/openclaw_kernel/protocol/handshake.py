@@ -11,17 +11,26 @@ from typing import Any, Final, TypeAlias
 from pydantic import ValidationError
 
 from openclaw_kernel.api.errors import GatewayError, InvalidRequest, NotPaired, Unavailable
-from openclaw_kernel.protocol import device as device_proof
-from openclaw_kernel.protocol.auth import PageGrant, Refused, Verified, Verifier
+from openclaw_kernel.api.pairing import ApprovalNeeded, DeviceClaim, DeviceGrant, DevicePairing, PairingReason
+from openclaw_kernel.api.scopes import ALL_SCOPES
+from openclaw_kernel.protocol.auth import DEVICE_TOKEN, PageGrant, Refused, Verified, Verifier
 from openclaw_kernel.protocol.connect import ConnectParams
+from openclaw_kernel.protocol.device import CODES, Proven, prove
 from openclaw_kernel.protocol.frames import BadFrame, EventFrame, NotJson, Request, dumps, failure, read_request
-from openclaw_kernel.protocol.limiter import Caller
+from openclaw_kernel.protocol.limiter import Caller, network_of
 from openclaw_kernel.protocol.limits import PROBE_PROTOCOL_VERSION, PROTOCOL_VERSION
-from openclaw_kernel.protocol.scopes import ALL_SCOPES
 
 _PAGE_CLIENTS: Final = frozenset({"webchat-ui", "openclaw-control-ui", "webchat"})
 _NEEDS_DEVICE: Final = frozenset({"openclaw-control-ui", "openclaw-tui", "openclaw-browser-copilot"})
 _LONGEST_NAME: Final = 64
+_ONE_SHOT: Final = frozenset({"cli", "probe", "test"})
+_TOO_MANY: Final = "too many devices wait for approval; approve or reject some (openclaw-kernel devices list), then connect again"
+_REQUIREMENTS: Final[dict[PairingReason, str]] = {
+    "not-paired": "device is not approved yet",
+    "role-upgrade": "device asks for a role that it is not approved for",
+    "scope-upgrade": "device asks for more scopes than it is approved for",
+    "metadata-upgrade": "device is not what it was when it was approved",
+}
 PAGE_SCOPES: Final = ("operator.read", "operator.write")
 
 
@@ -63,6 +72,13 @@ class Delay:
 
 
 @dataclass(frozen=True, slots=True)
+class Settle:
+    """The pairing must decide first: the server asks it, and tells `Handshake.resume` what came of it."""
+
+    claim: DeviceClaim
+
+
+@dataclass(frozen=True, slots=True)
 class Accept:
     """The client is in: the server answers `request_id` with hello-ok and opens the session."""
 
@@ -71,9 +87,11 @@ class Accept:
     verified: Verified
     role: str
     scopes: tuple[str, ...]
+    grant: DeviceGrant | None = None
+    """What the device was given, where a paired one connects."""
 
 
-Action: TypeAlias = Send | Close | Delay | Accept
+Action: TypeAlias = Send | Close | Delay | Settle | Accept
 
 
 class Handshake:
@@ -86,14 +104,17 @@ class Handshake:
         verifier: Verifier,
         phase: Callable[[], Phase],
         now_ms: Callable[[], int],
+        pairing: DevicePairing | None = None,
         nonce: str | None = None,
     ) -> None:
         self._peer = peer
         self._verifier = verifier
+        self._pairing = pairing
         self._phase = phase
         self._now_ms = now_ms
         self._nonce = nonce or str(uuid.uuid4())
         self._over = False
+        self._waiting: _Waiting | None = None
 
     def open(self) -> list[Action]:
         """Challenge the client."""
@@ -106,7 +127,7 @@ class Handshake:
 
     def receive(self, data: str | bytes) -> list[Action]:
         """Take one frame."""
-        if self._over:
+        if self._over or self._waiting is not None:
             return []
         try:
             request = read_request(data)
@@ -128,13 +149,50 @@ class Handshake:
             if refusal is not None:
                 error, code, reason = refusal
                 return self._refuse(request.id, error, code, reason)
-        verdict = self._verify(params)
-        if isinstance(verdict, Refused):
-            return self._refuse_auth(request, params, verdict)
+        proven = self._prove(params)
+        if isinstance(proven, GatewayError):
+            return self._refuse(request.id, proven, 1008)
+        try:
+            verdict = self._verify(params, proven)
+            if isinstance(verdict, Refused):
+                return self._refuse_auth(request, params, verdict)
+            if verdict.device is not None and not self._skips_pairing(params, verdict):
+                return self._recall(_Waiting(request.id, params, verdict, self._claim(params, verdict, verdict.device)), first=True)
+        except GatewayError as error:
+            return self._refuse(request.id, error, 1011)
         scopes = self._scopes(params, verdict)
         if isinstance(scopes, GatewayError):
             return self._refuse(request.id, scopes, 1008)
         return self._end(Accept(request.id, params, verdict, params.role, scopes))
+
+    def resume(self, outcome: ApprovalNeeded | GatewayError | None) -> list[Action]:
+        """Go on after `Settle`, with what the pairing answered or raised."""
+        waiting, self._waiting = self._waiting, None
+        if self._over or waiting is None:
+            return []
+        if isinstance(outcome, GatewayError):
+            return self._refuse(waiting.request_id, outcome, 1011)
+        if outcome is not None:
+            return self._refuse(waiting.request_id, pairing_required(waiting.claim, outcome), 1008)
+        try:
+            return self._recall(waiting, first=False)
+        except GatewayError as error:
+            return self._refuse(waiting.request_id, error, 1011)
+
+    def _recall(self, waiting: _Waiting, *, first: bool) -> list[Action]:
+        # The last word is always said at once, without a wait in which the device could be removed.
+        if self._pairing is None:
+            nobody = ApprovalNeeded(reason="not-paired", request_id=None)
+            hint = "this gateway pairs no devices; enable the plugin 'pairing'"
+            return self._refuse(waiting.request_id, pairing_required(waiting.claim, nobody, hint), 1008)
+        grant = self._pairing.recall(waiting.claim)
+        if grant is not None:
+            return self._end(Accept(waiting.request_id, waiting.params, waiting.verified, waiting.params.role, grant.scopes, grant))
+        if not first:
+            text = "the pairing of this device changed while it connected; connect again"
+            return self._refuse(waiting.request_id, Unavailable(text, retry_after_ms=1000), 1013)
+        self._waiting = waiting
+        return [Settle(waiting.claim)]
 
     def _check_phase(self, _params: ConnectParams) -> tuple[GatewayError, int, str] | None:
         phase = self._phase()
@@ -183,12 +241,21 @@ class Handshake:
             "origin not allowed",
         )
 
-    def _verify(self, params: ConnectParams) -> Verified | Refused:
+    def _prove(self, params: ConnectParams) -> Proven | InvalidRequest | None:
+        # Before any secret is compared: who fails here learns nothing of the secret, so nothing was guessed.
+        if params.device is None:
+            return None
+        proven = prove(params, params.device, nonce=self._nonce, now_ms=self._now_ms())
+        if isinstance(proven, Proven):
+            return proven
+        return InvalidRequest(f"device identity refused: {proven}", details={"code": CODES[proven], "reason": proven})
+
+    def _verify(self, params: ConnectParams, proven: Proven | None) -> Verified | Refused:
         offered = params.auth
         if self._peer.page is not None and not (offered.token or offered.password or params.device):
             return self._verifier.verify_page(self._peer.page)
         caller = Caller(self._peer.address, self._peer.direct_local, self._peer.origin)
-        return self._verifier.verify(offered, caller, self._now_ms(), has_device=params.device is not None)
+        return self._verifier.verify(offered, caller, self._now_ms(), device=proven, role=params.role, scopes=known_scopes(params))
 
     def _refuse_auth(self, request: Request, params: ConnectParams, refused: Refused) -> list[Action]:
         offered = params.auth
@@ -198,41 +265,52 @@ class Handshake:
         refusal = self._refuse(request.id, refused.to_error(can_retry_with_device_token=retry), 1008)
         return [Delay(refused.delay_ms), *refusal] if refused.delay_ms else refusal
 
+    @property
+    def _is_local(self) -> bool:
+        return self._peer.direct_local and self._peer.origin is None
+
+    def _is_local_backend(self, params: ConnectParams) -> bool:
+        client = params.client
+        return self._is_local and params.role == "operator" and (client.id, client.mode) == ("gateway-client", "backend")
+
+    def _skips_pairing(self, params: ConnectParams, verified: Verified) -> bool:
+        # Where no secret is asked for, such a program gets the same without a device.
+        return verified.method == "none" and self._is_local_backend(params)
+
+    def _claim(self, params: ConnectParams, verified: Verified, device: Proven) -> DeviceClaim:
+        client, auth = params.client, params.auth
+        by_token = verified.method == DEVICE_TOKEN
+        return DeviceClaim(
+            device_id=device.id,
+            public_key=device.public_key,
+            role=params.role,
+            scopes=known_scopes(params) if params.role == "operator" else (),
+            client_id=client.id,
+            client_mode=client.mode,
+            platform=client.platform,
+            device_family=client.device_family,
+            display_name=client.display_name,
+            address=self._peer.address,
+            network=network_of(self._peer.address),
+            local_secret=self._is_local and verified.method in {"token", "password"},
+            token=auth.device_token or (auth.token if by_token else None),
+            by_token=by_token,
+        )
+
     def _scopes(self, params: ConnectParams, verified: Verified) -> tuple[str, ...] | GatewayError:
-        if params.device is not None:
-            return self._device_refusal(params)
-        asked = tuple(dict.fromkeys(scope for scope in params.scopes or () if scope in ALL_SCOPES))
+        asked = known_scopes(params) or ()
         if verified.method == "page" and params.role == "operator":
             return PAGE_SCOPES if params.scopes is None else tuple(scope for scope in asked if scope in PAGE_SCOPES)
         client = params.client
-        local = self._peer.direct_local and self._peer.origin is None
-        if local and params.role == "operator" and (client.id, client.mode) == ("gateway-client", "backend"):
+        if self._is_local_backend(params):
             return asked
         if client.id in _NEEDS_DEVICE:
-            text = f"client {client.id} must connect with a device identity, and this gateway cannot pair devices yet"
+            text = f"client {client.id} must connect with a device identity; open it over https, or on the gateway's own machine"
             return InvalidRequest(text, details={"code": "CONTROL_UI_DEVICE_IDENTITY_REQUIRED"})
         if params.role == "operator" and verified.method in {"token", "password"}:
-            return asked if local and (client.id, client.mode) == ("cli", "cli") else ()
+            return asked if self._is_local and (client.id, client.mode) == ("cli", "cli") else ()
         text = "device identity required; operators may instead connect with the shared secret of gateway.auth"
         return NotPaired(text, details={"code": "DEVICE_IDENTITY_REQUIRED"})
-
-    def _device_refusal(self, params: ConnectParams) -> GatewayError:
-        device = params.device
-        if device is None:  # pragma: no cover - the caller has just seen it
-            raise AssertionError
-        reason = device_proof.check_proof(params, device, nonce=self._nonce, now_ms=self._now_ms())
-        if reason is not None:
-            return InvalidRequest(f"device identity refused: {reason}", details={"code": device_proof.CODES[reason], "reason": reason})
-        details: dict[str, Any] = {
-            "code": "PAIRING_REQUIRED",
-            "reason": "not-paired",
-            "requestId": str(uuid.uuid4()),
-            "remediationHint": "this gateway cannot pair devices yet; connect without a device identity and with the shared secret",
-            "deviceId": device.id,
-            "requestedRole": params.role,
-            "requestedScopes": list(params.scopes or ()),
-        }
-        return NotPaired("pairing required: device is not paired", details=details)
 
     def _refuse(self, request_id: str, error: GatewayError, code: int, reason: str | None = None) -> list[Action]:
         text = reason if reason is not None else error.message
@@ -244,6 +322,68 @@ class Handshake:
     def _end(self, action: Action) -> list[Action]:
         self._over = True
         return [action]
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    request_id: str
+    params: ConnectParams
+    verified: Verified
+    claim: DeviceClaim
+
+
+def known_scopes(params: ConnectParams) -> tuple[str, ...] | None:
+    """The scopes asked for that there are, each once; None where none were named."""
+    return None if params.scopes is None else tuple(dict.fromkeys(scope for scope in params.scopes if scope in ALL_SCOPES))
+
+
+def pairing_required(claim: DeviceClaim, needed: ApprovalNeeded, no_request: str = _TOO_MANY) -> NotPaired:
+    """The refusal of a device that waits for a person; `no_request` says why it does not."""
+    details: dict[str, Any] = {
+        "code": "PAIRING_REQUIRED",
+        "reason": needed.reason,
+        "deviceId": claim.device_id,
+        "requestedRole": claim.role,
+        "requestedScopes": list(claim.scopes or ()),
+    }
+    if needed.approved_roles:
+        details |= {"approvedRoles": list(needed.approved_roles), "approvedScopes": list(needed.approved_scopes)}
+    if needed.request_id is None:
+        return NotPaired(f"pairing required: {no_request}", details=details | {"remediationHint": no_request})
+    details |= {
+        "requestId": needed.request_id,
+        "remediationHint": f"run `openclaw-kernel devices approve {needed.request_id}` where the gateway runs, then connect again",
+    }
+    if claim.client_mode in _ONE_SHOT:
+        details["pauseReconnect"] = True
+    else:
+        # It comes back by itself, and is in once somebody has approved it.
+        details |= {"recommendedNextStep": "wait_then_retry", "pauseReconnect": False}
+    return NotPaired(f"pairing required: {_REQUIREMENTS[needed.reason]}", details=details)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handshakes:
+    """What the handshakes of one gateway have in common."""
+
+    verifier: Verifier
+    phase: Callable[[], Phase]
+    now_ms: Callable[[], int]
+    pairing: DevicePairing | None = None
+    """None where no plugin pairs devices."""
+
+    def begin(self, peer: Peer) -> Handshake:
+        """The handshake of a new connection."""
+        return Handshake(peer=peer, verifier=self.verifier, phase=self.phase, now_ms=self.now_ms, pairing=self.pairing)
+
+    async def settle(self, claim: DeviceClaim) -> ApprovalNeeded | GatewayError | None:
+        """Ask the pairing, for `Handshake.resume`."""
+        if self.pairing is None:
+            raise AssertionError("only a handshake with a pairing asks for one")
+        try:
+            return await self.pairing.settle(claim)
+        except GatewayError as error:
+            return error
 
 
 def describe_validation(error: ValidationError, limit: int = 3) -> str:

@@ -1,30 +1,14 @@
-"""Which scope implies which, and which scope an event needs. Both tables are closed."""
+"""Which scope an event needs. The table is closed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 from openclaw_kernel.api.methods import Scope
+from openclaw_kernel.api.scopes import ALL_SCOPES
+from openclaw_kernel.api.scopes import effective_scopes as effective
 
-ALL_SCOPES: Final = frozenset(scope.value for scope in Scope)
-
-_IMPLIED: Final[dict[str, frozenset[str]]] = {
-    Scope.ADMIN.value: ALL_SCOPES,
-    Scope.WRITE.value: frozenset({Scope.READ.value, Scope.TALK.value, Scope.SESSIONS_READ.value, Scope.SESSIONS_WRITE.value}),
-    Scope.READ.value: frozenset({Scope.SESSIONS_READ.value}),
-    Scope.SESSIONS_WRITE.value: frozenset({Scope.SESSIONS_READ.value}),
-}
-
-
-def effective(granted: Iterable[str]) -> frozenset[str]:
-    """All scopes that the granted ones amount to; unknown names grant nothing."""
-    held: set[str] = set()
-    for scope in granted:
-        if scope in ALL_SCOPES:
-            held.add(scope)
-            held |= _IMPLIED.get(scope, frozenset())
-    return frozenset(held)
+__all__ = ["ADVERTISED_EVENTS", "ALL_SCOPES", "UNSCOPED_EVENTS", "effective", "event_scope"]
 
 
 _APPROVALS: Final = Scope.APPROVALS.value
@@ -76,6 +60,8 @@ ADVERTISED_EVENTS: Final = (
     "agent",
     "chat",
     "connect.challenge",
+    "device.pair.requested",
+    "device.pair.resolved",
     "health",
     "presence",
     "session.message",

@@ -13,11 +13,11 @@ from aiohttp import WSMsgType, web
 from aiohttp.http import WebSocketError
 from aiohttp.http_websocket import WSCloseCode
 
-from openclaw_kernel.protocol.auth import Verifier
 from openclaw_kernel.protocol.connection import Connection, Outbound
+from openclaw_kernel.protocol.connections import OpenConnections
 from openclaw_kernel.protocol.dispatch import Dispatcher
 from openclaw_kernel.protocol.frames import response
-from openclaw_kernel.protocol.handshake import Accept, Action, Close, Delay, Handshake, Peer, Phase, Send
+from openclaw_kernel.protocol.handshake import Accept, Action, Close, Delay, Handshakes, Peer, Send, Settle
 from openclaw_kernel.protocol.limiter import network_of
 from openclaw_kernel.protocol.limits import Limits
 from openclaw_kernel.protocol.origin import is_direct_local, origin_allowed
@@ -44,29 +44,26 @@ class GatewayServer:
         *,
         registry: MethodRegistry,
         dispatcher: Dispatcher,
-        verifier: Verifier,
+        handshakes: Handshakes,
         pages: PageSessions,
         limits: Limits,
-        now_ms: Callable[[], int],
-        phase: Callable[[], Phase],
         allowed_origins: Callable[[], Collection[str]],
         hello: Callable[[Connection], bytes],
         opened: Callable[[Connection], Callable[[], None]],
+        open_connections: OpenConnections | None = None,
     ) -> None:
         self._registry = registry
         self._dispatcher = dispatcher
-        self._verifier = verifier
+        self._handshakes = handshakes
         self._pages = pages
         self._limits = limits
-        self._now_ms = now_ms
-        self._phase = phase
         self._allowed_origins = allowed_origins
         self._hello = hello
         self._opened = opened
         self.proved: Callable[[web.Request], None] = lambda _request: None
         """Told of each upgrade whose client has proved itself."""
         self._unauthenticated: Counter[str] = Counter()
-        self._connections: dict[str, Connection] = {}
+        self._connections = OpenConnections() if open_connections is None else open_connections
         self._outbounds: set[Outbound] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -137,14 +134,17 @@ class GatewayServer:
         return ws
 
     async def _shake(self, ws: web.WebSocketResponse, outbound: Outbound, peer: Peer) -> Accept | None:
-        handshake = Handshake(peer=peer, verifier=self._verifier, phase=self._phase, now_ms=self._now_ms)
+        handshake = self._handshakes.begin(peer)
         actions = handshake.open()
         try:
             async with asyncio.timeout(self._limits.handshake_seconds):
                 while outbound.closing is None:
-                    accepted = await _perform(actions, outbound)
-                    if accepted is not None or outbound.closing is not None:
-                        return accepted
+                    step = await _perform(actions, outbound)
+                    if isinstance(step, Settle):
+                        actions = handshake.resume(await self._handshakes.settle(step.claim))
+                        continue
+                    if step is not None or outbound.closing is not None:
+                        return step
                     message = await ws.receive()
                     if message.type in _MESSAGES:
                         # What came in one packet with the upgrade was read before the gate stood.
@@ -165,13 +165,13 @@ class GatewayServer:
             connection_id=connection_id, accepted=accepted, address=peer.address, outbound=outbound, limits=self._limits
         )
         session = Session(registry=self._registry, role=connection.role, scopes=connection.effective_scopes, limits=self._limits)
-        self._connections[connection_id] = connection
+        self._connections.add(connection)
         closed = self._opened(connection)
         try:
             connection.send(response(accepted.request_id, self._hello(connection)))
             await self._read(ws, connection, session, owner)
         finally:
-            del self._connections[connection_id]
+            self._connections.remove(connection)
             closed()
 
     async def _read(self, ws: web.WebSocketResponse, connection: Connection, session: Session, owner: TaskOwner) -> None:
@@ -193,6 +193,8 @@ class GatewayServer:
 
     def _take(self, connection: Connection, session: Session, owner: TaskOwner, data: bytes) -> None:
         outcome = session.receive(data)
+        if connection.invalidated:
+            return
         if type(outcome) is Invoke:
             if self._dispatcher.waits(outcome):
                 owner.spawn(outcome.method.name, self._run(connection, session, outcome))
@@ -221,7 +223,7 @@ class GatewayServer:
 
     def tick(self, now: float) -> None:
         """Ping and cut what is dead; `now` is the loop's clock. Called every second."""
-        for connection in list(self._connections.values()):
+        for connection in self._connections:
             connection.tick(now)
 
     @property
@@ -241,7 +243,7 @@ class GatewayServer:
         await self._dispatcher.close(self._limits.close_seconds)
 
 
-async def _perform(actions: list[Action], outbound: Outbound) -> Accept | None:
+async def _perform(actions: list[Action], outbound: Outbound) -> Accept | Settle | None:
     for action in actions:
         if isinstance(action, Send):
             outbound.put(action.frame)

@@ -1,0 +1,89 @@
+"""The pairing of devices, as the handshake asks for it and a plugin (`pairing`) answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, Protocol
+
+PairingReason = Literal["not-paired", "role-upgrade", "scope-upgrade", "metadata-upgrade"]
+"""Why a device has to be approved, in the protocol's words."""
+
+TokenVerdict = Literal["ok", "unknown", "scopes"]
+"""What a device token is worth: it opens, nobody issued it, or it was narrowed to less than is asked."""
+
+_PRINCIPAL: Final = "device:"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceClaim:
+    """A device that proved its key, and what it asks for. Everything but the id and the key is its own word.
+
+    `scopes` are the known ones of those asked for, None where it asked for none in particular.
+    """
+
+    device_id: str
+    public_key: str
+    """The raw key, base64url without padding."""
+    role: str
+    scopes: tuple[str, ...] | None
+    client_id: str
+    client_mode: str
+    platform: str
+    device_family: str | None = None
+    display_name: str | None = None
+    address: str
+    network: str
+    """What the address is counted by."""
+    local_secret: bool
+    """Whether it came straight from this machine, from no browser and through no proxy, with the shared secret of the gateway."""
+    token: str | None = field(default=None, repr=False)
+    """The device token it showed, if it showed one."""
+    by_token: bool = False
+    """Whether this token, and not the shared secret, is what it came in with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceGrant:
+    """What a paired device may do on this connection, and the token it may show the next time."""
+
+    device_id: str
+    scopes: tuple[str, ...]
+    token: str = field(repr=False)
+    issued_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalNeeded:
+    """A person has to approve the device first. `request_id` is None where no further request can be kept."""
+
+    reason: PairingReason
+    request_id: str | None
+    approved_roles: tuple[str, ...] = ()
+    approved_scopes: tuple[str, ...] = ()
+
+
+class DevicePairing(Protocol):
+    """Which devices may connect (plugin `pairing`). All but `settle` answer from memory, at once."""
+
+    def check_token(self, device_id: str, role: str, token: str, scopes: Sequence[str] | None) -> TokenVerdict:
+        """Tell what a device token is worth, in constant time."""
+        ...
+
+    def recall(self, claim: DeviceClaim) -> DeviceGrant | None:
+        """Return what the device may do; None where `settle` has to decide or to issue a token first."""
+        ...
+
+    async def settle(self, claim: DeviceClaim) -> ApprovalNeeded | None:
+        """Approve by policy or keep a request, durably; None means that `recall` now has an answer."""
+        ...
+
+
+def device_principal(device_id: str) -> str:
+    """The principal of a connection with this device."""
+    return f"{_PRINCIPAL}{device_id}"
+
+
+def device_of(principal: str) -> str | None:
+    """The id of the device that a principal is, None where it is none."""
+    return principal.removeprefix(_PRINCIPAL) if principal.startswith(_PRINCIPAL) else None

@@ -1,0 +1,52 @@
+"""The open connections: by id for the server, by principal for who may end them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Final
+
+from openclaw_kernel.protocol.connection import Connection
+from openclaw_kernel.protocol.handshake import Close
+
+INVALIDATED: Final = 4001
+_ANSWER_SECONDS: Final = 0.25
+
+
+class OpenConnections:
+    """Implements the service `Connections`. A connection is added when its client is in, and removed when its socket is lost."""
+
+    def __init__(self) -> None:
+        self._connections: dict[str, Connection] = {}
+
+    def __len__(self) -> int:
+        """Return how many clients are connected."""
+        return len(self._connections)
+
+    def __iter__(self) -> Iterator[Connection]:
+        """Iterate over those that are open now."""
+        return iter(list(self._connections.values()))
+
+    def add(self, connection: Connection) -> None:
+        """Count a client in."""
+        self._connections[connection.connection_id] = connection
+
+    def remove(self, connection: Connection) -> None:
+        """Count a client out."""
+        self._connections.pop(connection.connection_id, None)
+
+    def are_open(self, principal: str) -> bool:
+        """See `openclaw_kernel.api.Connections.are_open`."""
+        return any(connection.principal == principal for connection in self._connections.values())
+
+    def invalidate(self, principal: str, reason: str, *, role: str | None = None, answering: str | None = None) -> int:
+        """See `openclaw_kernel.api.Connections.invalidate`."""
+        close = Close(INVALIDATED, f"client invalidated: {reason}")
+        ended = [one for one in self if one.principal == principal and role in {None, one.role}]
+        for connection in ended:
+            connection.invalidated = True
+            if connection.connection_id == answering:
+                asyncio.get_running_loop().call_later(_ANSWER_SECONDS, connection.outbound.close, close)
+            else:
+                connection.outbound.close(close)
+        return len(ended)

@@ -1,0 +1,131 @@
+"""The methods on devices. What a caller may do is decided by `rules.refuse_beyond` alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openclaw_kernel.api import (
+    Call,
+    Connections,
+    InvalidRequest,
+    PluginContext,
+    Scope,
+    device_of,
+    device_principal,
+    effective_scopes,
+    rpc,
+)
+from openclaw_plugins.pairing import wire
+from openclaw_plugins.pairing.book import PENDING_MS, DeviceBook
+from openclaw_plugins.pairing.records import Device
+from openclaw_plugins.pairing.rules import refuse_beyond
+
+
+class DeviceMethods:
+    """device.pair.* and device.token.*."""
+
+    def __init__(self, context: PluginContext, book: DeviceBook) -> None:
+        self._context = context
+        self._book = book
+
+    @rpc("device.pair.list", scope=Scope.PAIRING, params=wire.NoParams, result=wire.ListResult)
+    def list(self, call: Call, _params: wire.NoParams) -> dict[str, Any]:
+        """List the devices that wait for approval, and those that are approved; a device that is no admin sees itself."""
+        own = None if call.client.has(Scope.ADMIN) else device_of(call.client.principal)
+        paired = {device.device_id: device for device in self._book.devices()}
+        return {
+            "pending": [
+                wire.pending_row(request, is_repair=request.device_id in paired, expires_ms=request.refreshed_ms + PENDING_MS)
+                for request in self._book.waiting()
+                if own in {None, request.device_id}
+            ],
+            "paired": [self._row(device) for device in paired.values() if own in {None, device.device_id}],
+        }
+
+    @rpc(
+        "device.pair.approve",
+        scope=Scope.PAIRING,
+        params=wire.RequestParams,
+        result=wire.ApproveResult,
+        repeatable="a request is decided once; a second call finds none",
+    )
+    async def approve(self, call: Call, params: wire.RequestParams) -> dict[str, Any]:
+        """Let a device in as it asked, with no more than the caller's own scopes."""
+        request = self._book.request(params.request_id)
+        refuse_beyond(call.client, request.device_id, request.role, request.scopes)
+        device = await self._book.approve(request.request_id)
+        return {"requestId": request.request_id, "device": self._row(device)}
+
+    @rpc(
+        "device.pair.reject",
+        scope=Scope.PAIRING,
+        params=wire.RequestParams,
+        result=wire.RejectResult,
+        repeatable="a request is decided once; a second call finds none",
+    )
+    async def reject(self, call: Call, params: wire.RequestParams) -> dict[str, Any]:
+        """Forget a request; the device may ask again."""
+        request = self._book.request(params.request_id)
+        refuse_beyond(call.client, request.device_id, request.role)
+        await self._book.reject(request.request_id)
+        return {"requestId": request.request_id, "deviceId": request.device_id}
+
+    @rpc(
+        "device.pair.remove",
+        scope=Scope.PAIRING,
+        params=wire.DeviceParams,
+        result=wire.RemoveResult,
+        repeatable="a device that is gone is gone",
+    )
+    async def remove(self, call: Call, params: wire.DeviceParams) -> dict[str, Any]:
+        """Forget a device, its roles and tokens, and close its connections."""
+        roles = next((device.roles for device in self._book.devices() if device.device_id == params.device_id), {})
+        for role in roles or ["operator"]:
+            refuse_beyond(call.client, params.device_id, role)
+        await self._book.remove(params.device_id, answering=call.client.connection_id)
+        return {"deviceId": params.device_id}
+
+    @rpc(
+        "device.token.rotate",
+        scope=Scope.PAIRING,
+        params=wire.RotateParams,
+        result=wire.RotateResult,
+        repeatable="the second token takes the place of the first, which nobody can use any more",
+    )
+    async def rotate(self, call: Call, params: wire.RotateParams) -> dict[str, Any]:
+        """Replace the token of a device's role and close its connections; only the device itself is told the new one."""
+        refuse_beyond(call.client, params.device_id, params.role, params.scopes or ())
+        role = self._book.role(params.device_id, params.role)
+        scopes = None if params.scopes is None else tuple(dict.fromkeys(params.scopes))
+        beyond = sorted(set(scopes or ()) - effective_scopes(role.scopes))
+        if beyond:
+            raise InvalidRequest(f"scopes: the device is not approved for {beyond[0]}; approve a request of it first")
+        # Without scopes the token has all that the role has, which is handed out as well.
+        refuse_beyond(call.client, params.device_id, params.role, role.scopes if scopes is None else scopes)
+        text, token = await self._book.rotate(params.device_id, params.role, scopes, answering=call.client.connection_id)
+        is_own = device_of(call.client.principal) == params.device_id
+        return {
+            "deviceId": params.device_id,
+            "role": params.role,
+            "scopes": list(role.scopes if scopes is None else scopes),
+            "rotatedAtMs": token.issued_ms,
+            "tokenDelivery": "in-band" if is_own else "withheld-cross-device",
+            **({"token": text} if is_own else {}),
+        }
+
+    @rpc(
+        "device.token.revoke",
+        scope=Scope.PAIRING,
+        params=wire.RevokeParams,
+        result=wire.RevokeResult,
+        repeatable="a role that was taken away is not there a second time",
+    )
+    async def revoke(self, call: Call, params: wire.RevokeParams) -> dict[str, Any]:
+        """Take a role away from a device and close its connections; it is given back by an approval only."""
+        refuse_beyond(call.client, params.device_id, params.role)
+        revoked_ms = await self._book.revoke(params.device_id, params.role, answering=call.client.connection_id)
+        return {"deviceId": params.device_id, "role": params.role, "revokedAtMs": revoked_ms}
+
+    def _row(self, device: Device) -> dict[str, Any]:
+        connected = self._context.service(Connections).are_open(device_principal(device.device_id))
+        return wire.paired_row(device, connected=connected)

@@ -1,0 +1,41 @@
+"""The pairing plugin: the devices, and the methods on them."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from openclaw_kernel.api import DevicePairing, PluginContext, Registrar, hookimpl
+from openclaw_plugins.pairing.book import DeviceBook
+from openclaw_plugins.pairing.methods import DeviceMethods
+from openclaw_plugins.pairing.tables import MIGRATIONS
+
+
+class _Unit:
+    def __init__(self, book: DeviceBook) -> None:
+        self._book = book
+
+    async def start(self) -> None:
+        await self._book.load()
+
+    async def stop(self) -> None:
+        self._book.close()
+
+
+class PairingPlugin:
+    """Makes one `DeviceBook` and registers what leads to it."""
+
+    settings: ClassVar[None] = None
+
+    def __init__(self, context: PluginContext) -> None:
+        self._context = context
+        self._book = DeviceBook(context)
+
+    @hookimpl
+    def openclaw_register_services(self, registrar: Registrar) -> None:
+        registrar.add_migrations(MIGRATIONS)
+        registrar.provide(DevicePairing, self._book)
+        registrar.add_unit(_Unit(self._book))
+
+    @hookimpl
+    def openclaw_register_methods(self, registrar: Registrar) -> None:
+        registrar.add_methods(DeviceMethods(self._context, self._book))

@@ -1,0 +1,115 @@
+"""What is known of devices, as values; nothing here changes in place."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass, field
+from typing import Final
+
+from openclaw_kernel.api import DeviceClaim, PairingReason
+
+_LONGEST_TEXT: Final = 128
+_TOKEN_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A device token, of which only the SHA-256 is kept. `scopes` is None where it has all that its role is approved for."""
+
+    digest: bytes = field(repr=False)
+    scopes: tuple[str, ...] | None
+    issued_ms: int
+    used: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a device is approved for in one role. At most one token that was used, and one that was issued since."""
+
+    scopes: tuple[str, ...]
+    approved_ms: int
+    revoked_ms: int | None = None
+    tokens: tuple[Token, ...] = ()
+
+    def find(self, text: str) -> Token | None:
+        """The token of this text, compared in constant time."""
+        digest = digest_of(text)
+        matching = [token for token in self.tokens if hmac.compare_digest(token.digest, digest)]
+        return matching[0] if matching else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What a device says of itself, made short and printable."""
+
+    display_name: str | None
+    platform: str
+    device_family: str | None
+    client_id: str
+    client_mode: str
+    address: str
+
+    @classmethod
+    def of(cls, claim: DeviceClaim) -> About:
+        """Take it from a claim."""
+        return cls(
+            display_name=_short(claim.display_name),
+            platform=_short(claim.platform) or "unknown",
+            device_family=_short(claim.device_family),
+            client_id=claim.client_id,
+            client_mode=claim.client_mode,
+            address=claim.address,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """An approved device. `approved_by` is `person` or `policy`; platform and family are pinned as they were at the approval."""
+
+    device_id: str
+    public_key: str
+    about: About
+    created_ms: int
+    approved_ms: int
+    approved_by: str
+    roles: dict[str, Role]
+
+    @property
+    def live_roles(self) -> tuple[str, ...]:
+        """The roles that were not revoked."""
+        return tuple(sorted(name for name, role in self.roles.items() if role.revoked_ms is None))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A device that waits for a person; what was asked under one id never changes."""
+
+    request_id: str
+    device_id: str
+    public_key: str
+    role: str
+    scopes: tuple[str, ...]
+    reason: PairingReason
+    about: About
+    network: str
+    created_ms: int
+    refreshed_ms: int
+
+
+def new_token(now_ms: int, scopes: tuple[str, ...] | None) -> tuple[str, Token]:
+    """A fresh token: its text, which is nowhere kept on disk, and what is kept."""
+    text = secrets.token_urlsafe(_TOKEN_BYTES)
+    return text, Token(digest_of(text), scopes, now_ms)
+
+
+def digest_of(text: str) -> bytes:
+    """What is kept of a token."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _short(text: str | None) -> str | None:
+    # People read it in terminals and pages, and everybody who lists devices is sent it.
+    printable = "".join(char for char in text or "" if char.isprintable()).strip()
+    return printable[:_LONGEST_TEXT] or None
