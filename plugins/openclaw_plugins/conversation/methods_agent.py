@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any, Final
+import sqlite3
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeVar
 
 from openclaw_kernel.api import (
     AgentTimeout,
     Attachment,
     AttachmentKind,
     Call,
+    Encoded,
+    GatewayError,
     Idempotency,
     InvalidRequest,
+    KeptAnswer,
+    RequestKey,
     Scope,
     Target,
     Unavailable,
@@ -22,18 +27,17 @@ from openclaw_plugins.conversation import runs
 from openclaw_plugins.conversation.engine import Conversation
 from openclaw_plugins.conversation.ledger import WEBCHAT, parts_of
 from openclaw_plugins.conversation.methods_chat import append_assistant, last_place, tool_events_owner
-from openclaw_plugins.conversation.outbox_rows import Delivered, Draft, KnownRequest, Outgoing
+from openclaw_plugins.conversation.outbox_rows import Delivered, Draft, KnownRequest, Outgoing, find_request, insert
 from openclaw_plugins.conversation.requests import (
     MOST_BYTES,
     attachments_of,
     decode_base64,
-    request_hash,
     target_of,
     thinking_level,
 )
 from openclaw_plugins.conversation.runs import EndedRun, Run, RunOptions
 from openclaw_plugins.conversation.sessions import find as find_session
-from openclaw_plugins.conversation.submissions import Request, client_message, request_key
+from openclaw_plugins.conversation.submissions import Request, client_message, key_of, message_id_of
 from openclaw_plugins.conversation.wire import (
     AgentParams,
     AgentResult,
@@ -42,6 +46,8 @@ from openclaw_plugins.conversation.wire import (
     SendParams,
     SendResult,
 )
+
+ValueT = TypeVar("ValueT")
 
 SEND_SECONDS: Final = 25.0
 _STATUSES: Final = {"ok": "ok", "timeout": "timeout"}
@@ -67,19 +73,21 @@ class AgentMethods:
         idempotency=Idempotency.HANDLED,
         requires=agent_scopes,
     )
-    async def agent(self, call: Call, params: AgentParams) -> dict[str, Any]:
+    async def agent(self, call: Call, params: AgentParams) -> dict[str, Any] | Encoded:
         """Run a turn; answers twice on one id: `accepted` once the message is stored, then how the turn ended."""
         world = self._conversation.world
         request = await self._request(call, params)
         submission = await self._conversation.submissions.submit(request)
         if submission.status == "in_flight":
             return submission.reply
+        if submission.answer is not None:
+            return submission.answer.replay()
         run = submission.run
         if run is None:
             ended = await world.store.read(lambda connection: runs.find_ended_of(connection, submission.inbound_id))
             if ended is None or ended.ended_ms is None:
                 raise Unavailable(f"run {request.run_id[:80]} left no result; send the message with a new key")
-            return _finished(ended)
+            return await self._kept(request.key, lambda: _finished(ended))
         call.respond_early(
             {
                 "runId": request.run_id,
@@ -90,7 +98,7 @@ class AgentMethods:
             }
         )
         await run.done.wait()
-        return _finished(_ended(run))
+        return await self._kept(request.key, lambda: _finished(_ended(run)))
 
     @rpc("agent.wait", scope=Scope.WRITE, params=AgentWaitParams, result=AgentWaitResult, repeatable="it only waits")
     async def wait(self, call: Call, params: AgentWaitParams) -> dict[str, Any]:
@@ -118,24 +126,32 @@ class AgentMethods:
         return answer
 
     @rpc("send", scope=Scope.WRITE, params=SendParams, result=SendResult, idempotency=Idempotency.HANDLED)
-    async def send(self, call: Call, params: SendParams) -> SendResult:
+    async def send(self, call: Call, params: SendParams) -> SendResult | Encoded:
         """Send a message to a channel and return once the platform has it."""
         world = self._conversation.world
-        draft = self._draft(call, params)
+        key = key_of(call)
+        draft = self._draft(params)
         mirror = world.keys.canonical(params.session_key, params.agent_id) if params.session_key else None
-        item = await world.complete("send a message", world.outbox.enqueue_once(draft))
+        item = await world.complete("send a message", self._enqueue(key, draft))
+        if isinstance(item, KeptAnswer):
+            return item.replay()
         if isinstance(item, KnownRequest):
-            if draft.request is None or item.request_hash != draft.request[1]:
-                raise InvalidRequest(
-                    f"idempotencyKey {params.idempotency_key[:80]!r} was used for another message; use a new key",
-                    details={"reason": "chat-request-conflict"},
-                )
             delivered = await self._join(item)
         else:
             delivered = await _within(item)
             if mirror and delivered.state == "sent" and draft.text:
                 await append_assistant(self._conversation, mirror, draft.text)
-        return _sent(params.idempotency_key, draft.target, delivered)
+        return await self._kept(key, lambda: _sent(params.idempotency_key, draft.target, delivered))
+
+    async def _kept(self, key: RequestKey, answer: Callable[[], ValueT]) -> ValueT:
+        """Answer, or raise, what is the end of a request; it is kept before it is told."""
+        try:
+            value = answer()
+        except GatewayError as error:
+            await self._conversation.world.keep_answer(key, error)
+            raise
+        await self._conversation.world.keep_answer(key, value)
+        return value
 
     # --- agent --------------------------------------------------------------------------------------------------------
 
@@ -146,9 +162,10 @@ class AgentMethods:
         attachments = attachments_of(params.attachments)
         model = self._conversation.known_model(_model_ref(params)) if params.model else None
         return Request(
+            key=key_of(call),
             run_id=params.idempotency_key,
-            message_id=request_key(call.client, params.idempotency_key),
-            request_hash=request_hash(params),
+            message_id=message_id_of(call.client, params.idempotency_key),
+            answered_at_once=False,
             session_key=key,
             agent_id=agent_id,
             message=client_message(call.client, params.idempotency_key, params.message, attachments, world.now_ms()),
@@ -199,7 +216,39 @@ class AgentMethods:
 
     # --- send ---------------------------------------------------------------------------------------------------------
 
-    def _draft(self, call: Call, params: SendParams) -> Draft:
+    async def _enqueue(self, key: RequestKey, draft: Draft) -> Outgoing | KnownRequest | KeptAnswer:
+        """Write key and message in one and send it; a repeat leads to what it wrote, or to its answer."""
+        world = self._conversation.world
+        requests, now = world.requests, world.now_ms()
+
+        def write(connection: sqlite3.Connection) -> Outgoing | KnownRequest | KeptAnswer:
+            claim = requests.claim(connection, key)
+            if claim.answer is not None:
+                return claim.answer
+            known = find_request(connection, claim.record, before=f"{key.principal}:{key.key}")
+            if known is None and claim.state == "in_flight":
+                raise Unavailable(
+                    f"what became of the message with idempotencyKey {key.key[:80]!r} is no longer known; use a new key to send again",
+                    details={"method": key.method, "reason": "idempotency-unknown"},
+                )
+            if known is None:
+                item = insert(connection, draft, now)
+                requests.note(connection, key, item.outbox_id)
+                return item
+            if claim.state == "new" and known.request_hash != key.digest:
+                raise InvalidRequest(
+                    f"idempotencyKey {key.key[:80]!r} was used for another message; use a new key",
+                    details={"reason": "chat-request-conflict"},
+                )
+            requests.note(connection, key, known.outbox_id)
+            return known
+
+        item = await world.store.write(write)
+        if isinstance(item, Outgoing):
+            world.outbox.dispatch(item)
+        return item
+
+    def _draft(self, params: SendParams) -> Draft:
         if params.media_url or params.media_urls:
             raise InvalidRequest("mediaUrl: files are not fetched; send the file itself as base64 in buffer")
         attachments = self._buffer(params)
@@ -214,7 +263,6 @@ class AgentMethods:
             run_id=params.idempotency_key,
             reply_to_id=params.reply_to_id or None,
             silent=bool(params.silent),
-            request=(request_key(call.client, params.idempotency_key), request_hash(params)),
         )
 
     def _channel(self, params: SendParams) -> str:

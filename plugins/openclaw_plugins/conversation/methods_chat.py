@@ -14,9 +14,11 @@ from openclaw_kernel.api import (
     Encoded,
     Idempotency,
     InvalidRequest,
+    RequestKey,
     Scope,
     Target,
     Text,
+    Unavailable,
     rpc,
 )
 from openclaw_plugins.conversation import sessions, transcript
@@ -25,10 +27,10 @@ from openclaw_plugins.conversation.commands import is_stop
 from openclaw_plugins.conversation.engine import Conversation
 from openclaw_plugins.conversation.history import HistoryPage, read_page
 from openclaw_plugins.conversation.ledger import parts_of
-from openclaw_plugins.conversation.requests import attachments_of, request_hash, target_of, thinking_level
+from openclaw_plugins.conversation.requests import attachments_of, target_of, thinking_level
 from openclaw_plugins.conversation.runs import RunOptions
 from openclaw_plugins.conversation.sessions import PREVIEW_CHARACTERS, SessionRow, shorten
-from openclaw_plugins.conversation.submissions import Request, client_message, request_key
+from openclaw_plugins.conversation.submissions import Request, client_message, key_of, message_id_of
 from openclaw_plugins.conversation.transcript import Entry
 from openclaw_plugins.conversation.wire import (
     ChatAbortParams,
@@ -57,7 +59,7 @@ class ChatMethods:
         result=ChatSendResult,
         idempotency=Idempotency.HANDLED,
     )
-    async def send(self, call: Call, params: ChatSendParams) -> dict[str, Any]:
+    async def send(self, call: Call, params: ChatSendParams) -> dict[str, Any] | Encoded:
         """Send a message to an agent; the answer comes as `chat` events under `runId`, the idempotency key.
 
         A stop word stops the session's turn instead and is answered at once.
@@ -67,8 +69,7 @@ class ChatMethods:
         agent_id = world.agent_of(key, params.agent_id).id
         commands = not params.suppress_command_interpretation
         if commands and not params.attachments and is_stop(params.message):
-            stopped = self._conversation.abort(key)
-            return {"ok": True, "aborted": bool(stopped), "runIds": stopped}
+            return await self._stop(key_of(call), key)
         if not params.message.strip() and not params.attachments:
             raise InvalidRequest("message: is empty; send a text or an attachment")
         if params.session_id is not None:
@@ -76,9 +77,9 @@ class ChatMethods:
         attachments = attachments_of(params.attachments)
         target = await self._deliver_to(params, key)
         request = Request(
+            key=key_of(call),
             run_id=params.idempotency_key,
-            message_id=request_key(call.client, params.idempotency_key),
-            request_hash=request_hash(params),
+            message_id=message_id_of(call.client, params.idempotency_key),
             session_key=key,
             agent_id=agent_id,
             message=client_message(call.client, params.idempotency_key, params.message, attachments, world.now_ms()),
@@ -95,7 +96,24 @@ class ChatMethods:
             interrupt=params.queue_mode == "interrupt",
         )
         submission = await self._conversation.submissions.submit(request)
-        return submission.reply
+        return submission.reply if submission.answer is None else submission.answer.replay()
+
+    async def _stop(self, request: RequestKey, key: str) -> dict[str, Any] | Encoded:
+        """Stop a session's turn, once: a repeat must not stop the turn that came after it."""
+        world = self._conversation.world
+        try:
+            claim = await world.store.write(lambda connection: world.requests.claim(connection, request))
+        except Unavailable as error:
+            # A store that fails keeps nobody from stopping.
+            world.context.logger.warning("a stop is carried out, though its key cannot be kept: %s", error.message)
+            claim = None
+        if claim is not None and claim.answer is not None:
+            return claim.answer.replay()
+        stopped = self._conversation.abort(key)
+        answer = {"ok": True, "aborted": bool(stopped), "runIds": stopped}
+        if claim is not None:
+            await world.keep_answer(request, answer)
+        return answer
 
     @rpc("chat.history", scope=Scope.READ, params=ChatHistoryParams, result=ChatHistoryResult)
     async def history(self, call: Call, params: ChatHistoryParams) -> Encoded:

@@ -14,7 +14,7 @@ from openclaw_kernel.api import Channels, OutboundMessage, Receipt, SendFailed, 
 from openclaw_plugins.conversation import attempts, outbox_rows, writable
 from openclaw_plugins.conversation.durable import write_until_done
 from openclaw_plugins.conversation.keys import conversation_of
-from openclaw_plugins.conversation.outbox_rows import Delivered, Draft, KnownRequest, Outgoing, SentState
+from openclaw_plugins.conversation.outbox_rows import Delivered, Draft, Outgoing, SentState
 from openclaw_plugins.conversation.pauses import Pauses
 from openclaw_plugins.conversation.settings import UnknownPolicy
 
@@ -106,18 +106,6 @@ class Outbox:
         """Write a message and send it when its turn comes; run it to its end."""
         item = await self._store.write(lambda connection: outbox_rows.insert(connection, draft, self._now_ms()))
         self.dispatch(item)
-        return item
-
-    async def enqueue_once(self, draft: Draft) -> Outgoing | KnownRequest:
-        """As `enqueue`, but a request that came before leads to its row, and nothing is written."""
-
-        def write(connection: sqlite3.Connection) -> Outgoing | KnownRequest:
-            known = outbox_rows.find_request(connection, draft.request[0]) if draft.request is not None else None
-            return known or outbox_rows.insert(connection, draft, self._now_ms())
-
-        item = await self._store.write(write)
-        if isinstance(item, Outgoing):
-            self.dispatch(item)
         return item
 
     def dispatch(self, item: Outgoing, *, at_once: bool = False) -> None:

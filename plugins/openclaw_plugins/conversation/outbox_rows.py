@@ -19,7 +19,7 @@ SentState: TypeAlias = Literal["sent", "unknown_after_send", "failed", "dead_let
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """A message to put into the outbox. `request` is the caller's idempotency key and hash of its params."""
+    """A message to put into the outbox."""
 
     target: Target
     text: str
@@ -28,7 +28,6 @@ class Draft:
     reply_to_id: str | None = None
     inbound_id: int | None = None
     silent: bool = False
-    request: tuple[str, str] | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,11 +84,10 @@ def insert(connection: sqlite3.Connection, draft: Draft, now_ms: int) -> Outgoin
     """Write a message inside a write; hand the result to `Outbox.dispatch` once it is on disk."""
     outbox_id = uuid.uuid4().hex
     target, text = draft.target, writable.text(draft.text)
-    request_key, request_hash = draft.request or (None, None)
     cursor = connection.execute(
         "INSERT INTO conversation_outbox (outbox_id, channel, account_id, peer_kind, peer_id, thread_id, text, reply_to_id,"
-        " run_id, inbound_id, silent, attachments, state, next_attempt_ms, created_ms, updated_ms, request_key, request_hash)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'prepared', ?, ?, ?, ?, ?)",
+        " run_id, inbound_id, silent, attachments, state, next_attempt_ms, created_ms, updated_ms)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'prepared', ?, ?, ?)",
         (
             outbox_id,
             target.channel,
@@ -106,8 +104,6 @@ def insert(connection: sqlite3.Connection, draft: Draft, now_ms: int) -> Outgoin
             now_ms,
             now_ms,
             now_ms,
-            request_key,
-            request_hash,
         ),
     )
     row_id = int(cursor.lastrowid or 0)
@@ -142,19 +138,20 @@ class KnownRequest:
     state: str
     receipt: tuple[str, ...]
     error: str | None
-    request_hash: str
+    request_hash: str | None
 
 
-def find_request(connection: sqlite3.Connection, request_key: str) -> KnownRequest | None:
-    """Return the row that a caller's idempotency key made."""
+def find_request(connection: sqlite3.Connection, outbox_id: str | None, *, before: str) -> KnownRequest | None:
+    """Return the row that a `send` made; `before` is how a row names its request that is older than the kernel's table of keys."""
+    where, value = ("request_key", before) if outbox_id is None else ("outbox_id", outbox_id)
     row = connection.execute(
-        "SELECT outbox_id, channel, peer_id, state, receipt, error, request_hash FROM conversation_outbox WHERE request_key = ?",
-        (request_key,),
+        f"SELECT outbox_id, channel, peer_id, state, receipt, error, request_hash FROM conversation_outbox WHERE {where} = ?",  # noqa: S608
+        (value,),
     ).fetchone()
     if row is None:
         return None
-    outbox_id, channel, peer_id, state, receipt, error, request_hash = row
-    return KnownRequest(outbox_id, channel, peer_id, state, tuple(orjson.loads(receipt or "[]")), error, request_hash)
+    found_id, channel, peer_id, state, receipt, error, request_hash = row
+    return KnownRequest(found_id, channel, peer_id, state, tuple(orjson.loads(receipt or "[]")), error, request_hash)
 
 
 def mark_sending(connection: sqlite3.Connection, item: Outgoing, now_ms: int) -> None:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import binascii
-import hashlib
 import re
 from base64 import b64decode
 from collections.abc import Sequence
 from typing import Final, cast
-
-import orjson
-from pydantic import BaseModel
 
 from openclaw_kernel.api import Attachment, AttachmentKind, InvalidRequest, PeerKind, Target, ThinkingLevel
 from openclaw_plugins.conversation.ledger import DEFAULT_ACCOUNT, picture_type
@@ -51,12 +47,6 @@ def thinking_level(raw: str | None) -> ThinkingLevel | None:
     if level is None:
         raise InvalidRequest(f"thinking: there is no level {raw!r}; use one of off, minimal, low, medium, high")
     return level
-
-
-def request_hash(params: BaseModel) -> str:
-    """Return what tells two requests with one idempotency key apart."""
-    wire = params.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    return hashlib.sha256(orjson.dumps(wire, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def attachments_of(items: Sequence[AttachmentParams]) -> tuple[Attachment, ...]:

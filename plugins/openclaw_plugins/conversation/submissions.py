@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
-from openclaw_kernel.api import Attachment, Client, Command, CommandCall, InboundMessage, InvalidRequest, Target, UserPart
+from openclaw_kernel.api import (
+    Attachment,
+    Call,
+    Claim,
+    Client,
+    Command,
+    CommandCall,
+    InboundMessage,
+    InvalidRequest,
+    KeptAnswer,
+    RequestKey,
+    Target,
+    UserPart,
+)
 from openclaw_plugins.conversation import ledger, writable
 from openclaw_plugins.conversation.command_desk import Visit
 from openclaw_plugins.conversation.endings import Endings
@@ -16,6 +30,8 @@ from openclaw_plugins.conversation.runs import Outcome, Run, RunOptions
 from openclaw_plugins.conversation.turns import Begun, TurnRunner, begin_in
 from openclaw_plugins.conversation.world import World
 
+ValueT = TypeVar("ValueT")
+
 FULL: Final = "Too many messages are waiting in this conversation; this one was not taken. Send it again later."
 
 
@@ -23,9 +39,9 @@ FULL: Final = "Too many messages are waiting in this conversation; this one was 
 class Request:
     """A message of a WebSocket client. `message_id` is the principal with the idempotency key."""
 
+    key: RequestKey
     run_id: str
     message_id: str
-    request_hash: str
     session_key: str
     agent_id: str
     message: InboundMessage
@@ -34,6 +50,8 @@ class Request:
     owner: str | None
     commands: bool = True
     interrupt: bool = False
+    answered_at_once: bool = True
+    """True where the answer is that the run begins, false where it is how the run ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +60,12 @@ class Submission:
 
     status: Literal["started", "in_flight", "known"]
     reply: dict[str, Any]
-    """What `chat.send` answers; a repeat gets what was answered first."""
+    """What `chat.send` answers first."""
     run: Run | None = None
     inbound_id: int = 0
     """The message of a request that is `known`."""
+    answer: KeptAnswer | None = None
+    """What a request that is `known` was answered, where that is written."""
 
 
 class Submissions:
@@ -82,22 +102,21 @@ class Submissions:
         entry = _entry_of(request, "accepted" if claimed or full else "queued")
         now = self._world.now_ms()
 
-        def write(connection: sqlite3.Connection) -> tuple[dict[str, Any], Begun | None] | None:
-            inbound_id = ledger.append(connection, entry, now)
-            if inbound_id is None:
-                return None
-            run.inbound_id = inbound_id
+        def write(connection: sqlite3.Connection) -> tuple[dict[str, Any], Begun | None] | Submission:
+            known = self._take(connection, request, entry, run, now)
+            if known is not None:
+                return known
             begun = begin_in(connection, run, now) if claimed else None
             reply = _started(request, begun.entry.seq if begun is not None else None, interrupts=interrupts)
-            ledger.keep_reply(connection, inbound_id, reply)
+            self._keep(connection, request, run.inbound_id, reply)
             return reply, begun
 
         if claimed:
             # The transcript takes the files in the same write.
             entry.message = replace(entry.message, attachments=())
         written = await self._written(run, write, claimed=claimed)
-        if written is None:
-            return await self._repeated(request)
+        if isinstance(written, Submission):
+            return written
         reply, begun = written
         if begun is not None:
             self._turns.took_lane(run, begun, now)
@@ -119,29 +138,56 @@ class Submissions:
         now = self._world.now_ms()
         visit = self._world.desk.arrive(run.session_key)
 
-        def write(connection: sqlite3.Connection) -> int | None:
-            inbound_id = ledger.append(connection, entry, now)
-            run.inbound_id = inbound_id or 0
-            return inbound_id
+        def write(connection: sqlite3.Connection) -> Submission:
+            known = self._take(connection, request, entry, run, now)
+            if known is not None:
+                return known
+            reply = _started(request)
+            self._keep(connection, request, run.inbound_id, reply)
+            return Submission("started", reply, run)
 
-        taken = None
+        submission = None
         try:
-            taken = await self._written(run, write, claimed=False)
+            submission = await self._written(run, write, claimed=False)
         finally:
-            if taken is None:
+            if submission is None or submission.run is None:
                 self._world.desk.leave(visit)
-        if taken is None:
-            return await self._repeated(request)
+        if submission.run is None:
+            return submission
         self._world.spawn(f"command {command[0].name}", self.answer_command(run, visit, *command))
-        return Submission("started", _started(request), run)
+        return submission
 
-    async def _written(self, run: Run, write: Any, *, claimed: bool) -> Any:
+    def _take(self, connection: sqlite3.Connection, request: Request, entry: Inbound, run: Run, now_ms: int) -> Submission | None:
+        """Write key and message in one; return what is known of a repeat, for which nothing is written."""
+        requests = self._world.requests
+        claim = requests.claim(connection, request.key)
+        if claim.state != "new":
+            return _known(request, claim)
+        inbound_id = ledger.append(connection, entry, now_ms)
+        if inbound_id is not None:
+            run.inbound_id = inbound_id
+            return None
+        # The ledger remembers longer than the table of keys, and messages from before there was one.
+        older = ledger.find(connection, ledger.WEBCHAT, ledger.DEFAULT_ACCOUNT, request.message_id)
+        if older is None or older.request_hash != request.key.digest:
+            raise _conflict(request.run_id)
+        reply = older.reply or _started(request)
+        self._keep(connection, request, older.id, reply)
+        return Submission("known", reply, inbound_id=older.id)
+
+    def _keep(self, connection: sqlite3.Connection, request: Request, inbound_id: int, reply: dict[str, Any]) -> None:
+        if request.answered_at_once:
+            self._world.requests.complete(connection, request.key, reply)
+        else:
+            self._world.requests.note(connection, request.key, str(inbound_id))
+
+    async def _written(self, run: Run, write: Callable[[sqlite3.Connection], ValueT], *, claimed: bool) -> ValueT:
         """Run the accepting write; a run that it did not take up leaves no trace in memory."""
-        taken = None
+        taken: ValueT | None = None
         try:
             taken = await self._world.store.write(write)
         finally:
-            if taken is None:
+            if taken is None or (isinstance(taken, Submission) and taken.run is None):
                 self._world.board.remove(run)
                 run.done.set()
                 if claimed:
@@ -155,19 +201,11 @@ class Submissions:
             if other is not None:
                 raise _conflict(request.run_id)
             return None
-        if active.request is not None and active.request[1] != request.request_hash:
+        if active.request is not None and active.request[1] != request.key.digest:
             raise _conflict(request.run_id)
         # A client that comes back on a new connection goes on seeing its tools.
         active.owner = request.owner or active.owner
         return Submission("in_flight", {"runId": request.run_id, "status": "in_flight"}, active)
-
-    async def _repeated(self, request: Request) -> Submission:
-        known = await self._world.store.read(
-            lambda connection: ledger.find(connection, ledger.WEBCHAT, ledger.DEFAULT_ACCOUNT, request.message_id)
-        )
-        if known is None or known.request_hash != request.request_hash:
-            raise _conflict(request.run_id)
-        return Submission("known", known.reply or _started(request), inbound_id=known.id)
 
     def is_full(self, session_key: str) -> bool:
         """Tell whether no further message may wait in a session."""
@@ -200,7 +238,7 @@ class Submissions:
             options=request.options,
             parts=request.parts,
             extra={"idempotencyKey": request.run_id},
-            request=(request.message_id, request.request_hash),
+            request=(request.message_id, request.key.digest),
             owner=request.owner,
         )
 
@@ -218,7 +256,7 @@ def _entry_of(request: Request, state: ledger.OpenState) -> Inbound:
         agent_id=request.agent_id,
         session_key=request.session_key,
         run_id=request.run_id,
-        request_hash=request.request_hash,
+        request_hash=request.key.digest,
     )
 
 
@@ -231,8 +269,19 @@ def _started(request: Request, message_seq: int | None = None, *, interrupts: bo
     return reply
 
 
-def request_key(client: Client, idempotency_key: str) -> str:
-    """Return what a repeat of a client's request is recognised by; nobody else's request has it."""
+def _known(request: Request, claim: Claim) -> Submission:
+    return Submission("known", _started(request), inbound_id=int(claim.record or 0), answer=claim.answer)
+
+
+def key_of(call: Call) -> RequestKey:
+    """Return the idempotency key of a call; raise `InvalidRequest` where it has none."""
+    if call.request is None:
+        raise InvalidRequest("idempotencyKey: is missing; give each request a new one")
+    return call.request
+
+
+def message_id_of(client: Client, idempotency_key: str) -> str:
+    """Return what the ledger calls a client's message; nobody else's has the same."""
     return f"{client.principal}:{idempotency_key}"
 
 

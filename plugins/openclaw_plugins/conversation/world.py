@@ -16,6 +16,8 @@ from openclaw_kernel.api import (
     PluginContext,
     Policies,
     Providers,
+    RequestKey,
+    Requests,
     Store,
     Unavailable,
 )
@@ -29,6 +31,7 @@ from openclaw_plugins.conversation.sessions import SessionBook, SessionRow
 from openclaw_plugins.conversation.transcript import Transcript
 
 DEFAULT_AGENT: Final = "main"
+KEEPING_SECONDS: Final = 2.0
 
 ValueT = TypeVar("ValueT")
 
@@ -71,6 +74,10 @@ class World:
     @property
     def commands(self) -> Commands:
         return self.context.service(Commands)
+
+    @property
+    def requests(self) -> Requests:
+        return self.context.service(Requests)
 
     @property
     def policies(self) -> Policies:
@@ -139,6 +146,11 @@ class World:
     def changed(self, row: SessionRow, reason: str) -> None:
         """Tell the subscribers of the list that a session changed."""
         self.session_events.changed(row, reason)
+
+    async def keep_answer(self, request: RequestKey, answer: object) -> None:
+        """Keep what a request is answered; where the store fails, the caller does not wait until it is done."""
+        keeping = self.spawn(f"keep the answer of {request.method}", self.requests.settle(request, answer))
+        await asyncio.wait({keeping}, timeout=KEEPING_SECONDS)
 
     async def complete(self, name: str, coroutine: Coroutine[Any, Any, ValueT]) -> ValueT:
         """Run to its end, whatever becomes of the caller: what is on disk and what is in memory must not part.

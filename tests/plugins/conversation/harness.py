@@ -40,6 +40,8 @@ from openclaw_kernel.api import (
     Progress,
     Providers,
     Receipt,
+    RequestKey,
+    Requests,
     Route,
     Scope,
     SendFailed,
@@ -51,8 +53,10 @@ from openclaw_kernel.api import (
     Verdict,
 )
 from openclaw_kernel.api.methods import methods_of
+from openclaw_kernel.api.requests import digest_of
 from openclaw_kernel.protocol.frames import dumps
 from openclaw_kernel.protocol.registry import read_params
+from openclaw_kernel.store.requests import RequestTable
 from openclaw_kernel.store.sqlite import SqliteStore
 from openclaw_kernel.tasks import TaskOwner
 from openclaw_plugins.conversation.plugin import ConversationPlugin
@@ -451,6 +455,7 @@ class Harness:
             Policies: self.policies,
             Providers: FixedProviders(),
             Gateway: self.gateway,
+            Requests: RequestTable(self.store, now_ms=self.now_ms, keep_seconds=7 * 86_400, limit=1000),
         }
         plugin = ConversationPlugin(Context(self, self._tasks, self.store))  # type: ignore[arg-type]
         plugin.openclaw_register_services(self.registered)  # type: ignore[arg-type]
@@ -487,8 +492,10 @@ class Harness:
         """Return everything that is answered on one request's id."""
         method = self.registered.methods[name]
         early: list[Any] = []
-        call = Call(client=client, method=name, request_id="r1", respond_early=early.append)
         read = read_params(method, dict(params) or None)
+        key = getattr(read, "idempotency_key", None)
+        request = None if not key else RequestKey(principal=client.principal, method=name, key=key, digest=digest_of(read))
+        call = Call(client=client, method=name, request_id="r1", respond_early=early.append, request=request)
         value = method.handler(call) if method.params is None else method.handler(call, read)
         if isinstance(value, Awaitable):
             value = await value
