@@ -2,7 +2,8 @@
 
 A message's way is written down so that a later start can tell at each point what was done and what was not:
 `inbound.state` is accepted, routed, queued or running until it ends as answered, suppressed, dead_lettered or superseded;
-`outbox.state` is prepared or sending until it ends as sent, unknown_after_send, failed or dead_lettered.
+`outbox.state` is prepared or sending until it ends as sent, unknown_after_send, failed or dead_lettered; `steps.state` is running,
+with `ended_ms` 0, until it ends as done, failed or interrupted, and empty in rows from before there was a journal.
 """
 
 from __future__ import annotations
@@ -209,7 +210,16 @@ _FIRST: Final = (
 )
 
 
-_JOURNAL: Final[tuple[str, ...]] = ()
+_JOURNAL: Final = (
+    "ALTER TABLE conversation_inbound ADD COLUMN stop_ms INTEGER",
+    "ALTER TABLE conversation_runs ADD COLUMN resumes INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE conversation_steps ADD COLUMN run INTEGER",
+    "ALTER TABLE conversation_steps ADD COLUMN call_id TEXT",
+    "ALTER TABLE conversation_steps ADD COLUMN state TEXT",
+    "ALTER TABLE conversation_steps ADD COLUMN attempt INTEGER NOT NULL DEFAULT 1",
+    "ALTER TABLE conversation_steps ADD COLUMN digest TEXT",
+    "CREATE INDEX conversation_steps_open ON conversation_steps (run) WHERE state = 'running'",
+)
 
 
 def _create(database: Database) -> None:
