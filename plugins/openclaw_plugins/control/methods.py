@@ -6,6 +6,8 @@ from typing import Any
 
 from openclaw_kernel.api import (
     Access,
+    AgentInfo,
+    AgentRuntime,
     Call,
     Channels,
     Commands,
@@ -17,6 +19,7 @@ from openclaw_kernel.api import (
     rpc,
 )
 from openclaw_plugins.control import wire
+from openclaw_plugins.control.summary import background_summary, cli_projection, session_summary
 
 DEFAULT_ACCOUNT = "default"
 
@@ -31,17 +34,29 @@ class SystemMethods:
     def _gateway(self) -> Gateway:
         return self._context.service(Gateway)
 
+    def _agent(self, agent_id: str) -> AgentInfo | None:
+        try:
+            return self._context.service(AgentRuntime).agent(agent_id)
+        except LookupError:
+            return None
+
     @rpc("health", scope=Access.ANYONE, params=wire.HealthParams, result=dict[str, Any])
     def health(self, _call: Call, params: wire.HealthParams) -> dict[str, Any]:
         """Tell the state of channels, agents and sessions, at most a minute old."""
         return dict(self._gateway.health(fresh=params.probe))
 
     @rpc("status", scope=Scope.READ, params=wire.StatusParams, result=wire.StatusResult)
-    def status(self, _call: Call, _params: wire.StatusParams) -> dict[str, Any]:
+    def status(self, _call: Call, params: wire.StatusParams) -> dict[str, Any]:
         """Summarise the gateway for people: version, plugins with their states, channels, agents, sessions."""
         gateway, health = self._gateway, self._gateway.health(fresh=True)
+        agent = self._agent(health["defaultAgentId"])
+        model, context_tokens = (None, None) if agent is None else (agent.model, agent.context_tokens)
+        projection = {"cliProjection": cli_projection(health)} if params.include_cli_projection else {}
         return {
+            **background_summary(health),
+            **projection,
             "version": gateway.version,
+            "runtimeVersion": gateway.version,
             "bootId": gateway.boot_id,
             "uptimeMs": self._context.now_ms() - gateway.started_at_ms,
             "url": gateway.url,
@@ -61,7 +76,7 @@ class SystemMethods:
             ],
             "channels": health["channels"],
             "agents": health["agents"],
-            "sessions": health["sessions"],
+            "sessions": session_summary(health, model, context_tokens),
             "connections": max(0, len(gateway.presence()) - 1),
         }
 

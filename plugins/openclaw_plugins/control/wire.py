@@ -46,11 +46,12 @@ class HealthParams(Params):
 
 
 class StatusParams(Params):
-    """`probe` is accepted for the reference's clients."""
+    """`include_cli_projection` adds what a command line elsewhere shows; the rest is accepted for the reference's clients."""
 
     probe: bool = False
     timeout_ms: Annotated[int, Field(ge=0)] | None = None
     include_channel_summary: bool = True
+    include_cli_projection: bool = False
 
 
 class ChannelsStatusParams(Params):
@@ -104,6 +105,14 @@ class StatusResult(TypedDict):
     agents: list[dict[str, Any]]
     sessions: dict[str, Any]
     connections: int
+    runtimeVersion: str
+    heartbeat: dict[str, Any]
+    channelSummary: list[str]
+    queuedSystemEvents: list[str]
+    degradedSecretOwners: list[dict[str, Any]]
+    tasks: dict[str, Any]
+    taskAudit: dict[str, Any]
+    cliProjection: NotRequired[dict[str, Any]]
 
 
 class ChannelsStatusResult(TypedDict):
