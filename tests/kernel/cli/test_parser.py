@@ -10,7 +10,7 @@ from openclaw_kernel.cli.main import build_parser, main
 from openclaw_kernel.cli.parsing import Commands
 from tests.kernel.cli.command import run_command
 
-COMMANDS = ("run", "open", "status", "health", "chat", "call", "logs", "plugins", "config", "version", "completion")
+COMMANDS = ("run", "open", "status", "health", "chat", "call", "logs", "devices", "plugins", "config", "version", "completion")
 
 
 async def test_help_names_every_command_and_exit_code(tmp_path: Path) -> None:

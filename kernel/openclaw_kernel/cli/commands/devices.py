@@ -1,0 +1,164 @@
+"""`openclaw-kernel devices list|approve|reject|remove`: which devices may connect."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from openclaw_kernel.cli.errors import BadUsage, CommandFailed, unknown_shape
+from openclaw_kernel.cli.exits import OK
+from openclaw_kernel.cli.parsing import Commands
+from openclaw_kernel.cli.terminal import duration, emit, emit_json, note, one_line, table
+
+if TYPE_CHECKING:
+    from openclaw_kernel.cli.client import Client
+
+_SHORT_ID = 12
+
+Row = Mapping[str, Any]
+
+
+def add(commands: Commands) -> None:
+    """Add the commands."""
+    group = commands.group("devices", "decide which devices may connect", run=list_all, asks_gateway=True)
+    group.add("list", "list the devices that wait for approval and those that are approved", run=list_all, asks_gateway=True)
+    approve = group.add("approve", "let a device in as it asked", run=approve_one, asks_gateway=True)
+    approve.add_argument("request", metavar="REQUEST", nargs="?", help="the request's id, or as much of it as is unique")
+    approve.add_argument("--latest", action="store_true", help="the newest request", default=False)
+    reject = group.add("reject", "forget a request; the device may ask again", run=reject_one, asks_gateway=True)
+    reject.add_argument("request", metavar="REQUEST", help="the request's id, or as much of it as is unique")
+    details = "The device is disconnected at once, and comes back only when its next request is approved."
+    remove = group.add("remove", "take a device's approval away", run=remove_one, asks_gateway=True, details=details)
+    remove.add_argument("device", metavar="DEVICE", help="the device's id, or as much of it as is unique")
+
+
+def list_all(options: argparse.Namespace) -> int:
+    """Show both lists."""
+    with _connected(options) as client:
+        found = client.request("device.pair.list", {})
+    if options.json:
+        emit_json(found)
+        return OK
+    try:
+        _show(found["pending"], found["paired"])
+    except KeyError as missing:
+        raise unknown_shape("device.pair.list", missing) from missing
+    return OK
+
+
+def approve_one(options: argparse.Namespace) -> int:
+    """Approve."""
+    wanted: str | None = getattr(options, "request", None)
+    if (wanted is None) is not options.latest:
+        raise BadUsage("devices approve: give the id of a request, or --latest; devices list shows them")
+    with _connected(options) as client:
+        waiting = _rows(client, "pending")
+        if wanted is None:
+            if not waiting:
+                raise CommandFailed("devices approve: no device waits for approval; let it connect, then try again")
+            row = max(waiting, key=lambda row: (row.get("ts", 0), str(row.get("requestId"))))
+        else:
+            row = _one(waiting, "requestId", wanted, "devices approve", "request")
+        result = client.request("device.pair.approve", {"requestId": row["requestId"]})
+    if options.json:
+        emit_json(result)
+        return OK
+    emit(f"approved: {_name(row)} as {row.get('role', 'operator')}, with {_words(row.get('scopes')) or 'no scopes'}")
+    return OK
+
+
+def reject_one(options: argparse.Namespace) -> int:
+    """Reject."""
+    with _connected(options) as client:
+        row = _one(_rows(client, "pending"), "requestId", options.request, "devices reject", "request")
+        result = client.request("device.pair.reject", {"requestId": row["requestId"]})
+    if options.json:
+        emit_json(result)
+        return OK
+    emit(f"rejected: {_name(row)}")
+    return OK
+
+
+def remove_one(options: argparse.Namespace) -> int:
+    """Remove."""
+    with _connected(options) as client:
+        row = _one(_rows(client, "paired"), "deviceId", options.device, "devices remove", "device")
+        result = client.request("device.pair.remove", {"deviceId": row["deviceId"]})
+    if options.json:
+        emit_json(result)
+        return OK
+    emit(f"removed: {_name(row)}")
+    return OK
+
+
+def _connected(options: argparse.Namespace) -> Client:
+    from openclaw_kernel.cli.client import Client
+    from openclaw_kernel.cli.target import find_target
+
+    return Client(find_target(options))
+
+
+def _rows(client: Client, name: str) -> Sequence[Row]:
+    try:
+        rows: Sequence[Row] = client.request("device.pair.list", {})[name]
+    except KeyError as missing:
+        raise unknown_shape("device.pair.list", missing) from missing
+    return rows
+
+
+def _one(rows: Sequence[Row], key: str, wanted: str, command: str, what: str) -> Row:
+    found = [row for row in rows if str(row.get(key, "")).startswith(wanted)] if wanted else []
+    exact = [row for row in found if row[key] == wanted]
+    if len(exact or found) == 1:
+        return (exact or found)[0]
+    if found:
+        ids = ", ".join(str(row[key])[: len(wanted) + _SHORT_ID] for row in found[:5])
+        raise CommandFailed(f"{command}: {wanted!r} fits {len(found)} {what}s ({ids}); give more of the id")
+    raise CommandFailed(f"{command}: there is no {what} {wanted!r}; devices list shows them")
+
+
+def _show(pending: Sequence[Row], paired: Sequence[Row]) -> None:
+    now_ms = time.time() * 1000
+    if pending:
+        head = ("WAITING", "DEVICE", "FROM", "ROLE", "SCOPES", "WHY", "AGE")
+        rows = [
+            (
+                row["requestId"],
+                _name(row),
+                row.get("remoteIp", ""),
+                row.get("role", ""),
+                _words(row.get("scopes")),
+                row.get("reason", ""),
+                duration(now_ms - row["ts"]),
+            )
+            for row in pending
+        ]
+        emit(table(rows, head=head))
+        note("approve one with: openclaw-kernel devices approve REQUEST")
+    if paired:
+        head = ("APPROVED", "DEVICE", "ROLES", "SCOPES", "SINCE", "")
+        rows = [
+            (
+                str(row["deviceId"])[:_SHORT_ID],
+                _name(row),
+                _words(row.get("roles")),
+                _words(row.get("scopes")),
+                duration(now_ms - row["approvedAtMs"]),
+                "connected" if row.get("connected") else "",
+            )
+            for row in paired
+        ]
+        emit(table(rows, head=head))
+    if not pending and not paired:
+        emit("no device waits, and none is approved")
+
+
+def _name(row: Row) -> str:
+    parts = (row.get("displayName"), row.get("clientId"), row.get("platform"))
+    return one_line(f"{' '.join(str(part) for part in parts if part)} ({str(row['deviceId'])[:_SHORT_ID]})")
+
+
+def _words(names: Any) -> str:
+    return ", ".join(str(name).removeprefix("operator.") for name in names or ())
