@@ -27,7 +27,7 @@ def test_every_command_takes_a_home_and_json() -> None:
     paths = _paths(commands)
     assert [path[0] for path in paths if len(path) == 1] == list(COMMANDS)
     for path in paths:
-        arguments = {"completion": ["bash"], "info": ["echo"]}.get(path[-1], [])
+        arguments = {"completion": ["bash"], "info": ["echo"], "reject": ["some"], "remove": ["some"]}.get(path[-1], [])
         if path == ["config"]:
             continue
         options = parser.parse_args([*path, *arguments, "--home", "/somewhere", "--json"])

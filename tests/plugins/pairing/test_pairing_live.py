@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
-import pytest
-
 from tests.plugins.pairing.device_client import Device
-from tests.support.gateway import RunningGateway, StartGateway
-from tests.support.ws_client import RequestFailed
+from tests.support.gateway import RunningGateway
 
 ADMIN = ("operator.admin",)
 ASK = {"gateway": {"pairing": {"local": "ask"}}}
