@@ -32,6 +32,11 @@ class Bad:
     named: str
 
 
+OF_DEVICES = frozenset(
+    {"device.pair.approve", "device.pair.reject", "device.pair.remove", "device.token.rotate", "device.token.revoke"}
+)
+"""Methods that succeed only with a device that is there; tests/conformance/test_devices.py calls them, with devices of its own."""
+
 GOOD = (
     Good("health"),
     Good("health", {"probe": True}),
@@ -43,6 +48,7 @@ GOOD = (
     Good("logs.tail"),
     Good("logs.tail", {"cursor": 0, "limit": 3, "maxBytes": 1000}),
     Good("commands.list"),
+    Good("device.pair.list"),
     Good("channels.status"),
     Good("channels.status", {"channel": "telegram", "probe": True}),
     Good("channels.stop", {"channel": "telegram"}),
@@ -97,6 +103,13 @@ BAD = (
     Bad("usage.cost", {"startDate": "yesterday"}, "startDate"),
     Bad("sessions.messages.subscribe", {}, "key"),
     Bad("sessions.messages.unsubscribe", {"key": ""}, "key"),
+    Bad("device.pair.approve", {"requestId": "nobody"}, "nobody"),
+    Bad("device.pair.approve", {"requestId": "nobody", "scopes": []}, "scopes"),
+    Bad("device.pair.reject", {}, "requestId"),
+    Bad("device.pair.remove", {"deviceId": "nobody"}, "nobody"),
+    Bad("device.token.rotate", {"deviceId": "nobody", "role": "operator"}, "nobody"),
+    Bad("device.token.rotate", {"deviceId": "nobody", "role": "operator", "scopes": ["operator.all"]}, "operator.all"),
+    Bad("device.token.revoke", {"deviceId": "nobody", "role": ""}, "role"),
     Bad("chat.send", {"sessionKey": KEY, "message": "hi"}, "idempotencyKey"),
     Bad("chat.send", {"sessionKey": "k" * 513, "message": "hi", "idempotencyKey": "a"}, "sessionKey"),
     Bad("chat.send", {"sessionKey": KEY, "message": 7, "idempotencyKey": "a"}, "message"),
