@@ -195,6 +195,81 @@ SUPPLEMENT: dict[str, dict[str, Any]] = {
     "DevicePairRejectResult": shape({"requestId": NONEMPTY, "deviceId": NONEMPTY}),
     "DevicePairRemoveResult": shape({"deviceId": NONEMPTY}),
     "DeviceTokenRevokeResult": shape({"deviceId": NONEMPTY, "role": NONEMPTY, "revokedAtMs": COUNT}),
+    "MessagesWhyResult": {
+        "anyOf": [
+            shape(
+                {
+                    "id": NONEMPTY,
+                    "kind": one_of_words("message", "delivery", "note", "swept"),
+                    "about": NONEMPTY,
+                    "message": nullable(ref("ExplainedMessage")),
+                    "turns": array(ref("ExplainedTurn")),
+                    "deliveries": array(ref("ExplainedDelivery")),
+                    "history": array(shape({"atMs": COUNT, "action": one_of_words("retry", "forget"), "by": NONEMPTY, "state": NONEMPTY})),
+                },
+                {"note": nullable(OBJECT), "swept": nullable(OBJECT), "waitsBehind": array(NONEMPTY)},
+            ),
+            shape({"candidates": array(shape({"id": NONEMPTY, "kind": NONEMPTY, "about": NONEMPTY}))}),
+        ]
+    },
+    "ExplainedMessage": shape(
+        {
+            "ledgerId": NONEMPTY,
+            "messageId": NONEMPTY,
+            "channel": NONEMPTY,
+            "accountId": NONEMPTY,
+            "sender": shape({"id": STRING, "name": STRING}),
+            "text": STRING,
+            "textShortened": BOOLEAN,
+            "receivedMs": COUNT,
+            "acceptedMs": nullable(COUNT),
+            "route": shape({"agentId": nullable(STRING), "sessionKey": nullable(STRING), "reason": nullable(STRING)}),
+            "admission": shape({"verdict": nullable(STRING), "reason": nullable(STRING)}),
+            "queueWaitMs": nullable(COUNT),
+            "state": one_of_words("accepted", "routed", "queued", "running", "answered", "suppressed", "dead_lettered", "superseded"),
+            "reason": nullable(STRING),
+        }
+    ),
+    "ExplainedTurn": shape(
+        {
+            "runId": NONEMPTY,
+            "state": NONEMPTY,
+            "steps": array(shape({"kind": one_of_words("model", "tool"), "name": NONEMPTY, "state": NONEMPTY, "inputTokens": COUNT})),
+        }
+    ),
+    "ExplainedDelivery": shape(
+        {
+            "deliveryId": NONEMPTY,
+            "kind": one_of_words("answer", "notice", "message"),
+            "channel": NONEMPTY,
+            "state": one_of_words("prepared", "sending", "sent", "unknown_after_send", "failed", "dead_lettered"),
+            "attempts": COUNT,
+            "attemptLog": array(
+                shape(
+                    {
+                        "number": COUNT,
+                        "startedMs": COUNT,
+                        "outcome": one_of_words("sending", "sent", "refused", "unknown", "limited", "failed"),
+                    }
+                )
+            ),
+            "platformIds": array(STRING),
+        }
+    ),
+    "MessagesDeadListResult": shape(
+        {
+            "items": array(
+                shape(
+                    {"id": NONEMPTY, "kind": one_of_words("message", "delivery"), "state": NONEMPTY, "channel": NONEMPTY, "endedMs": COUNT}
+                )
+            ),
+            "total": COUNT,
+        }
+    ),
+    "MessagesDeadChangedResult": shape(
+        {"ok": TRUE, "id": NONEMPTY, "kind": one_of_words("message", "delivery"), "state": NONEMPTY, "changed": BOOLEAN},
+        {"runId": NONEMPTY},
+    ),
     "UsageStatusResult": shape({"updatedAt": COUNT, "providers": array(OBJECT)}),
     "UsageCostResult": shape({"updatedAt": COUNT, "days": COUNT, "daily": array(shape({"date": NONEMPTY})), "totals": OBJECT}),
     "WebchatLinkResult": shape({"url": NONEMPTY, "expiresAtMs": COUNT}),
@@ -227,6 +302,9 @@ RESULT_DEFINITIONS = {
     "agent.identity.get": "AgentIdentityResult",
     "chat.startup": "ChatHistoryResult",
     "config.schema": "ConfigSchemaResponse",
+    "messages.dead.forget": "MessagesDeadChangedResult",
+    "messages.dead.retry": "MessagesDeadChangedResult",
+    "messages.dead.show": "MessagesWhyResult",
     "system-event": "OkResult",
     "system-presence": "PresenceListResult",
 }

@@ -40,8 +40,6 @@ STOP_SECONDS: Final = 3.0
 RESET_SECONDS: Final = 2.0
 READY_POLL_SECONDS: Final = 0.02
 READY_POLLS: Final = 500
-CLEANING_SECONDS: Final = 60.0
-LEFT_BEHIND_MS: Final = 600_000
 CLEANING_ROWS: Final = 500
 DAY_MS: Final = 86_400_000
 
@@ -131,15 +129,20 @@ class Conversation:
 
     async def _clean(self) -> None:
         while True:
-            await asyncio.sleep(CLEANING_SECONDS)
+            await asyncio.sleep(self._settings.sweep_seconds)
             for problem in await asyncio.gather(self.clean(), return_exceptions=True):
                 if problem is not None:
-                    logger.error("cleaning: it is tried again in %.0f s", CLEANING_SECONDS, exc_info=problem)
+                    logger.error("cleaning: it is tried again in %.0f s", self._settings.sweep_seconds, exc_info=problem)
+
+    @property
+    def ledger_days(self) -> int:
+        """Return how long finished messages stay in the ledger."""
+        return self._settings.ledger_days
 
     async def clean(self) -> None:
         """End what was left behind, and delete what is past its time, a bounded number of rows in each write."""
         now = self.world.now_ms()
-        await self.intake.end_left_behind(now - LEFT_BEHIND_MS)
+        await self.intake.end_left_behind(now - round(self._settings.orphan_seconds * 1000))
         before = now - self._settings.ledger_days * DAY_MS
         for forget in (ledger.forget_old, forget_old_runs):
             while await self.world.store.write(functools.partial(forget, before_ms=before, limit=CLEANING_ROWS)):

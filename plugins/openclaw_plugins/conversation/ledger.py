@@ -164,6 +164,15 @@ def end(connection: sqlite3.Connection, inbound_id: int, state: EndState, reason
     return changed > 0
 
 
+def reopen(connection: sqlite3.Connection, inbound_id: int, run_id: str, now_ms: int) -> None:
+    """Give a dead-lettered message a new beginning, under a new run id, where it was routed to."""
+    connection.execute(
+        "UPDATE conversation_inbound SET state = 'accepted', reason = NULL, run_id = ?, queued_ms = NULL, begun_ms = NULL,"
+        " ended_ms = NULL, superseded_by = NULL, stop_ms = NULL, attempts = 0, updated_ms = ? WHERE id = ? AND state = 'dead_lettered'",
+        (run_id, now_ms, inbound_id),
+    )
+
+
 def supersede(connection: sqlite3.Connection, inbound_id: int, by: str, now_ms: int) -> bool:
     """Write that a run takes the place of an open message, which is stopped by that also after a crash."""
     return (

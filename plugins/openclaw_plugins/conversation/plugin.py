@@ -14,6 +14,7 @@ from openclaw_plugins.conversation.methods_changes import SessionChanges
 from openclaw_plugins.conversation.methods_chat import ChatMethods
 from openclaw_plugins.conversation.methods_sessions import SessionMethods
 from openclaw_plugins.conversation.methods_startup import StartupMethods
+from openclaw_plugins.conversation.methods_why import WhyMethods
 from openclaw_plugins.conversation.settings import ConversationSettings
 from openclaw_plugins.conversation.tables import MIGRATIONS
 
@@ -52,5 +53,5 @@ class ConversationPlugin:
 
     @hookimpl
     def openclaw_register_methods(self, registrar: Registrar) -> None:
-        for owner in (ChatMethods, StartupMethods, SessionMethods, SessionChanges, AgentMethods):
+        for owner in (ChatMethods, StartupMethods, SessionMethods, SessionChanges, AgentMethods, WhyMethods):
             registrar.add_methods(owner(self._conversation))
