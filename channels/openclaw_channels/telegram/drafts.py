@@ -217,7 +217,9 @@ class Drafts:
             await self._client.bot.send_chat_action(run.chat, ChatAction.TYPING, message_thread_id=thread_id(run.target))
 
     async def _draw(self, run: _Run) -> None:
-        text = run.text
+        whole = run.text
+        # Killed before it is stored which message this is, we leave it behind: then it must not pass for the answer.
+        text = whole if run.message_id is not None else _beginning(whole)
         limit = self._settings.text_chunk_limit - len(ELLIPSIS)
         # Only the end is shown: parsing the whole of a long answer for each edit would take ever longer.
         parts = to_parts(text[-DRAWN_LIMITS * limit :], limit)
@@ -231,7 +233,7 @@ class Drafts:
                 await self._put(run, prefix + to_plain(parts[-1]), None)
             elif "not modified" not in error.message.lower():
                 raise
-        run.shown = text
+        run.shown = whole
 
     async def _put(self, run: _Run, text: str, mode: ParseMode | None) -> None:
         no_preview = LinkPreviewOptions(is_disabled=True)
@@ -248,3 +250,10 @@ class Drafts:
         )
         run.message_id = message.message_id
         await self._remember(run.id, message.message_id)
+
+
+def _beginning(text: str) -> str:
+    """Return a text without its last word, empty where it is its only one."""
+    words = text.rstrip()
+    end = max(words.rfind(" "), words.rfind("\n"))
+    return f"{words[:end].rstrip()} …" if end > 0 else ""
