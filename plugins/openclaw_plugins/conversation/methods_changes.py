@@ -100,6 +100,8 @@ class SessionChanges:
             columns["thinking_level"] = thinking_level(params.thinking_level)
         wire = params.model_dump(mode="json", by_alias=True, include=changed - _COLUMNS)
         now = world.now_ms()
+        if "archived" in columns:
+            wire["archivedAt"] = now if columns["archived"] else None
         agent_id = world.keys.agent(key)
 
         def write(connection: sqlite3.Connection) -> tuple[SessionRow, bool]:

@@ -58,6 +58,9 @@ def wire_row(row: SessionRow, *, agent: AgentInfo | None, live: str | None, main
         "contextTokens": agent.context_tokens if agent is not None else None,
     }
     wire.update({key: value for key, value in optional.items() if value is not None})
+    if not row.archived:
+        # A message brings a session back; when it was put away no longer matters then.
+        wire.pop("archivedAt", None)
     if row.total_tokens:
         wire |= {"inputTokens": row.input_tokens, "outputTokens": row.output_tokens, "totalTokens": row.total_tokens}
     return wire

@@ -77,7 +77,8 @@ async def test_the_list_can_be_narrowed(harness: Harness) -> None:
 async def test_an_archived_session_is_shown_only_when_asked_for(harness: Harness) -> None:
     await harness.ask("hi", "k1", "old")
     await harness.ask("hi", "k2", "new")
-    await harness.call("sessions.patch", None, key="old", archived=True)
+    patched = await harness.call("sessions.patch", None, key="old", archived=True)
+    assert patched["entry"]["archivedAt"] == patched["entry"]["updatedAt"]
     assert await keys(harness) == ["agent:main:new"]
     assert await keys(harness, archived=True) == ["agent:main:old"]
     assert len(await keys(harness, archived="all")) == 2
