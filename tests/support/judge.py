@@ -237,7 +237,7 @@ def _response(told: Told, frame: Frame, unjudged: Collection[str]) -> Iterator[s
         return
     asked = waiting[0]
     accepted = isinstance(frame.get("payload"), dict) and frame["payload"].get("status") == "accepted"
-    if frame["ok"] and accepted and not asked.accepted and asked.method == "agent":
+    if frame["ok"] and accepted and not asked.accepted and (asked.method in {"agent", *unjudged} or "*" in unjudged):
         asked.accepted = True
     else:
         waiting.pop(0)

@@ -81,7 +81,7 @@ class Dispatcher:
         try:
             payload = _encode(self._call(caller, invoke, None))
         except Exception as error:
-            _answer(caller, invoke, kept_answer(self._to_wire(invoke.method, error)))
+            _answer(caller, invoke, kept_answer(self._to_wire(invoke, error)))
         else:
             caller.send(response(invoke.request.id, payload))
 
@@ -119,15 +119,17 @@ class Dispatcher:
             value = self._call(caller, invoke, request)
             return KeptAnswer(_encode(await value if inspect.isawaitable(value) else value))
         except Exception as error:
-            return kept_answer(self._to_wire(invoke.method, error))
+            return kept_answer(self._to_wire(invoke, error))
 
-    def _to_wire(self, method: Method, error: Exception) -> GatewayError:
+    def _to_wire(self, invoke: Invoke, error: Exception) -> GatewayError:
         if isinstance(error, GatewayError):
             return error
+        method = invoke.method
         owner = self._registry.owner(method.name)
         if isinstance(error, ProviderError):
             return Unavailable(error.message, details={"provider": error.provider, "kind": error.kind.value})
-        logger.error("method %s of plugin %s failed", method.name, owner, exc_info=error)
+        trace = "" if invoke.request.traceparent is None else f" (traceparent {invoke.request.traceparent})"
+        logger.error("method %s of plugin %s failed%s", method.name, owner, trace, exc_info=error)
         text = f"method {method.name} of plugin {owner} failed: {type(error).__name__}; the gateway's log has the details"
         return Unavailable(text, details={"method": method.name, "plugin": owner})
 

@@ -123,6 +123,11 @@ class GatewayServer:
                 gate.open()
                 await self._converse(ws, outbound, owner, accepted, peer)
             await self._wait_closed(ws, outbound)
+        except Exception:
+            # The peer learns that the fault is not its own; what it was is for the log, to which this goes on.
+            outbound.close(Close(1011, "internal error"))
+            await self._wait_closed(ws, outbound)
+            raise
         finally:
             hung = await owner.close(limits.close_seconds)
             if hung:

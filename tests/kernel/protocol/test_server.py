@@ -101,6 +101,11 @@ class Methods:
         """Fail with a file name that is no UTF-8."""
         raise InvalidRequest("told by a plugin: \udce9.txt")
 
+    @rpc("for.nodes", scope=Access.NODE, result=dict[str, Any])
+    def for_nodes(self, _call: Call) -> dict[str, Any]:
+        """Be for nodes alone."""
+        return {}
+
     @rpc("guarded", scope=Access.ANYONE, result=dict[str, Any], control_plane=True)
     def guarded(self, _call: Call) -> dict[str, Any]:
         """Count against the control-plane limit."""
