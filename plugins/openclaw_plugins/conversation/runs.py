@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from openclaw_kernel.api import Admission, Message, Step, Target, ThinkingLevel, Usage, UserPart
-from openclaw_plugins.conversation import writable
+from openclaw_kernel.api import Admission, AssistantMessage, Message, Target, ThinkingLevel, Usage, UserPart
 
 if TYPE_CHECKING:
     from openclaw_plugins.conversation.chat_events import RunStream
+    from openclaw_plugins.conversation.journal import Call
 
 RunStatus: TypeAlias = Literal["ok", "error", "timeout", "aborted", "interrupted"]
 ErrorKind: TypeAlias = Literal["refusal", "timeout", "rate_limit", "context_length", "unknown"]
@@ -53,6 +53,24 @@ class Outcome:
     silent: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed:
+    """What an earlier process recorded of a turn that goes on."""
+
+    messages: tuple[Message, ...]
+    """Those after the user message."""
+    calls: tuple[Call, ...]
+
+    @property
+    def text(self) -> str:
+        """What was said so far, as the person saw it."""
+        said = ""
+        for message in self.messages:
+            if isinstance(message, AssistantMessage) and message.text:
+                said += message.text if not said or said.endswith("\n") else f"\n\n{message.text}"
+        return said
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Run:
     """One message on its way through a lane."""
@@ -76,6 +94,8 @@ class Run:
     """Which rule brought it here."""
     admission: Admission | None = None
     """Why it may start a turn; None where that is written already."""
+    collects: bool = False
+    """True where it may become one turn with what comes after it, while it waits."""
     number: int = field(default_factory=lambda: next(arrivals))
     after: tuple[asyncio.Future[None], ...] = ()
     """Commands that came before and have not been answered: its turn begins after them."""
@@ -89,6 +109,10 @@ class Run:
     lined_up: bool = False
     """True for one that has or waits for its lane, false for a command or one that is refused."""
     begun: bool = False
+    attempt: int = 1
+    """How often its turn was begun, with this time."""
+    resumed: Resumed | None = None
+    """What an earlier process recorded of its turn, for one that goes on from there."""
     settled: bool = False
     """True once its end is decided; stopping it comes too late."""
     stream: RunStream | None = None
@@ -98,7 +122,10 @@ class Run:
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
     def stop(self, status: Literal["aborted", "interrupted"] = "aborted") -> bool:
-        """Ask the run to end; return False where it ends already."""
+        """Ask the run to end; return False where it ends already.
+
+        `aborted` ends it for good; `interrupted` leaves it as it is, for the next process.
+        """
         if self.settled or self.stopped.done():
             return False
         self.stop_status = status
@@ -228,34 +255,6 @@ def end_run(connection: sqlite3.Connection, row_id: int, outcome: Outcome, now_m
     )
 
 
-def insert_steps(connection: sqlite3.Connection, run: Run, steps: Iterable[Step]) -> None:
-    """Append to the ledger of model and tool calls."""
-    connection.executemany(
-        "INSERT INTO conversation_steps (run_id, session_key, agent_id, kind, name, started_ms, ended_ms, input_tokens,"
-        " output_tokens, cache_read_tokens, cache_write_tokens, cost_usd, error, retry_class)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            (
-                run.run_id,
-                run.session_key,
-                run.agent_id,
-                step.kind,
-                writable.text(step.name),
-                step.started_ms,
-                step.ended_ms,
-                step.usage.input_tokens,
-                step.usage.output_tokens,
-                step.usage.cache_read_tokens,
-                step.usage.cache_write_tokens,
-                step.cost_usd,
-                None if step.error is None else writable.text(step.error),
-                step.retry_class,
-            )
-            for step in steps
-        ],
-    )
-
-
 def find_ended(connection: sqlite3.Connection, run_id: str) -> EndedRun | None:
     """Return the newest run of an id."""
     row = connection.execute(
@@ -283,7 +282,8 @@ def forget_old_runs(connection: sqlite3.Connection, before_ms: int, limit: int) 
         (before_ms, limit),
     ).rowcount
     steps = connection.execute(
-        "DELETE FROM conversation_steps WHERE ended_ms < ? AND id IN (SELECT id FROM conversation_steps ORDER BY id LIMIT ?)",
+        "DELETE FROM conversation_steps WHERE ended_ms < ? AND state IS NOT 'running'"
+        " AND id IN (SELECT id FROM conversation_steps ORDER BY id LIMIT ?)",
         (before_ms, limit),
     ).rowcount
     return max(runs, steps) >= limit
@@ -293,7 +293,8 @@ def model_steps(connection: sqlite3.Connection, since_ms: int, until_ms: int) ->
     """Return the model calls of a span of time as the usage reports take them."""
     rows = connection.execute(
         "SELECT started_ms, session_key, agent_id, name, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens,"
-        " cost_usd FROM conversation_steps WHERE kind = 'model' AND started_ms >= ? AND started_ms < ? ORDER BY started_ms",
+        " cost_usd FROM conversation_steps WHERE kind = 'model' AND started_ms >= ? AND started_ms < ?"
+        " AND (state IS NULL OR state IN ('done', 'failed')) ORDER BY started_ms",
         (since_ms, until_ms),
     )
     found = []

@@ -22,6 +22,7 @@ from openclaw_kernel.api import (
     UserPart,
 )
 from openclaw_plugins.conversation import ledger, writable
+from openclaw_plugins.conversation.collecting import Collected, collect
 from openclaw_plugins.conversation.command_desk import Visit
 from openclaw_plugins.conversation.endings import Endings
 from openclaw_plugins.conversation.lanes import Lanes
@@ -50,6 +51,7 @@ class Request:
     owner: str | None
     commands: bool = True
     interrupt: bool = False
+    collect: bool = False
     answered_at_once: bool = True
     """True where the answer is that the run begins, false where it is how the run ends."""
 
@@ -66,6 +68,16 @@ class Submission:
     """The message of a request that is `known`."""
     answer: KeptAnswer | None = None
     """What a request that is `known` was answered, where that is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class _WayIn:
+    """How a run gets to its turn: whom it stops, whom it carries, whether there is room, whether it begins at once."""
+
+    interrupted: Run | None
+    collected: Collected
+    full: bool
+    claimed: bool
 
 
 class Submissions:
@@ -93,44 +105,70 @@ class Submissions:
         self._world.board.add(run)
         if command is not None:
             return await self._submit_command(request, run, command)
-        interrupts = request.interrupt and self._lanes.running(run.session_key) is not None
-        full = self.is_full(run.session_key)
-        run.lined_up = not full
-        run.after = self._world.desk.before(run.session_key)
-        # A run that cannot begin at once is not written as begun: a restart would end it as interrupted.
-        claimed = not full and not run.after and self._lanes.is_open and self._lanes.claim(run)
-        entry = _entry_of(request, "accepted" if claimed or full else "queued")
+        way = self._way_in(request, run)
+        entry = _entry_of(request, "accepted" if way.claimed or way.full else "queued")
+        run.text = way.collected.text(run.text)
+        entry.message = replace(entry.message, text=run.text)
         now = self._world.now_ms()
 
         def write(connection: sqlite3.Connection) -> tuple[dict[str, Any], Begun | None] | Submission:
             known = self._take(connection, request, entry, run, now)
             if known is not None:
                 return known
-            begun = begin_in(connection, run, now) if claimed else None
-            reply = _started(request, begun.entry.seq if begun is not None else None, interrupts=interrupts)
+            if way.interrupted is not None:
+                ledger.supersede(connection, way.interrupted.inbound_id, run.run_id, now)
+            way.collected.write(connection, run, now)
+            begun = begin_in(connection, run, now) if way.claimed else None
+            reply = _started(request, begun.entry.seq if begun is not None else None, interrupts=way.interrupted is not None)
             self._keep(connection, request, run.inbound_id, reply)
             return reply, begun
 
-        if claimed:
+        if way.claimed:
             # The transcript takes the files in the same write.
             entry.message = replace(entry.message, attachments=())
-        written = await self._written(run, write, claimed=claimed)
+        written = None
+        try:
+            written = await self._written(run, write, claimed=way.claimed)
+        finally:
+            if not isinstance(written, tuple):
+                way.collected.put_back(self._lanes)
         if isinstance(written, Submission):
             return written
         reply, begun = written
-        if begun is not None:
-            self._turns.took_lane(run, begun, now)
-            self._lanes.start(run)
-            return Submission("started", reply, run)
-        if full:
-            self._world.spawn(f"refuse {run.run_id}", self.refuse_full(run))
-            return Submission("started", reply, run)
-        run.parts = None
-        running = self._lanes.running(run.session_key)
-        if interrupts and running is not None:
-            running.stop()
-        self._lanes.enqueue(run, first=interrupts)
+        self._go_in(run, way, begun, now)
         return Submission("started", reply, run)
+
+    def _way_in(self, request: Request, run: Run) -> _WayIn:
+        """Decide what comes of a run's lane; what it takes out of the lane is out from now on."""
+        interrupted = self._lanes.running(run.session_key) if request.interrupt else None
+        collected = collect(self._lanes, self._world.board.of_session(run.session_key), run) if request.collect else Collected()
+        full = not collected.runs and self.is_full(run.session_key)
+        run.lined_up = not full
+        run.after = self._world.desk.before(run.session_key)
+        # A run that cannot begin at once is not written as begun: a restart would end it as interrupted.
+        claimed = not full and not run.after and self._lanes.is_open and self._lanes.claim(run)
+        return _WayIn(interrupted, collected, full, claimed)
+
+    def _go_in(self, run: Run, way: _WayIn, begun: Begun | None, now_ms: int) -> None:
+        """Do with a run what is on disk."""
+        for earlier in way.collected.runs:
+            self._world.spawn(f"collect {earlier.run_id}", self._collected(earlier))
+        if begun is not None:
+            self._turns.took_lane(run, begun, now_ms)
+            self._lanes.start(run)
+            return
+        if way.full:
+            self._world.spawn(f"refuse {run.run_id}", self.refuse_full(run))
+            return
+        run.parts = None
+        if way.interrupted is not None:
+            way.interrupted.stop()
+        self._lanes.enqueue(run, first=way.interrupted is not None)
+
+    async def _collected(self, run: Run) -> None:
+        """Tell whoever follows a run that another one carries its message; that is on disk."""
+        run.stop()
+        await self._endings.finish(run, Outcome(status="aborted", stop_reason="superseded"))
 
     async def _submit_command(self, request: Request, run: Run, command: tuple[Command, str]) -> Submission:
         entry = _entry_of(request, "routed")
@@ -240,6 +278,7 @@ class Submissions:
             extra={"idempotencyKey": request.run_id},
             request=(request.message_id, request.key.digest),
             owner=request.owner,
+            collects=request.collect,
         )
 
 
