@@ -30,6 +30,9 @@ from weakref import WeakKeyDictionary
 
 Write: TypeAlias = Callable[[bytes], object]
 
+TEXT = 1
+"""The kind of a message that is text; pings and pongs are others."""
+
 
 class Tap:
     """One connection as the recorder sees it."""
@@ -105,8 +108,8 @@ class Recorder:
 
     def _put(self, original: Callable[..., Any], outbound: Any, frame: bytes, *arguments: Any, **named: Any) -> None:
         tap = self._by_outbound.get(outbound)
-        # A ping or a pong names its kind.
-        if tap is not None and not arguments and not named and not tap.closing:
+        kind = arguments[0] if arguments else named.get("kind", TEXT)
+        if tap is not None and kind == TEXT and not tap.closing:
             tap.sent += 1
             tap.record(b"O", frame)
         original(outbound, frame, *arguments, **named)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+
+from openclaw_kernel.testing import run_gateway
+from tests.support.recorder import Recorder
 
 pytestmark = pytest.mark.requires("contract")
 
@@ -42,6 +46,23 @@ def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
 def run(inner: pytest.Pytester, source: str) -> pytest.RunResult:
     inner.makepyfile(BEGINNING + source)
     return inner.runpytest_subprocess("-p", "no:randomly", "-p", "no:cacheprovider")
+
+
+async def test_everything_that_a_client_receives_is_recorded(tmp_path: Path) -> None:
+    records: list[bytes] = []
+    recorder = Recorder(records.append)
+    recorder.install()
+    try:
+        async with run_gateway(tmp_path, {"models": {"providers": {"echo": {}}}}) as gateway:
+            await gateway.call("sessions.subscribe")
+            await gateway.ask("!slow 20\none two three")
+            await gateway.call("health")
+            received = list(gateway.transcript)
+    finally:
+        recorder.remove()
+    sent = [json.loads(record.partition(b"\n")[2]) for record in records if record.startswith(b"O ")]
+    assert {"agent", "chat", "connect.challenge", "sessions.changed"} <= {frame.get("event") for frame in received}
+    assert sent[: len(received)] == received
 
 
 def test_a_gateway_in_this_process_is_judged_after_each_test(inner: pytest.Pytester) -> None:

@@ -219,6 +219,6 @@ class Connection:
             "roles": [self.role],
             "scopes": sorted(self.scopes),
             "instanceId": info.instance_id,
+            "deviceId": device_of(self.principal),
             "text": f"{info.display_name or info.id} {info.version}",
         }
-            "deviceId": device_of(self.principal),
