@@ -122,37 +122,23 @@ def _one(rows: Sequence[Row], key: str, wanted: str, command: str, what: str) ->
 def _show(pending: Sequence[Row], paired: Sequence[Row]) -> None:
     now_ms = time.time() * 1000
     if pending:
-        head = ("WAITING", "DEVICE", "FROM", "ROLE", "SCOPES", "WHY", "AGE")
-        rows = [
-            (
-                row["requestId"],
-                _name(row),
-                row.get("remoteIp", ""),
-                row.get("role", ""),
-                _words(row.get("scopes")),
-                row.get("reason", ""),
-                duration(now_ms - row["ts"]),
-            )
-            for row in pending
-        ]
-        emit(table(rows, head=head))
+        emit(table([_pending(row, now_ms) for row in pending], head=("WAITING", "DEVICE", "FROM", "ROLE", "SCOPES", "WHY", "AGE")))
         note("approve one with: openclaw-kernel devices approve REQUEST")
     if paired:
-        head = ("APPROVED", "DEVICE", "ROLES", "SCOPES", "SINCE", "")
-        rows = [
-            (
-                str(row["deviceId"])[:_SHORT_ID],
-                _name(row),
-                _words(row.get("roles")),
-                _words(row.get("scopes")),
-                duration(now_ms - row["approvedAtMs"]),
-                "connected" if row.get("connected") else "",
-            )
-            for row in paired
-        ]
-        emit(table(rows, head=head))
+        emit(table([_paired(row, now_ms) for row in paired], head=("APPROVED", "DEVICE", "ROLES", "SCOPES", "SINCE", "")))
     if not pending and not paired:
         emit("no device waits, and none is approved")
+
+
+def _pending(row: Row, now_ms: float) -> tuple[object, ...]:
+    told = (row.get("remoteIp", ""), row.get("role", ""), _words(row.get("scopes")), row.get("reason", ""))
+    return (row["requestId"], _name(row), *told, duration(now_ms - row["ts"]))
+
+
+def _paired(row: Row, now_ms: float) -> tuple[object, ...]:
+    short = str(row["deviceId"])[:_SHORT_ID]
+    connected = "connected" if row.get("connected") else ""
+    return (short, _name(row), _words(row.get("roles")), _words(row.get("scopes")), duration(now_ms - row["approvedAtMs"]), connected)
 
 
 def _name(row: Row) -> str:

@@ -1,0 +1,225 @@
+"""Handshakes of devices with the real book over a real store, and no sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from openclaw_config.models import Config, GatewayAuth
+from openclaw_kernel.api import Events, Scope, effective_scopes
+from openclaw_kernel.api.methods import methods_of
+from openclaw_kernel.protocol.auth import Verifier
+from openclaw_kernel.protocol.connect import ConnectParams
+from openclaw_kernel.protocol.device import signed_texts
+from openclaw_kernel.protocol.handshake import Action, Handshakes, Peer, Phase, Settle
+from openclaw_kernel.protocol.limiter import FailureLimiter
+from openclaw_kernel.store.sqlite import SqliteStore
+from openclaw_kernel.tasks import TaskOwner
+from openclaw_plugins.pairing.book import DeviceBook
+from openclaw_plugins.pairing.methods import DeviceMethods
+from openclaw_plugins.pairing.tables import MIGRATIONS
+from tests.kernel.protocol.transcript import LOCAL, TOKEN, Clock, request
+from tests.support import contract
+
+READ = ("operator.read",)
+
+
+@dataclass
+class RecordedEvents:
+    """Implements Events; keeps all."""
+
+    sent: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def broadcast(
+        self,
+        event: str,
+        payload: Mapping[str, Any],
+        *,
+        topics: Collection[str] | None = None,
+        scoped_topic: str | None = None,
+        connections: Collection[str] | None = None,
+        exclude: Collection[str] = (),
+        droppable: bool = False,
+    ) -> None:
+        """Keep it, once it fits the contract."""
+        contract.validate_event({"type": "event", "event": event, "payload": dict(payload)})
+        self.sent.append((event, dict(payload)))
+
+    def resolved(self) -> list[tuple[str, str]]:
+        """Request and decision of each resolved event."""
+        return [(payload["requestId"], payload["decision"]) for event, payload in self.sent if event == "device.pair.resolved"]
+
+
+@dataclass
+class RecordedConnections:
+    """Implements Connections; keeps who was ended."""
+
+    ended: list[tuple[str, str, str | None]] = field(default_factory=list)
+
+    def are_open(self, principal: str) -> bool:
+        """Nobody is connected."""
+        return False
+
+    def invalidate(self, principal: str, reason: str, *, role: str | None = None, answering: str | None = None) -> int:
+        """Keep it."""
+        self.ended.append((principal, reason, role))
+        return 0
+
+
+class Context:
+    """What the book needs of its context."""
+
+    def __init__(self, store: SqliteStore, clock: Clock, policy: str) -> None:
+        self.store = store
+        self.config = Config.model_validate({"gateway": {"pairing": {"local": policy}}})
+        self.logger = logging.getLogger("test.pairing")
+        self.events = RecordedEvents()
+        self.connections = RecordedConnections()
+        self.failures: list[BaseException] = []
+        self.tasks = TaskOwner("pairing", lambda _name, error: self.failures.append(error))
+        self.running: set[asyncio.Task[Any]] = set()
+        self._clock = clock
+
+    def now_ms(self) -> int:
+        """The test's time."""
+        return self._clock()
+
+    def spawn(self, name: str, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run it."""
+        task = self.tasks.spawn(name, coroutine)
+        self.running.add(task)
+        task.add_done_callback(self.running.discard)
+        return task
+
+    def service(self, kind: type) -> Any:
+        """One of the two it asks for."""
+        return self.events if kind is Events else self.connections
+
+
+@dataclass
+class Person:
+    """Who calls a method; by default the owner with the shared secret."""
+
+    scopes: frozenset[str] = frozenset({"operator.admin"})
+    principal: str = "token"
+    role: str = "operator"
+    connection_id: str = "caller"
+
+    def has(self, scope: Scope) -> bool:
+        """As a connection answers it."""
+        return scope.value in effective_scopes(self.scopes)
+
+
+@dataclass
+class Call:
+    """The part of a call that the methods look at."""
+
+    client: Person
+
+
+class Gate:
+    """One gateway: what its handshakes share, its book, and the methods on it."""
+
+    def __init__(self, store: SqliteStore, *, policy: str = "auto", mode: str = "token", clock: Clock | None = None) -> None:
+        self.clock = clock or Clock()
+        self.context = Context(store, self.clock, policy)
+        self.book = DeviceBook(self.context)  # type: ignore[arg-type]  # the part of a context it needs
+        self.methods = DeviceMethods(self.context, self.book)  # type: ignore[arg-type]
+        auth = {"mode": mode} | ({} if mode == "none" else {mode: TOKEN})
+        self.verifier = Verifier(GatewayAuth.model_validate(auth), FailureLimiter(), self.book)
+        self.handshakes = Handshakes(verifier=self.verifier, phase=lambda: Phase.SERVING, now_ms=self.clock, pairing=self.book)
+
+    async def shake(self, device: TestDevice, peer: Peer = LOCAL, **more: Any) -> list[Action]:
+        """A whole handshake."""
+        handshake = self.handshakes.begin(peer)
+        (challenge,) = handshake.open()
+        nonce = str(challenge.frame).split('"nonce":"')[1].split('"')[0]  # type: ignore[union-attr]
+        actions = handshake.receive(request("connect", device.params(nonce, self.clock(), **more)))
+        while actions and isinstance(actions[0], Settle):
+            actions = handshake.resume(await self.handshakes.settle(actions[0].claim))
+        return actions
+
+    async def call(self, name: str, caller: Person | None = None, **params: Any) -> Any:
+        """Call a method, and check its result."""
+        short = name.rpartition(".")[2]
+        method = getattr(self.methods, short)
+        (declared,) = [one for one in methods_of(self.methods) if one.name == name]
+        assert declared.params is not None
+        answer = method(Call(caller or Person()), declared.params.model_validate(params))
+        result = await answer if asyncio.iscoroutine(answer) else answer
+        contract.validate_result(name, result)
+        return result
+
+    async def settled(self) -> None:
+        """Wait for what the book does by itself."""
+        if self.context.running:
+            await asyncio.wait(set(self.context.running))
+        assert self.context.failures == []
+
+
+class TestDevice:
+    """A device with a key of its own; `token` is the shared secret unless other credentials are given."""
+
+    __test__ = False
+
+    def __init__(self) -> None:
+        self.key = Ed25519PrivateKey.generate()
+        self.raw = self.key.public_key().public_bytes_raw()
+        self.id = hashlib.sha256(self.raw).hexdigest()
+
+    def params(
+        self,
+        nonce: str,
+        now_ms: int,
+        *,
+        auth: Mapping[str, str] | None = None,
+        scopes: Sequence[str] | None = READ,
+        role: str = "operator",
+        client: tuple[str, str] = ("cli", "cli"),
+        platform: str = "linux",
+        family: str | None = None,
+        name: str | None = None,
+        proof: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Signed connect params; `proof` replaces parts of it after it was signed."""
+        about = {"id": client[0], "mode": client[1], "version": "1", "platform": platform}
+        about |= {} if family is None else {"deviceFamily": family}
+        about |= {} if name is None else {"displayName": name}
+        params: dict[str, Any] = {"minProtocol": 4, "maxProtocol": 4, "client": about, "role": role}
+        params["auth"] = {"token": TOKEN} if auth is None else dict(auth)
+        if scopes is not None:
+            params["scopes"] = list(scopes)
+        whole = {"id": self.id, "publicKey": encode(self.raw), "signature": "x", "signedAt": now_ms, "nonce": nonce}
+        model = ConnectParams.model_validate({**params, "device": whole})
+        assert model.device is not None
+        whole["signature"] = encode(self.key.sign(signed_texts(model, model.device)[0].encode()))
+        return {**params, "device": {**whole, **(proof or {})}}
+
+
+def encode(raw: bytes) -> str:
+    """Unpadded base64url."""
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+@asynccontextmanager
+async def opened(folder: Path, **options: Any) -> AsyncIterator[Gate]:
+    """A gate over the store in this folder; opened again, it is the gateway after a restart."""
+    store = SqliteStore(folder / "state.sqlite3")
+    assert not await store.open({"pairing": MIGRATIONS})
+    gate = Gate(store, **options)
+    await gate.book.load()
+    try:
+        yield gate
+        await gate.settled()
+    finally:
+        await gate.context.tasks.close(1)
+        await store.close()
