@@ -22,6 +22,7 @@ CALLERS = {
     "writer": PAIRING | {"operator.write"},
     "admin": frozenset({"operator.admin"}),
 }
+METHODS = ["device.pair.approve", "device.pair.reject", "device.pair.remove", "device.token.rotate", "device.token.revoke"]
 ASKED = [
     (),
     ("operator.read",),
