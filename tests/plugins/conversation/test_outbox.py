@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from pydantic import ValidationError
 
 from openclaw_kernel.api import Attachment, Delivery, OutboundMessage, SendFailed, Target
-from openclaw_plugins.conversation.outbox import DeliveryRules
+from openclaw_plugins.conversation.outbox import IN_DOUBT, DeliveryRules
 from openclaw_plugins.conversation.settings import ConversationSettings
 from tests.plugins.conversation.harness import Harness, until
 
@@ -200,6 +201,111 @@ async def test_a_stop_lets_what_is_being_sent_arrive(harness: Harness) -> None:
     await harness.restart()
     assert await state_of(harness, one) == ("sent", 1, None)
     assert len(harness.channels.attempts) == 1
+
+
+async def test_a_pause_that_a_platform_asks_for_costs_no_attempt(hasty: Harness) -> None:
+    async def limited(message: OutboundMessage) -> None:
+        if len(hasty.channels.attempts) <= 10:
+            raise SendFailed("slow down", retry_after=0.0)
+
+    hasty.channels.script = limited
+    assert (await ended(hasty, await deliver(hasty, "one")))[:2] == ("sent", 11)
+
+
+async def test_a_pause_of_one_conversation_does_not_hold_up_another(harness: Harness) -> None:
+    async def limited(message: OutboundMessage) -> None:
+        if message.target.peer_id == "7":
+            raise SendFailed("slow down", retry_after=60.0)
+
+    harness.channels.script = limited
+    await deliver(harness, "one")
+    await until(lambda: len(harness.channels.attempts) == 1)
+    await deliver(harness, "elsewhere", peer="8")
+    await until(lambda: harness.channels.texts() == ["elsewhere"])
+
+
+async def test_a_pause_of_an_account_holds_up_all_that_goes_over_it_and_nothing_else(harness: Harness) -> None:
+    times: list[int] = []
+
+    async def limited(message: OutboundMessage) -> None:
+        if message.target.channel == "telegram":
+            times.append(harness.now_ms())
+            if len(times) == 1:
+                raise SendFailed("slow down", retry_after=0.5, whole_account=True)
+
+    harness.channels.script = limited
+    await deliver(harness, "one")
+    await until(lambda: len(times) == 1)
+    await until(lambda: _waits(harness))
+    for peer in ("8", "9"):
+        await deliver(harness, "elsewhere", peer=peer)
+    await deliver(harness, "over there", channel="irc")
+    await until(lambda: len(harness.channels.sent) == 4)
+    assert harness.channels.texts()[0] == "over there"
+    assert min(times[1:]) - times[0] >= 490
+    assert len(times) == 4
+
+
+async def _waits(harness: Harness) -> bool:
+    return await harness.rows("SELECT count(*) FROM conversation_outbox WHERE error = 'slow down'") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("policy", "end", "notices"), [("notify", "unknown_after_send", 1), ("resend", "sent", 0), ("drop", "unknown_after_send", 0)]
+)
+async def test_the_channels_policy_decides_about_an_answer_that_may_have_arrived(
+    harness: Harness, policy: str, end: str, notices: int
+) -> None:
+    """P5: asked again where the channel can say, else by the policy of the channel."""
+    harness.settings = ConversationSettings.model_validate(
+        {
+            "unknownAfterSend": "drop" if policy != "drop" else "notify",
+            "unknownAfterSendByChannel": {"telegram": policy},
+            "deliveryFirstDelaySeconds": 0.01,
+        }
+    )
+    await harness.restart()
+    failures = iter([SendFailed("the connection broke", unknown=True)])
+
+    async def lost(message: OutboundMessage) -> None:
+        for failure in failures:
+            raise failure
+
+    harness.channels.script = lost
+    await harness.receive("hello", "1")
+    await harness.settled()
+    ((outbox_id,),) = await harness.rows("SELECT outbox_id FROM conversation_outbox WHERE run_id IS NOT NULL")
+    assert (await ended(harness, outbox_id))[0] == end
+    await until(lambda: len(harness.channels.sent) == notices + (end == "sent"))
+    assert harness.channels.texts().count(IN_DOUBT) == notices
+
+
+async def test_sending_again_what_may_have_arrived_is_given_up_in_the_end(hasty: Harness) -> None:
+    hasty.settings = HASTY.model_copy(update={"unknown_after_send": "resend"})
+    await hasty.restart()
+
+    async def lost(message: OutboundMessage) -> None:
+        raise SendFailed("the connection broke", unknown=True)
+
+    hasty.channels.script = lost
+    state, attempts, error = await ended(hasty, await deliver(hasty, "one"))
+    assert (state, attempts) == ("dead_lettered", 3)
+    assert error == "the connection broke (given up after 3 attempts)"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"unknownAfterSend": "perhaps"},
+        {"unknownAfterSendByChannel": {"telegram": "perhaps"}},
+        {"unknownAfterSendByChannel": {"Not A Channel": "drop"}},
+        {"orphanSeconds": 0},
+        {"sweepSeconds": 0},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        ConversationSettings.model_validate(settings)
 
 
 def test_the_waits_double_up_to_a_ceiling() -> None:
