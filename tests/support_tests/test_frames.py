@@ -56,7 +56,7 @@ async def test_everything_that_a_client_receives_is_recorded(tmp_path: Path) -> 
         async with run_gateway(tmp_path, {"models": {"providers": {"echo": {}}}}) as gateway:
             await gateway.call("sessions.subscribe")
             await gateway.ask("!slow 20\none two three")
-            await gateway.call("health")
+            await gateway.event("sessions.changed")
             received = list(gateway.transcript)
     finally:
         recorder.remove()

@@ -13,7 +13,8 @@ SESSION = "tests/kernel/protocol/test_session.py"
 SERVER = "tests/kernel/protocol/test_server.py"
 HOSTILE = "tests/kernel/protocol/test_hostile.py"
 VERSIONS = "tests/kernel/protocol/test_versions.py"
-PAIRING = "tests/plugins/pairing"
+PAIRING = "tests/plugins/pairing/test_handshakes.py"
+PAIRED = "tests/plugins/pairing/test_pairing_live.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,29 @@ REFUSALS = (
     ),
     _row(
         "1008",
+        "unauthorized: …",
+        "AUTH_DEVICE_TOKEN_MISMATCH, AUTH_BOOTSTRAP_TOKEN_INVALID",
+        "the device's token is another's, another role's or revoked; no bootstrap token is good yet",
+        f"{PAIRING}::test_each_wrong_credential_of_a_device_has_its_code",
+        f"{PAIRING}::test_a_token_opens_for_its_device_and_role_only",
+    ),
+    _row(
+        "1008",
+        "unauthorized: …",
+        "AUTH_SCOPE_MISMATCH",
+        "a device token asks for more scopes than it has",
+        f"{PAIRING}::test_a_narrowed_token_opens_for_no_more_than_it_has",
+    ),
+    _row(
+        "1008",
+        "pairing required (requestId:…)",
+        "PAIRING_REQUIRED",
+        "a proven device is not paired, or asks for a role or scopes beyond what was approved",
+        f"{PAIRING}::test_a_device_that_waits_is_told_everything_it_needs",
+        f"{PAIRING}::test_each_upgrade_waits_for_a_person_and_is_given_by_one",
+    ),
+    _row(
+        "1008",
         "slow consumer",
         "",
         "more waits for the client than `policy.maxBufferedBytes`",
@@ -180,6 +204,13 @@ REFUSALS = (
         "connect while it stops; `retryAfterMs` 1000",
         f"{HANDSHAKE}::test_a_gateway_that_does_not_serve_says_when_to_come_back",
         f"{VERSIONS}::test_a_gateway_that_does_not_serve_closes_with_1013",
+    ),
+    _row(
+        "4001",
+        "client invalidated: …",
+        "",
+        "the device was removed, or its token rotated or revoked",
+        f"{PAIRED}::test_what_is_taken_away_ends_the_open_connections_within_a_second",
     ),
     _row(
         "HTTP 403",
@@ -274,11 +305,9 @@ REFUSALS = (
         f"{SERVER}::test_a_draining_gateway_refuses_new_calls",
     ),
     # No occasion yet, or none at all.
-    _row("1008", "pairing required …", "PAIRING_REQUIRED", "the tests of the plugin pairing show it"),
     _row("1008", "too many frames", "", "nothing waits during the handshake: frames behind connect are served, 64 KiB of them at most"),
     _row("1012", "node capabilities changed", "", "there is no approval of a node's surface yet"),
     _row("4001", "gateway auth changed", "", "the config is read at a start only"),
-    _row("4001", "client invalidated: …", "", "the tests of the plugin pairing show it"),
     _row("HTTP 401", "", "", "a WebSocket proves itself in connect, never in its upgrade"),
     _row("HTTP 429", "", "", "a WebSocket proves itself in connect, and is told there that it has to wait"),
     _row("UNAVAILABLE", "gateway is suspending", "gateway-suspending", "there is no suspension"),
