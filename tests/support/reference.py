@@ -262,8 +262,8 @@ _VARYING = {
     "seq": 7,
     "uptimeMs": 1234,
     "durationMs": 2,
-    "presence": None,
-    "health": None,
+    "presence": 1,
+    "health": 1,
 }
 
 
@@ -272,21 +272,15 @@ def _still(value: Any, deepest: int, key: str = "") -> Any:
         if deepest == 0:
             return {"…": "…"} if value else {}
         return {name: _still(inner, deepest - 1, name) for name, inner in value.items()}
-    if key == "presence" and isinstance(value, list):
-        # It names the machine on which the page is made.
-        return ["…"]
     if isinstance(value, list):
-        kept = [_still(inner, deepest - 1, key) for inner in value[:2]]
+        # Presence names the machine on which the page is made.
+        kept = [] if key == "presence" else [_still(inner, deepest - 1, key) for inner in value[:2]]
         return [*kept, "…"] if len(value) > len(kept) else kept
-    if key in _VARYING and _VARYING[key] is not None:
+    if key in _VARYING:
         return _VARYING[key]
-    if key in {"presence", "health"}:
-        return 1
     if isinstance(value, int) and value > 10**12:
         return 1750000000000
-    if isinstance(value, str):
-        return _steady(value)
-    return value
+    return _steady(value) if isinstance(value, str) else value
 
 
 def _steady(text: str) -> str:
