@@ -14,11 +14,11 @@ from typing import Any, Final, TypeVar
 
 from aiohttp import web
 
-from openclaw_config.load import Issue, Loaded
+from openclaw_config.load import ConfigError, Issue, Loaded, load
 from openclaw_config.models import GatewayAuth
-from openclaw_kernel.api.errors import GatewayError
+from openclaw_kernel.api.errors import GatewayError, InvalidRequest
 from openclaw_kernel.api.requests import Requests
-from openclaw_kernel.api.services import Connections, Events, Gateway, PageAccess, PluginStatus
+from openclaw_kernel.api.services import Connections, Events, Gateway, PageAccess, PluginStatus, Restarts
 from openclaw_kernel.bus import EventBus
 from openclaw_kernel.gateway import GatewayFacts
 from openclaw_kernel.host import PluginHost
@@ -41,6 +41,7 @@ from openclaw_kernel.protocol.origin import is_direct_local
 from openclaw_kernel.protocol.pages import PageSessions
 from openclaw_kernel.protocol.registry import MethodRegistry
 from openclaw_kernel.protocol.server import GatewayServer
+from openclaw_kernel.restart import RestartDesk
 from openclaw_kernel.store.keyvalue import StoredKeyValue
 from openclaw_kernel.store.requests import RequestTable
 from openclaw_kernel.tasks import TaskOwner
@@ -52,6 +53,7 @@ AnswerT = TypeVar("AnswerT")
 DATABASE: Final = "state.sqlite3"
 PAGE_SESSIONS_KEY: Final = "page-sessions"
 STOP_SECONDS: Final = 10.0
+RESTART_EXPECTED_MS: Final = 1000
 _PRESENCE_DELAY: Final = 0.1
 _HOSTS: Final = {"loopback": "127.0.0.1", "lan": "0.0.0.0"}  # noqa: S104 - chosen by the owner, refused without auth
 
@@ -96,6 +98,7 @@ class GatewayApp:
         self._presence_timer: asyncio.TimerHandle | None = None
         self._health_timer: asyncio.TimerHandle | None = None
         self.facts: GatewayFacts
+        self.restarts: RestartDesk
         self.host: PluginHost
         self.wire: _Wire
 
@@ -109,8 +112,9 @@ class GatewayApp:
 
     async def stop(self, reason: str = "service restart") -> None:
         """Tell the clients, stop the plugins in reverse, close the store, release the lock."""
+        self.restarts.close()
         self.facts.phase = Phase.DRAINING
-        self._bus.publish(EventFrame("shutdown", dumps({"reason": reason, "restartExpectedMs": 1000})))
+        self._bus.publish(EventFrame("shutdown", dumps({"reason": reason, "restartExpectedMs": RESTART_EXPECTED_MS})))
         await self._stack.aclose()
 
     def link(self) -> str:
@@ -130,6 +134,7 @@ class GatewayApp:
         self._presence = PresenceBook(version=GatewayFacts.version, now_ms=now_ms)
         self.facts = GatewayFacts(loaded=self.loaded, home=self.home, presence=self._presence, limits=self.limits, now_ms=now_ms)
         self.facts.presence_changed = self._presence_soon
+        self.restarts = RestartDesk(boot_id=self.facts.boot_id, check=self._check_config)
         self._tasks = TaskOwner("gateway", _task_failed)
         store = load_driver("openclaw.stores", "sqlite")(self.home / DATABASE)
         limiter = FailureLimiter()
@@ -146,7 +151,14 @@ class GatewayApp:
             home=self.home,
             store=store,
             discovery=discover(),
-            services={Events: self._bus, Gateway: self.facts, PageAccess: pages, Connections: self._open, Requests: self._requests},
+            services={
+                Events: self._bus,
+                Gateway: self.facts,
+                PageAccess: pages,
+                Connections: self._open,
+                Requests: self._requests,
+                Restarts: self.restarts,
+            },
             on_state=self._plugin_changed,
             place=self.loaded.placed,
         )
@@ -213,6 +225,12 @@ class GatewayApp:
         stack.push_async_callback(site.stop)
         port = runner.addresses[0][1]
         self.facts.url = f"http://127.0.0.1:{port}{base_path}"
+
+    def _check_config(self) -> None:
+        try:
+            load(self.loaded.path)
+        except ConfigError as error:
+            raise InvalidRequest(f"not restarted, for the gateway could not start again: {error}") from error
 
     def _refuse_open_door(self) -> None:
         gateway = self.loaded.config.gateway

@@ -64,6 +64,9 @@ GOOD = (
     Good("usage.cost", {"days": 3}),
     Good("sessions.subscribe"),
     Good("sessions.messages.subscribe", {"key": KEY}),
+    Good("events.subscribe"),
+    Good("events.subscribe", {"since": "0123456789abcdef.7", "events": ["chat", "sessions.changed"]}),
+    Good("events.unsubscribe"),
     Good("chat.send", {"sessionKey": KEY, "message": "hello there", "idempotencyKey": RUN}),
     Good("agent.wait", {"runId": RUN, "timeoutMs": 10_000}),
     Good("chat.history", {"sessionKey": KEY, "limit": 10}),
@@ -93,16 +96,22 @@ GOOD = (
     Good("sessions.reset", {"key": KEY, "reason": "reset"}),
     Good("sessions.delete", {"key": KEY}),
     Good("webchat.link"),
+    Good("gateway.restart.request", {"reason": "calls", "sessionKey": KEY, "restartDelayMs": 3_600_000}),
 )
 
+OPEN = frozenset({"gateway.restart.request"})
+"""Methods that do not heed keys they do not know."""
+
 BAD = (
-    *(Bad(call.method, {**call.params, "unheardOf": 1}, "unheardOf") for call in GOOD),
+    *(Bad(call.method, {**call.params, "unheardOf": 1}, "unheardOf") for call in GOOD if call.method not in OPEN),
     *(Bad(call.method, ["a list"], "params") for call in GOOD),
     Bad("health", {"probe": "perhaps"}, "probe"),
     Bad("status", {"timeoutMs": -1}, "timeoutMs"),
     Bad("system-event", {}, "text"),
     Bad("logs.tail", {"limit": 5001}, "limit"),
     Bad("commands.list", {"scope": "all"}, "scope"),
+    Bad("gateway.restart.request", {"restartDelayMs": -1}, "restartDelayMs"),
+    Bad("gateway.restart.request", {"deliveryContext": {"channel": "telegram"}}, "deliveryContext"),
     Bad("device.pair.approve", {"requestId": "nobody"}, "nobody"),
     Bad("device.pair.approve", {"requestId": "nobody", "scopes": []}, "scopes"),
     Bad("device.pair.reject", {}, "requestId"),
@@ -120,6 +129,10 @@ BAD = (
     Bad("usage.cost", {"startDate": "yesterday"}, "startDate"),
     Bad("sessions.messages.subscribe", {}, "key"),
     Bad("sessions.messages.unsubscribe", {"key": ""}, "key"),
+    Bad("events.subscribe", {"since": "yesterday"}, "since"),
+    Bad("events.subscribe", {"since": 7}, "since"),
+    Bad("events.subscribe", {"events": ["tick"]}, "tick"),
+    Bad("events.subscribe", {"events": []}, "events"),
     Bad("chat.send", {"sessionKey": KEY, "message": "hi"}, "idempotencyKey"),
     Bad("chat.send", {"sessionKey": "k" * 513, "message": "hi", "idempotencyKey": "a"}, "sessionKey"),
     Bad("chat.send", {"sessionKey": KEY, "message": 7, "idempotencyKey": "a"}, "message"),

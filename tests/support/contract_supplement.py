@@ -270,9 +270,36 @@ SUPPLEMENT: dict[str, dict[str, Any]] = {
         {"ok": TRUE, "id": NONEMPTY, "kind": one_of_words("message", "delivery"), "state": NONEMPTY, "changed": BOOLEAN},
         {"runId": NONEMPTY},
     ),
+    "GatewayRestartRequestResult": shape(
+        {
+            "ok": TRUE,
+            "status": one_of_words("scheduled", "coalesced", "deferred"),
+            "preflight": shape({"safe": BOOLEAN, "blockers": array(OBJECT), "summary": STRING}),
+            "restart": shape({"pid": COUNT, "bootId": NONEMPTY, "delayMs": COUNT}, {"reason": NONEMPTY}),
+            "sentinel": shape(
+                {
+                    "persisted": BOOLEAN,
+                    "payload": shape(
+                        {"kind": NONEMPTY, "status": one_of_words("ok", "error", "skipped"), "ts": COUNT},
+                        {"sessionKey": nullable(NONEMPTY), "deliveryContext": nullable(OBJECT), "message": nullable(STRING)},
+                    ),
+                },
+            ),
+        },
+    ),
     "UsageStatusResult": shape({"updatedAt": COUNT, "providers": array(OBJECT)}),
     "UsageCostResult": shape({"updatedAt": COUNT, "days": COUNT, "daily": array(shape({"date": NONEMPTY})), "totals": OBJECT}),
     "WebchatLinkResult": shape({"url": NONEMPTY, "expiresAtMs": COUNT}),
+    "EventsSubscribeResult": shape(
+        {"subscribed": TRUE, "cursor": NONEMPTY},
+        {"gap": shape({"reason": one_of_words("too-old", "unknown", "crash", "lost", "paused")}, {"oldestTs": COUNT})},
+    ),
+    "EventsUnsubscribeResult": shape({"subscribed": {"const": False}}, {"cursor": NONEMPTY}),
+    "EventsItemEvent": shape({"cursor": NONEMPTY, "event": NONEMPTY, "payload": OBJECT}),
+    "EventsGapEvent": shape(
+        {"cursor": NONEMPTY, "reason": one_of_words("too-old", "unknown", "crash", "lost", "paused")}, {"oldestTs": COUNT}
+    ),
+    "EventsCurrentEvent": shape({"cursor": NONEMPTY}),
     "ConnectChallengeEvent": shape({"nonce": NONEMPTY, "ts": COUNT}, {"capabilities": array(NONEMPTY)}),
     "PresenceEvent": shape({"presence": array(ref("PresenceEntry"))}),
     "HeartbeatEvent": shape({"ts": COUNT, "status": one_of_words("sent", "ok-empty", "ok-token", "skipped", "failed")}),
@@ -316,6 +343,9 @@ EVENT_DEFINITIONS = {
     "connect.challenge": "ConnectChallengeEvent",
     "device.pair.requested": "DevicePairRequestedEvent",
     "device.pair.resolved": "DevicePairResolvedEvent",
+    "events.current": "EventsCurrentEvent",
+    "events.gap": "EventsGapEvent",
+    "events.item": "EventsItemEvent",
     "health": "HealthResult",
     "heartbeat": "HeartbeatEvent",
     "presence": "PresenceEvent",

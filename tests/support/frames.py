@@ -80,7 +80,7 @@ class FrameWatch:
                 file.seek(offset)
                 data = file.read()
             yield from judge.feed(data, unjudged=unjudged)
-            if _is_running(int(path.stem)):
+            if _is_running(int(path.name.partition(".")[0])):
                 self._judges[path.name] = (judge, offset + len(data))
             else:
                 self._frames_before += judge.frames

@@ -23,6 +23,7 @@ import asyncio
 import itertools
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -151,7 +152,7 @@ def main() -> int:
     """Record into a file of the folder that the first argument names, and run the command line with the others."""
     folder = Path(sys.argv.pop(1))
     # Unbuffered, and in one write a record: what was sent before a SIGKILL is there after it.
-    descriptor = os.open(folder / f"{os.getpid()}.frames", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(folder / f"{os.getpid()}.{time.time_ns()}.frames", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     Recorder(lambda record: os.write(descriptor, record)).install()
     from openclaw_kernel.cli.main import main as command_line
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -206,6 +207,44 @@ class Connections(Protocol):
 
         The connection with the id `answering` is closed a moment later, so that the answer to its request still leaves.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartSentinel:
+    """What is told once after a restart, and where."""
+
+    reason: str
+    note: str
+    session_key: str | None
+    """The session that is told, as the client named it."""
+    target: Target | None
+    """The place that is told beside the session; None means where the session's messages came from."""
+    requested_ms: int
+
+
+class Restarts(Protocol):
+    """Restarting the gateway in place."""
+
+    @property
+    def pending(self) -> bool:
+        """Return whether a restart is under way."""
+        ...
+
+    async def check(self) -> None:
+        """Raise `InvalidRequest` where the next process could not start: openclaw.yaml has become unusable."""
+        ...
+
+    def write(self, connection: sqlite3.Connection, sentinel: RestartSentinel) -> None:
+        """Write what is to be told after the next start, inside a write of the caller's own."""
+        ...
+
+    def take(self, connection: sqlite3.Connection) -> Sequence[RestartSentinel]:
+        """Take what earlier processes left to be told, inside the write that tells it: then it is told once."""
+        ...
+
+    def begin(self, reason: str, delay_seconds: float) -> None:
+        """Restart after the delay; what is on disk must be there before. One that is under way stays as it is."""
         ...
 
 

@@ -162,7 +162,14 @@ class Client:
 
     def _answer(self, request_id: str, method: str, deadline: float, seconds: float) -> Mapping[str, Any]:
         while request_id not in self._answers:
-            if not self._receive(deadline, None):
+            try:
+                came = self._receive(deadline, None)
+            except NotNow:
+                # A gateway that stops may close right behind its answer.
+                if request_id in self._answers:
+                    break
+                raise
+            if not came:
                 raise NotNow(f"{method}: no answer within {seconds:g} s; try again, or see openclaw-kernel logs")
         return self._answers.pop(request_id)
 

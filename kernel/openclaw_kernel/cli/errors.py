@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from openclaw_kernel.cli.exits import CONFIG, FAILED, TEMPORARY, UNREACHABLE, USAGE
+from openclaw_kernel.cli.exits import CONFIG, FAILED, NOT_RESTARTED, TEMPORARY, UNREACHABLE, USAGE
 
 
 class CommandFailed(Exception):
@@ -34,6 +34,12 @@ class Unreachable(CommandFailed):
     """No gateway answers."""
 
     status = UNREACHABLE
+
+
+class NotRestarted(CommandFailed):
+    """The gateway stopped for a restart, and its program cannot be run again."""
+
+    status = NOT_RESTARTED
 
 
 class NotNow(CommandFailed):

@@ -12,12 +12,27 @@ from typing import Final
 
 from openclaw_kernel import __version__
 from openclaw_kernel.cli import exits
-from openclaw_kernel.cli.commands import call, chat, completion, config, dead, devices, health, logs, plugins, run, status, version, why
+from openclaw_kernel.cli.commands import (
+    call,
+    chat,
+    completion,
+    config,
+    dead,
+    devices,
+    health,
+    logs,
+    plugins,
+    restart,
+    run,
+    status,
+    version,
+    why,
+)
 from openclaw_kernel.cli.commands import open as open_
 from openclaw_kernel.cli.errors import CommandFailed
 from openclaw_kernel.cli.parsing import DEFAULTS, PROGRAM, Commands, add_gateway, add_place
 
-COMMANDS: Final = (run, open_, status, health, chat, call, logs, why, dead, devices, plugins, config, version, completion)
+COMMANDS: Final = (run, open_, status, health, restart, chat, call, logs, why, dead, devices, plugins, config, version, completion)
 
 
 def build_parser() -> tuple[argparse.ArgumentParser, Commands]:

@@ -33,9 +33,14 @@ def _create_requests(database: Database) -> None:
     )
 
 
+def _create_sentinels(database: Database) -> None:
+    database.execute("CREATE TABLE kernel_sentinels (id INTEGER PRIMARY KEY AUTOINCREMENT, boot_id TEXT NOT NULL, body TEXT NOT NULL)")
+
+
 KERNEL_MIGRATIONS: Final = (
     Migration(number=1, name="create kernel_key_value", apply=_create_key_value),
     Migration(number=2, name="create kernel_requests", apply=_create_requests),
+    Migration(number=3, name="create kernel_sentinels", apply=_create_sentinels),
 )
 
 _LEDGER: Final = (

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from openclaw_kernel.api import PluginContext, Registrar, hookimpl
 from openclaw_plugins.control.methods import ChannelMethods, ConfigMethods, SystemMethods
+from openclaw_plugins.control.restart import RestartMethods
 
 
 class ControlPlugin:
@@ -18,6 +19,6 @@ class ControlPlugin:
 
     @hookimpl
     def openclaw_register_methods(self, registrar: Registrar) -> None:
-        """Register health, status, presence, config, channels, commands and log."""
-        for owner in (SystemMethods(self._context), ConfigMethods(self._context), ChannelMethods(self._context)):
-            registrar.add_methods(owner)
+        """Register health, status, presence, config, channels, commands, log and restart."""
+        for kind in (SystemMethods, ConfigMethods, ChannelMethods, RestartMethods):
+            registrar.add_methods(kind(self._context))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 from typing_extensions import TypedDict
 
 from openclaw_kernel.api import Params
@@ -36,6 +36,33 @@ class SystemEventParams(Params):
     roles: list[str] | None = None
     scopes: list[str] | None = None
     instance_id: str | None = None
+
+
+class DeliveryContext(Params):
+    """A place outside of the gateway that is told, beside a session."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    channel: ChannelId | None = None
+    to: NonEmpty | None = None
+    account_id: str | None = None
+    thread_id: str | int | None = None
+
+
+class RestartParams(Params):
+    """Open, as the reference has it: what a client asks for beside this is not heeded.
+
+    `session_key` is the session that is told after the start, `delivery_context` a place that is told as well.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    reason: Annotated[str, StringConstraints(max_length=500)] | None = None
+    note: Annotated[str, StringConstraints(max_length=4000)] | None = None
+    session_key: Annotated[str, StringConstraints(min_length=1, max_length=512)] | None = None
+    delivery_context: DeliveryContext | None = None
+    restart_delay_ms: Annotated[int, Field(ge=0, le=3_600_000)] = 0
+    idempotency_key: NonEmpty | None = None
 
 
 class HealthParams(Params):
@@ -89,6 +116,16 @@ class LogsTailParams(Params):
 
 class Ok(TypedDict):
     ok: Literal[True]
+
+
+class RestartResult(TypedDict):
+    """`restart` is `{pid, bootId, delayMs, reason}`; `sentinel` is what is told after the start."""
+
+    ok: Literal[True]
+    status: Literal["scheduled", "coalesced"]
+    preflight: dict[str, Any]
+    restart: dict[str, Any]
+    sentinel: dict[str, Any]
 
 
 class StatusResult(TypedDict):

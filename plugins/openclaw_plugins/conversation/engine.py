@@ -27,6 +27,7 @@ from openclaw_plugins.conversation.intake import Intake
 from openclaw_plugins.conversation.lanes import Lanes
 from openclaw_plugins.conversation.outbox import DeliveryRules
 from openclaw_plugins.conversation.recovery import Recovery
+from openclaw_plugins.conversation.restarts import tell_restarts
 from openclaw_plugins.conversation.runs import Outcome, Run, forget_old_runs, model_steps
 from openclaw_plugins.conversation.sessions import SessionRow
 from openclaw_plugins.conversation.settings import ConversationSettings
@@ -123,6 +124,7 @@ class Conversation:
             if gateway.ready:
                 break
             await asyncio.sleep(READY_POLL_SECONDS)
+        await tell_restarts(self.world)
         self.lanes.open()
         self.world.outbox.open()
         await self.intake.work()

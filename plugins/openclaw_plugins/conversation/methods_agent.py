@@ -26,7 +26,7 @@ from openclaw_kernel.api import (
 from openclaw_plugins.conversation import runs
 from openclaw_plugins.conversation.engine import Conversation
 from openclaw_plugins.conversation.ledger import WEBCHAT, parts_of
-from openclaw_plugins.conversation.methods_chat import append_assistant, last_place, tool_events_owner
+from openclaw_plugins.conversation.methods_chat import append_assistant, tool_events_owner
 from openclaw_plugins.conversation.outbox_rows import Delivered, Draft, KnownRequest, Outgoing, find_request, insert
 from openclaw_plugins.conversation.requests import (
     MOST_BYTES,
@@ -37,6 +37,7 @@ from openclaw_plugins.conversation.requests import (
 )
 from openclaw_plugins.conversation.runs import EndedRun, Run, RunOptions
 from openclaw_plugins.conversation.sessions import find as find_session
+from openclaw_plugins.conversation.sessions import last_place
 from openclaw_plugins.conversation.submissions import Request, client_message, key_of, message_id_of
 from openclaw_plugins.conversation.wire import (
     AgentParams,

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
-from dataclasses import replace
 from typing import Any, Final
 
 import orjson
 
 from openclaw_kernel.api import (
-    AssistantMessage,
     Call,
     Encoded,
     Idempotency,
@@ -17,19 +14,18 @@ from openclaw_kernel.api import (
     RequestKey,
     Scope,
     Target,
-    Text,
     Unavailable,
     rpc,
 )
-from openclaw_plugins.conversation import sessions, transcript
 from openclaw_plugins.conversation.chat_events import session_topic
 from openclaw_plugins.conversation.commands import is_stop
 from openclaw_plugins.conversation.engine import Conversation
 from openclaw_plugins.conversation.history import HistoryPage, read_page
 from openclaw_plugins.conversation.ledger import parts_of
+from openclaw_plugins.conversation.notes import show_note, write_note
 from openclaw_plugins.conversation.requests import attachments_of, target_of, thinking_level
 from openclaw_plugins.conversation.runs import RunOptions
-from openclaw_plugins.conversation.sessions import PREVIEW_CHARACTERS, SessionRow, shorten
+from openclaw_plugins.conversation.sessions import SessionRow, last_place
 from openclaw_plugins.conversation.submissions import Request, client_message, key_of, message_id_of
 from openclaw_plugins.conversation.transcript import Entry
 from openclaw_plugins.conversation.wire import (
@@ -229,20 +225,6 @@ def tool_events_owner(call: Call) -> str | None:
     return call.client.connection_id if TOOL_EVENTS in call.client.caps else None
 
 
-def last_place(row: SessionRow | None) -> Target | None:
-    """Return where a session's messages last came from, None for WebSocket clients alone."""
-    if row is None or row.channel is None or row.peer_id is None:
-        return None
-    kinds: dict[str, Any] = {"direct": "direct", "group": "group", "channel": "channel"}
-    return Target(
-        channel=row.channel,
-        account_id=row.account_id or "default",
-        peer_kind=kinds[row.peer_kind or "direct"],
-        peer_id=row.peer_id,
-        thread_id=row.thread_id,
-    )
-
-
 async def append_assistant(conversation: Conversation, key: str, text: str) -> Entry:
     """Append a text to a transcript as the agent's and tell the subscribers."""
     return await conversation.world.complete("inject a message", _append_assistant(conversation, key, text))
@@ -250,19 +232,7 @@ async def append_assistant(conversation: Conversation, key: str, text: str) -> E
 
 async def _append_assistant(conversation: Conversation, key: str, text: str) -> Entry:
     world = conversation.world
-    now = world.now_ms()
-    agent_id = world.keys.agent(key)
-    message = AssistantMessage(content=(Text(text),), timestamp_ms=now, provider="openclaw", model="gateway-injected")
-
-    def write(connection: sqlite3.Connection) -> tuple[SessionRow, bool, Entry]:
-        row, created = sessions.find_or_create(connection, key, agent_id, now)
-        (entry,) = transcript.append(connection, row.session_id, (message,), run_id=None, now_ms=now)
-        row = replace(row, updated_ms=now, preview=shorten(text, PREVIEW_CHARACTERS))
-        return sessions.save(connection, row), created, entry
-
-    row, created, entry = await world.store.write(write)
-    world.sessions.put(row, created=created)
-    world.transcript.committed((entry,))
-    world.session_events.message(None, key, agent_id, entry.to_wire())
-    world.changed(row, "created" if created else "inject")
-    return entry
+    agent_id, now = world.keys.agent(key), world.now_ms()
+    note = await world.store.write(lambda connection: write_note(connection, key, agent_id, text, now))
+    show_note(world, note, "inject")
+    return note.entry

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-from openclaw_kernel.api import SessionsSummary, Store
+from openclaw_kernel.api import SessionsSummary, Store, Target
 from openclaw_plugins.conversation.keys import chat_type_of, kind_of
 
 CACHE_ROWS: Final = 2048
@@ -232,3 +232,17 @@ def _read_summary(connection: sqlite3.Connection) -> tuple[dict[str, int], dict[
         for agent_id in counts
     }
     return counts, recent
+
+
+def last_place(row: SessionRow | None) -> Target | None:
+    """Return where a session's messages last came from, None for WebSocket clients alone."""
+    if row is None or row.channel is None or row.peer_id is None:
+        return None
+    kinds: dict[str, Any] = {"direct": "direct", "group": "group", "channel": "channel"}
+    return Target(
+        channel=row.channel,
+        account_id=row.account_id or "default",
+        peer_kind=kinds[row.peer_kind or "direct"],
+        peer_id=row.peer_id,
+        thread_id=row.thread_id,
+    )

@@ -10,6 +10,7 @@ import itertools
 import json
 import logging
 import sqlite3
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ from openclaw_kernel.api import (
     Receipt,
     RequestKey,
     Requests,
+    Restarts,
     Route,
     Scope,
     SendFailed,
@@ -56,6 +58,7 @@ from openclaw_kernel.api.methods import methods_of
 from openclaw_kernel.api.requests import digest_of
 from openclaw_kernel.protocol.frames import dumps
 from openclaw_kernel.protocol.registry import read_params
+from openclaw_kernel.restart import RestartDesk
 from openclaw_kernel.store.requests import RequestTable
 from openclaw_kernel.store.sqlite import SqliteStore
 from openclaw_kernel.tasks import TaskOwner
@@ -455,6 +458,7 @@ class Harness:
             Policies: self.policies,
             Providers: FixedProviders(),
             Gateway: self.gateway,
+            Restarts: RestartDesk(boot_id=uuid.uuid4().hex, check=lambda: None),
             Requests: RequestTable(self.store, now_ms=self.now_ms, keep_seconds=7 * 86_400, limit=1000),
         }
         plugin = ConversationPlugin(Context(self, self._tasks, self.store))  # type: ignore[arg-type]

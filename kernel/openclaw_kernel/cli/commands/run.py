@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openclaw_kernel.cli.errors import BadConfig, NotNow
+from openclaw_kernel.cli.errors import BadConfig, NotNow, NotRestarted
 from openclaw_kernel.cli.exits import CONFIG, OK
 from openclaw_kernel.cli.parsing import Commands
 
@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
     """Add the command."""
     details = """\
 The first start writes a commented openclaw.yaml and a random token into the state folder.
-It prints one link that opens the chat page; Ctrl+C or SIGTERM stops it."""
+It prints one link that opens the chat page; Ctrl+C or SIGTERM stops it, openclaw-kernel restart begins it anew in the same process."""
     commands.add("run", "run the gateway in the foreground", run=run, details=details)
 
 
@@ -50,12 +50,25 @@ def run(options: argparse.Namespace) -> int:
         reason = (error.strerror or str(error)).lower()
         raise BadConfig(f"{error.filename or home}: the state folder cannot be used ({reason}); make it writable or use --home") from error
     try:
-        return run_whole(_serve(loaded, home, as_json=options.json, first_start=first_start))
+        code = run_whole(_serve(loaded, home, as_json=options.json, first_start=first_start))
     finally:
         tear_down_logging(handlers)
+    return _run_again() if code is None else code
 
 
-async def _serve(loaded: Loaded, home: Path, *, as_json: bool, first_start: bool) -> int:
+def _run_again() -> int:
+    """Replace this process by a new one of the same program: its id, terminal and supervisor stay. Everything is closed before."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the program that runs already
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise NotRestarted(f"{sys.executable}: cannot be run again ({reason}); start openclaw-kernel run yourself") from error
+
+
+async def _serve(loaded: Loaded, home: Path, *, as_json: bool, first_start: bool) -> int | None:
+    """Return the exit code, None where a restart was asked for."""
     import asyncio
     import signal
 
@@ -91,9 +104,23 @@ async def _serve(loaded: Loaded, home: Path, *, as_json: bool, first_start: bool
     except StoreError as error:
         raise NotNow(str(error)) from error
     _announce(app, home, as_json=as_json, first_start=first_start)
-    await stopping.wait()
-    await app.stop()
-    return OK
+    await _first_of(stopping, app.restarts.wanted)
+    if not app.restarts.wanted.is_set():
+        await app.stop()
+        return OK
+    await app.stop("gateway restart")
+    # Who pressed Ctrl+C meanwhile wants it to end.
+    return OK if stopping.is_set() else None
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    import asyncio
+
+    from openclaw_kernel.tasks import TaskOwner
+
+    owner = TaskOwner("run", lambda _name, _error: None)
+    await asyncio.wait({owner.spawn("end", event.wait()) for event in events}, return_when=asyncio.FIRST_COMPLETED)
+    await owner.close(1.0)
 
 
 async def _start_unless(stopping: asyncio.Event, app: GatewayApp) -> bool:

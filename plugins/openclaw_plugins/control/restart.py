@@ -1,0 +1,118 @@
+"""The method `gateway.restart.request`."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import Any, Final
+
+from openclaw_kernel.api import (
+    Call,
+    Encoded,
+    Gateway,
+    Idempotency,
+    InvalidRequest,
+    KeptAnswer,
+    PluginContext,
+    Requests,
+    Restarts,
+    RestartSentinel,
+    Scope,
+    Target,
+    rpc,
+)
+from openclaw_plugins.control import wire
+
+DEFAULT_REASON: Final = "asked for by a client"
+
+
+class RestartMethods:
+    """Restarting the gateway in place."""
+
+    def __init__(self, context: PluginContext) -> None:
+        self._context = context
+
+    @rpc(
+        "gateway.restart.request",
+        scope=Scope.ADMIN,
+        params=wire.RestartParams,
+        result=wire.RestartResult,
+        idempotency=Idempotency.HANDLED,
+        control_plane=True,
+    )
+    async def restart(self, call: Call, params: wire.RestartParams) -> dict[str, Any] | Encoded:
+        """Restart the gateway in the same process, and tell a session once it is back.
+
+        Clients get `shutdown`, then a close with 1012. Requests that come while a restart is under way join it.
+        """
+        restarts, requests = self._context.service(Restarts), self._context.service(Requests)
+        await restarts.check()
+        sentinel = self._sentinel(params)
+        answer = self._answer(sentinel, params)
+
+        def write(connection: sqlite3.Connection) -> KeptAnswer | None:
+            if call.request is not None:
+                claim = requests.claim(connection, call.request)
+                if claim.answer is not None:
+                    return claim.answer
+                requests.complete(connection, call.request, answer)
+            restarts.write(connection, sentinel)
+            return None
+
+        known = await self._context.store.write(write)
+        if known is not None:
+            return known.replay()
+        restarts.begin(sentinel.reason, params.restart_delay_ms / 1000)
+        return answer
+
+    def _sentinel(self, params: wire.RestartParams) -> RestartSentinel:
+        return RestartSentinel(
+            reason=(params.reason or "").strip() or DEFAULT_REASON,
+            note=(params.note or "").strip(),
+            session_key=params.session_key,
+            target=_target(params.delivery_context),
+            requested_ms=self._context.now_ms(),
+        )
+
+    def _answer(self, sentinel: RestartSentinel, params: wire.RestartParams) -> dict[str, Any]:
+        context = params.delivery_context
+        pending = self._context.service(Restarts).pending
+        return {
+            "ok": True,
+            "status": "coalesced" if pending else "scheduled",
+            "preflight": {"safe": True, "blockers": [], "summary": "what runs may end first; what waits is answered after the start"},
+            "restart": {
+                "pid": os.getpid(),
+                "bootId": self._context.service(Gateway).boot_id,
+                "delayMs": params.restart_delay_ms,
+                "reason": sentinel.reason,
+            },
+            "sentinel": {
+                "persisted": True,
+                "payload": {
+                    "kind": "restart",
+                    "status": "ok",
+                    "ts": sentinel.requested_ms,
+                    "sessionKey": sentinel.session_key,
+                    "deliveryContext": None if context is None else context.model_dump(mode="json", by_alias=True, exclude_none=True),
+                    "message": sentinel.note or None,
+                    "stats": {"mode": "gateway.restart.request", "reason": sentinel.reason},
+                },
+            },
+        }
+
+
+def _target(context: wire.DeliveryContext | None) -> Target | None:
+    if context is None or not (context.channel or context.to):
+        return None
+    if not context.channel or not context.to:
+        raise InvalidRequest("deliveryContext: names a place by channel and to; give both, or neither")
+    kind, colon, rest = context.to.partition(":")
+    named = colon and kind in {"direct", "group", "channel"}
+    return Target(
+        channel=context.channel.strip().lower(),
+        account_id=context.account_id or "default",
+        peer_kind=kind if named else "direct",  # type: ignore[arg-type]  # seen to be one of the three
+        peer_id=rest if named else context.to,
+        thread_id=None if context.thread_id is None else str(context.thread_id),
+    )
