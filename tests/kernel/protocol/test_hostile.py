@@ -199,6 +199,15 @@ async def test_an_id_comes_back_as_it_was_sent() -> None:
             assert (await next_frame(ws))["id"] == name
 
 
+async def test_one_id_for_many_requests_is_answered_as_often() -> None:
+    async with serving() as served, known_client(served) as ws:
+        for number in range(200):
+            await ws.send_str(request("quick" if number % 2 else "status.missing", request_id="same"))
+        answers = [await next_frame(ws) for _ in range(200)]
+        assert {answer["id"] for answer in answers} == {"same"}
+        assert [answer["ok"] for answer in answers] == [False, True] * 100
+
+
 async def test_a_call_that_others_may_join_outlives_its_connection() -> None:
     async with serving() as served:
         params = {"idempotencyKey": "k"}
