@@ -20,6 +20,7 @@ from openclaw_plugins.conversation.wire import (
     MessagesSubscribeParams,
     MessagesSubscribeResult,
     MessagesUnsubscribeParams,
+    SessionReference,
     SessionsDescribeParams,
     SessionsDescribeResult,
     SessionsGetParams,
@@ -134,7 +135,8 @@ class SessionMethods:
         rows = await world.store.read(lambda connection: self._matches(connection, params))
         if len(rows) == 1:
             return {"ok": True, **self._candidate(rows[0])}
-        value = str(getattr(params, given[0]))[:120]
+        named = getattr(params, given[0])
+        value = str(named.key if isinstance(named, SessionReference) else named)[:120]
         candidates = [self._candidate(row) for row in rows[:MOST_CANDIDATES]]
         if params.allow_missing:
             return {"ok": False, **({"candidates": candidates} if candidates else {})}
@@ -206,8 +208,9 @@ class SessionMethods:
 
     def _matches(self, connection: sqlite3.Connection, params: SessionsResolveParams) -> Sequence[SessionRow]:
         found: dict[str, SessionRow] = {}
-        reference = params.reference
-        key = params.key or reference
+        given = params.reference
+        reference = None if isinstance(given, SessionReference) else given
+        key = given.key if isinstance(given, SessionReference) else params.key or reference
         if key is not None:
             row = self._by_key(connection, key, params)
             if row is not None:

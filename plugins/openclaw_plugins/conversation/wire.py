@@ -192,11 +192,18 @@ class SessionsDescribeResult(TypedDict):
     session: JsonObject | None
 
 
+class SessionReference(Params):
+    """A key as an address has it. `slug` is of a name that the reference makes keys without names of; ours have none such."""
+
+    key: NonEmpty
+    slug: NonEmpty | None = None
+
+
 class SessionsResolveParams(Params):
     key: NonEmpty | None = None
     session_id: NonEmpty | None = None
     label: Label | None = None
-    reference: NonEmpty | None = None
+    reference: SessionReference | NonEmpty | None = None
     short_id: NonEmpty | None = None
     slug_hint: NonEmpty | None = None
     agent_id: NonEmpty | None = None

@@ -230,6 +230,7 @@ async def test_a_session_is_found_by_whatever_names_it(harness: Harness) -> None
         {"reference": "Kitchen"},
         {"reference": session_id},
         {"reference": "food"},
+        {"reference": {"key": "agent:main:food", "slug": "kitchen"}, "agentId": "main"},
     ):
         assert await harness.call("sessions.resolve", None, **selector) == expected
     assert await harness.call("sessions.resolve", None, key="nothing", allowMissing=True) == {"ok": False}
