@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import re
 import sqlite3
@@ -19,7 +20,6 @@ from openclaw_kernel.api import (
     GatewayError,
     InboundMessage,
     Route,
-    Target,
     Verdict,
 )
 from openclaw_plugins.conversation import ledger, outbox_rows, writable
@@ -65,25 +65,37 @@ class Intake:
 
         Nothing should ever be left behind. If it is, by a fault of ours, silence would be the worst end.
         """
-        open_rows = await self._world.store.read(lambda connection: ledger.left_behind(connection, before_ms, LEFT_AT_ONCE))
-        in_hand = {entry.id for entry in self._backlog} | self._in_hand.keys() | self._world.board.inbound_ids()
-        for inbound_id, channel, message_id, target in open_rows:
-            if inbound_id not in in_hand:
-                logger.error("message %s of %s was left behind and is ended", message_id, channel)
-                await self._end_left_behind(inbound_id, target)
+        after = 0
+        while True:
+            page = functools.partial(ledger.left_behind, before_ms=before_ms, after=after, limit=LEFT_AT_ONCE)
+            rows = await self._world.store.read(page)
+            in_hand = {entry.id for entry in self._backlog} | self._in_hand.keys() | self._world.board.inbound_ids()
+            for left in rows:
+                if left.id not in in_hand:
+                    logger.error("message %s of %s was left behind and is ended", left.message_id, left.channel)
+                    await self._end_left_behind(left)
+            if len(rows) < LEFT_AT_ONCE:
+                return
+            after = rows[-1].id
 
-    async def _end_left_behind(self, inbound_id: int, target: Target | None) -> None:
+    async def _end_left_behind(self, left: ledger.LeftBehind) -> None:
         now = self._world.now_ms()
 
-        def write(connection: sqlite3.Connection) -> outbox_rows.Outgoing | None:
-            ended = ledger.end(connection, inbound_id, "dead_lettered", "left behind", now)
-            if not ended or target is None:
-                return None
-            return outbox_rows.insert(connection, outbox_rows.Draft(target=target, text=BROKEN, inbound_id=inbound_id), now)
+        def write(connection: sqlite3.Connection) -> tuple[bool, outbox_rows.Outgoing | None]:
+            ended = ledger.end(connection, left.id, "dead_lettered", ledger.LEFT_BEHIND, now)
+            if not ended or left.entry is None or left.entry.from_client:
+                return ended, None
+            draft = outbox_rows.Draft(target=left.entry.message.target, text=BROKEN, inbound_id=left.id)
+            return True, outbox_rows.insert(connection, draft, now)
 
-        outgoing = await self._world.store.write(write)
+        ended, outgoing = await self._world.store.write(write)
         if outgoing is not None:
             self._world.outbox.dispatch(outgoing)
+        if ended and left.entry is not None and (left.entry.from_client or left.run_row is not None):
+            # Who follows the run is told, and its row gets an end.
+            run = run_of(left.entry)
+            run.row_id = left.run_row or 0
+            await self._submissions.end_broken(run, BROKEN)
 
     async def work(self) -> None:
         """Decide about what arrives, in order, until cancelled."""

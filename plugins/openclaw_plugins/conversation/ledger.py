@@ -22,6 +22,7 @@ logger: Final = logging.getLogger(__name__)
 
 WEBCHAT: Final = "webchat"
 DEFAULT_ACCOUNT: Final = "default"
+LEFT_BEHIND: Final = "left behind"
 CLIENT_ADMITTED: Final = "a client of the gateway, by its scope"
 HINTS_AN_HOUR: Final = 60
 HOUR_MS: Final = 3_600_000
@@ -286,21 +287,36 @@ def _swept(connection: sqlite3.Connection, owner: Literal["inbound", "outbox"], 
     connection.execute("DELETE FROM conversation_swept WHERE id <= (SELECT max(id) FROM conversation_swept) - ?", (SWEPT_KEPT,))
 
 
-def left_behind(connection: sqlite3.Connection, before_ms: int, limit: int) -> list[tuple[int, str, str, Target | None]]:
-    """Return id, channel, message id and place of open messages on which nothing was done since a time, oldest first."""
+@dataclass(frozen=True, slots=True)
+class LeftBehind:
+    """An open message on which nothing was done for long. `entry` is None where it cannot be read back."""
+
+    id: int
+    channel: str
+    message_id: str
+    entry: Inbound | None
+    run_row: int | None
+    """Its turn that has no end."""
+
+
+def left_behind(connection: sqlite3.Connection, before_ms: int, after: int, limit: int) -> list[LeftBehind]:
+    """Return open messages on which nothing was done since a time, oldest first, a page after an id."""
     rows = connection.execute(
-        "SELECT id, channel, account_id, message_id, request_hash, body FROM conversation_inbound"
-        " WHERE state IN ('accepted', 'routed', 'queued', 'running') AND updated_ms < ? ORDER BY id LIMIT ?",
-        (before_ms, limit),
+        f"SELECT {_COLUMNS} FROM conversation_inbound"  # noqa: S608
+        " WHERE state IN ('accepted', 'routed', 'queued', 'running') AND updated_ms < ? AND id > ? ORDER BY id LIMIT ?",
+        (before_ms, after, limit),
     )
-    found: list[tuple[int, str, str, Target | None]] = []
-    for row_id, channel, account_id, message_id, request_hash, body in rows:
+    found: list[LeftBehind] = []
+    for row in rows:
+        entry = None
         try:
-            target = decode(body, channel, account_id, message_id)[0].target
+            entry = _inbound(row)
         except (ValueError, KeyError, TypeError):
-            logger.exception("message %s of %s cannot be read back", message_id, channel)
-            target = None
-        found.append((row_id, channel, message_id, target if request_hash is None else None))
+            logger.exception("message %s of %s cannot be read back", row[3], row[1])
+        run = connection.execute(
+            "SELECT id FROM conversation_runs WHERE inbound_id = ? AND ended_ms IS NULL ORDER BY id DESC LIMIT 1", (row[0],)
+        ).fetchone()
+        found.append(LeftBehind(row[0], row[1], row[3], entry, None if run is None else run[0]))
     return found
 
 

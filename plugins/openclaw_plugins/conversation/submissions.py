@@ -251,6 +251,11 @@ class Submissions:
         waiting = sum(run.lined_up for run in self._world.board.of_session(session_key)) - 1
         return waiting >= self._world.context.config.session.queue_limit
 
+    async def end_broken(self, run: Run, error: str) -> None:
+        """End a run that nothing works on any more, visibly for whoever follows it."""
+        self._world.board.add(run)
+        await self._endings.finish(run, Outcome(status="error", error=error, error_kind="unknown"))
+
     async def refuse_full(self, run: Run) -> None:
         """End a run for which there is no room, visibly."""
         self._world.board.add(run)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 
 import pytest
 
-from openclaw_kernel.api import Admission, Sessions, Step, Turn, TurnResult, TurnSink, Usage, Verdict
+from openclaw_kernel.api import Admission, Command, CommandCall, Commands, Sessions, Step, Turn, TurnResult, TurnSink, Usage, Verdict
 from openclaw_plugins.conversation import engine, intake, ledger
+from openclaw_plugins.conversation.settings import ConversationSettings
 from tests.plugins.conversation.harness import Gate, Harness, said, until
 
 DAY_MS = 86_400_000
@@ -48,11 +50,11 @@ async def test_all_that_a_message_left_goes_with_it_and_the_transcript_stays(har
     for number in range(5):
         await harness.receive("old", str(number))
     await harness.settled()
-    await until(lambda: len(harness.channels.sent) == 5)
+    await until(lambda: _delivered(harness, 5))
     harness.offset_ms = 20 * DAY_MS
     await harness.receive("newer", "newer")
     await harness.settled()
-    await until(lambda: len(harness.channels.sent) == 6)
+    await until(lambda: _delivered(harness, 6))
     harness.offset_ms = 31 * DAY_MS
     await harness.services[Sessions].clean()
     counts = {
@@ -60,6 +62,10 @@ async def test_all_that_a_message_left_goes_with_it_and_the_transcript_stays(har
         for table in ("inbound", "outbox", "runs", "steps", "messages")
     }
     assert counts == {"inbound": 1, "outbox": 1, "runs": 1, "steps": 2, "messages": 12}
+
+
+async def _delivered(harness: Harness, count: int) -> bool:
+    return await harness.rows("SELECT count(*) FROM conversation_outbox WHERE state = 'sent'") == [(count,)]
 
 
 async def test_a_flood_of_strangers_gets_a_bounded_number_of_hints(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,6 +107,92 @@ async def test_a_message_that_was_left_behind_is_ended_and_its_sender_told(harne
     gate.let("waits")
     states = {name: state for name, state, _ in await harness.settled()}
     assert (states["1"], states["2"]) == ("answered", "answered")
+
+
+async def test_a_message_that_nothing_can_end_is_an_orphan_until_the_sweeper_ends_it(
+    harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    """P1: a fault of the database makes a real orphan, whose sender is told once the fault is over."""
+    harness.settings = ConversationSettings.model_validate({"orphanSeconds": 5})
+    await harness.restart()
+
+    def refuse(connection: sqlite3.Connection) -> None:
+        connection.execute(
+            "CREATE TRIGGER test_fault BEFORE UPDATE ON conversation_inbound WHEN OLD.message_id = 'orphan'"
+            " BEGIN SELECT RAISE(ABORT, 'this row cannot be changed'); END"
+        )
+
+    await harness.store.write(refuse)
+    await harness.receive("hello", "orphan", peer="8")
+    await until(lambda: "could not even be ended" in caplog.text or "failure could not be written" in caplog.text)
+    await harness.receive("hello", "fine")
+    await until(lambda: harness.channels.texts() == ["you said: hello"])
+    await harness.store.write(lambda connection: connection.execute("DROP TRIGGER test_fault"))
+    await harness.services[Sessions].clean()
+    assert ("orphan", "accepted", None) in await harness.states()
+    harness.offset_ms = 6_000
+    await harness.services[Sessions].clean()
+    assert ("orphan", "dead_lettered", "left behind") in await harness.states()
+    await until(lambda: harness.channels.texts()[1:] == [intake.BROKEN])
+    why = await harness.call("messages.why", None, id="orphan")
+    assert [(delivery["kind"], delivery["text"]) for delivery in why["deliveries"]] == [("notice", intake.BROKEN)]
+
+
+async def test_a_client_whose_request_was_left_behind_is_told(harness: Harness) -> None:
+    """P1: the same for a WebSocket client, who waits for the end of its run."""
+
+    def refuse(connection: sqlite3.Connection) -> None:
+        connection.execute(
+            "CREATE TRIGGER test_fault BEFORE UPDATE OF reason ON conversation_inbound"
+            " BEGIN SELECT RAISE(ABORT, 'this row cannot be changed'); END"
+        )
+
+    await harness.store.write(refuse)
+    await harness.send("hello", "request-1")
+    # The one who waits is let go with an error although nothing can be written.
+    assert (await harness.call("agent.wait", None, runId="request-1", timeoutMs=5000))["status"] == "error"
+    await harness.store.write(lambda connection: connection.execute("DROP TRIGGER test_fault"))
+    harness.offset_ms = 700_000
+    await harness.services[Sessions].clean()
+    assert (await harness.events.terminal("request-1"))["state"] == "error"
+    assert await harness.rows("SELECT state, reason FROM conversation_inbound") == [("dead_lettered", "left behind")]
+    assert await harness.rows("SELECT count(*) FROM conversation_runs WHERE ended_ms IS NULL") == [(0,)]
+
+
+async def test_the_sweeper_leaves_alone_whatever_runs_waits_or_is_being_decided(harness: Harness) -> None:
+    """P1: a long turn, a queue behind it, a slow command and a message that came back after a restart are no orphans."""
+    harness.settings = ConversationSettings.model_validate({"orphanSeconds": 5})
+    harness.gateway.ready = False
+    await harness.restart()
+    await harness.receive("waits for the start", "early", peer="9")
+    await harness.restart()
+    gate = Gate()
+    harness.runtime.script = gate
+    harness.offset_ms = 60_000
+    await harness.services[Sessions].clean()
+    assert await harness.states() == [("early", "accepted", None)]
+    harness.gateway.ready = True
+    await gate.running("waits for the start")
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def slow(call: CommandCall) -> str:
+        asked.set()
+        await answer.wait()
+        return "at last"
+
+    harness.services[Commands].add(Command(name="slow", description="takes long", run=slow))
+    await harness.receive("works long", "1")
+    await gate.running("works long")
+    await harness.receive("waits", "2")
+    await harness.receive("/slow", "3", peer="8")
+    await asked.wait()
+    for _ in range(3):
+        harness.offset_ms += 60_000
+        await harness.services[Sessions].clean()
+    answer.set()
+    for text in ("waits for the start", "works long", "waits"):
+        gate.let(text)
+    assert {state for _, state, _ in await harness.settled()} == {"answered"}
 
 
 async def test_a_turn_that_is_stopped_still_shows_what_it_took(harness: Harness) -> None:
