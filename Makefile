@@ -38,6 +38,11 @@ test-random: $(CHECKED)-test test-tools
 test-tools: $(CHECKED)-test
 	@$(BIN)/python -m tests.support.install_servers
 
+# What it installs is large and needed by nothing else, so the suite leaves these tests out.
+conformance: $(CHECKED)-test
+	@$(BIN)/python -m tests.support.install_servers --conformance
+	@$(BIN)/python -m pytest -m conformance tests/conformance/cli $(ARGS)
+
 lint: $(CHECKED)-lint
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet . || { echo "not formatted: run make format" >&2; exit 1; }
@@ -51,14 +56,14 @@ format: $(CHECKED)-lint
 bench: $(CHECKED)-test
 	@$(BIN)/python -m tests.bench $(ARGS)
 
+docs: $(CHECKED)-test
+	@$(BIN)/python -m tests.support.reference
+
 crash: $(CHECKED)-test
 	@$(BIN)/python -m tests.crash $(ARGS)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-docs: $(CHECKED)-test
-	@$(BIN)/python -m tests.support.reference
-
 	  { echo "$(PYTHON) is older than 3.11: name a newer one with PYTHON=" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || \
 	  { echo "$(PYTHON) has no venv: install it (on Debian: apt-get install python3-venv)" >&2; exit 1; }
@@ -89,4 +94,4 @@ clean:
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean
-	@rm -rf $(VENV) tests/conformance/node_modules tests/claude_cli/node_modules
+	@rm -rf $(VENV) tests/conformance/node_modules tests/conformance/cli/node_modules tests/claude_cli/node_modules

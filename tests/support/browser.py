@@ -126,13 +126,13 @@ class ChatPage:
         assert self.driver.save_screenshot(str(path)), f"no screenshot was written to {path}"
 
 
-def start_browser(size: tuple[int, int], profile: Path, *, touch: bool, dark: bool) -> ChatPage:
+def start_browser(size: tuple[int, int], profile: Path, *, touch: bool, dark: bool, network: bool = False) -> ChatPage:
     """A browser with an empty profile."""
     options = webdriver.ChromeOptions()
     options.binary_location = str(find_chromium())
     for argument in (*ARGUMENTS, f"--window-size={size[0]},{size[1]}", f"--user-data-dir={profile}"):
         options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", **({"performance": "ALL"} if network else {})})
     if touch:
         metrics = {"width": size[0], "height": size[1], "pixelRatio": 2, "touch": True}
         options.add_experimental_option("mobileEmulation", {"deviceMetrics": metrics})
@@ -146,23 +146,36 @@ class Browse(Protocol):
     """Runs a story in a fresh browser, in a thread."""
 
     def __call__(
-        self, story: Callable[[ChatPage], None], *, size: tuple[int, int] = DESKTOP, touch: bool = False, dark: bool = False
+        self,
+        story: Callable[[ChatPage], None],
+        *,
+        size: tuple[int, int] = DESKTOP,
+        touch: bool = False,
+        dark: bool = False,
+        network: bool = False,
     ) -> Awaitable[None]:
-        """Start, tell, quit."""
+        """Start, tell, quit. With `network` the driver notes requests and frames in its log `performance`."""
 
 
 @pytest.fixture
 def browse(tmp_path_factory: pytest.TempPathFactory) -> Browse:
     """Browsers for the stories of one test."""
 
-    def tell(story: Callable[[ChatPage], None], size: tuple[int, int], *, touch: bool, dark: bool) -> None:
-        page = start_browser(size, tmp_path_factory.mktemp("profile"), touch=touch, dark=dark)
+    def tell(story: Callable[[ChatPage], None], size: tuple[int, int], *, touch: bool, dark: bool, network: bool) -> None:
+        page = start_browser(size, tmp_path_factory.mktemp("profile"), touch=touch, dark=dark, network=network)
         try:
             story(page)
         finally:
             page.driver.quit()
 
-    async def run(story: Callable[[ChatPage], None], *, size: tuple[int, int] = DESKTOP, touch: bool = False, dark: bool = False) -> None:
-        await asyncio.to_thread(tell, story, size, touch=touch, dark=dark)
+    async def run(
+        story: Callable[[ChatPage], None],
+        *,
+        size: tuple[int, int] = DESKTOP,
+        touch: bool = False,
+        dark: bool = False,
+        network: bool = False,
+    ) -> None:
+        await asyncio.to_thread(tell, story, size, touch=touch, dark=dark, network=network)
 
     return run

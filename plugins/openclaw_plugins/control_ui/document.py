@@ -47,7 +47,8 @@ def prepare(source: str, base_path: str) -> Document:
             "img-src 'self' data: blob:",
             "media-src 'self' data: blob:",
             "font-src 'self'",
-            "connect-src 'self'",
+            # A data: address goes nowhere; icons are fetched from such.
+            "connect-src 'self' data:",
             "worker-src 'self'",
             "manifest-src 'self'",
             "base-uri 'none'",
