@@ -32,9 +32,11 @@ def test_an_example_passes_its_own_tests(example: Path, tmp_path: Path) -> None:
     site.mkdir()
     install(example, site)
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "-p", "no:randomly"]
+    # Their gateways are judged like any other.
+    command += ["-p", "tests.support.frames"]
     done = subprocess.run(
         [*command, "-c", str(example / "pyproject.toml"), "--rootdir", str(example), str(example)],
-        env={**os.environ, "PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)]), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
         timeout=50,
@@ -42,6 +44,7 @@ def test_an_example_passes_its_own_tests(example: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
+    assert "frames of gateways judged" in done.stdout
 
 
 def test_there_is_an_example_of_each_kind() -> None:

@@ -31,7 +31,7 @@ READ_EVENTS = {
     *("agent chat presence cron config.changed skills.changed plugins.changed node.presence node.hostStats".split()),
     *("sessions.changed users.prefs.changed mentions.changed ui.command talk.event".split()),
 }
-READ_PREFIXES = ("chat.", "task", "voicewake.", "session.", "board.")
+READ_PREFIXES = ("chat.", "task", "voicewake.", "session.", "board.", "events.")
 OTHER_PREFIXES = {
     "session.approval": "approvals",
     "exec.approval.": "approvals",
@@ -166,6 +166,9 @@ class Judge:
 
     def take(self, kind: str, connection: int, text: bytes, *, unjudged: Collection[str] = ()) -> Iterator[str]:
         """Judge one record."""
+        if kind == "N":
+            # A process that begins anew counts its connections from one again.
+            self._connections[connection] = Told(connection)
         told = self._connections.setdefault(connection, Told(connection))
         if kind == "O":
             self.frames += 1
@@ -299,8 +302,17 @@ def _event(told: Told, frame: Frame, unjudged: Collection[str]) -> Iterator[str]
             told.seq = frame["seq"]
     if "*" not in unjudged:
         yield from _heard(told, event)
+        yield from _logged(told, event, payload, unjudged)
     if "seq" in frame and isinstance(payload, dict) and not unjudged:
         yield from _of_a_run(told, event, payload)
+
+
+def _logged(told: Told, event: str, payload: object, unjudged: Collection[str]) -> Iterator[str]:
+    """What is read from the event log is judged as if it had come at once."""
+    if event != "events.item" or not isinstance(payload, dict) or payload.get("event") in {None, *unjudged}:
+        return
+    yield from _payload(payload["event"], payload.get("payload"))
+    yield from _heard(told, payload["event"])
 
 
 def _payload(event: str, payload: object) -> Iterator[str]:

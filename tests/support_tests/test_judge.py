@@ -192,6 +192,13 @@ def test_a_payload_may_be_left_out_by_name_but_not_its_envelope() -> None:
     assert "ResponseFrame" in story.problems[0]
 
 
+def test_a_process_that_begins_anew_counts_from_one_again() -> None:
+    story = Story().hello().event("tick", {"ts": 1})
+    story.seq = 0
+    story.hello().event("tick", {"ts": 1})
+    assert story.problems == []
+
+
 def test_a_record_that_is_cut_off_waits_for_its_rest() -> None:
     whole = b'O 1 12\n{"type":"no"\nC 1 3\n999\n'
     for cut in range(len(whole)):
