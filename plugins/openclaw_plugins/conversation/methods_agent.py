@@ -99,6 +99,9 @@ class AgentMethods:
             }
         )
         await run.done.wait()
+        if run.outcome is not None and run.outcome.status == "interrupted":
+            # The next start may take the turn up again; how it ends then is the answer to keep.
+            return _finished(_ended(run))
         return await self._kept(request.key, lambda: _finished(_ended(run)))
 
     @rpc("agent.wait", scope=Scope.WRITE, params=AgentWaitParams, result=AgentWaitResult, repeatable="it only waits")
