@@ -1,9 +1,10 @@
 // The published reference client, driven over stdin and stdout, one JSON object a line.
 //
-// First line in: the client's options. Then: {op:"request", id, method, params, expectFinal, timeoutMs}, {op:"stop"}.
+// First line in: the client's options; `deviceFile` gives it a device that is kept there. Then: {op:"request", id, method, params, expectFinal, timeoutMs}, {op:"stop"}.
 // Lines out: hello, event, gap, closed, connectError, paused, accepted and answer, each as {kind, ...}.
 import { createInterface } from "node:readline";
 import { GatewayClient } from "@openclaw/gateway-client";
+import { deviceHost } from "./device_host.mjs";
 
 const tell = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
@@ -30,8 +31,10 @@ let client;
 lines.on("line", (line) => {
   const wish = JSON.parse(line);
   if (client === undefined) {
+    const { deviceFile, ...options } = wish;
     client = new GatewayClient({
-      ...wish,
+      ...options,
+      ...(deviceFile ? { deviceIdentity: undefined, hostDeps: deviceHost(deviceFile) } : {}),
       onHelloOk: (hello) => tell({ kind: "hello", hello }),
       onEvent: (frame) => tell({ kind: "event", frame }),
       onGap: (gap) => tell({ kind: "gap", ...gap }),

@@ -109,8 +109,11 @@ class ReferenceClient:
 
 
 @asynccontextmanager
-async def reference_client(url: str, *, token: str, **options: Any) -> AsyncIterator[ReferenceClient]:
-    """A started client; `options` are further ones of `GatewayClientOptions`. It has no device identity."""
+async def reference_client(url: str, *, token: str | None, **options: Any) -> AsyncIterator[ReferenceClient]:
+    """A started client; `options` are further ones of `GatewayClientOptions`.
+
+    It has no device identity, unless `deviceFile` names a file that keeps one, and the tokens it is given.
+    """
     process = await asyncio.create_subprocess_exec(
         str(find_node()),
         str(DRIVER),
@@ -121,7 +124,7 @@ async def reference_client(url: str, *, token: str, **options: Any) -> AsyncIter
     )
     client = ReferenceClient(process)
     try:
-        await client.tell({"url": url, "token": token, "deviceIdentity": None, **options})
+        await client.tell({"url": url, "deviceIdentity": None, **({} if token is None else {"token": token}), **options})
         yield client
     finally:
         await client.close()

@@ -112,16 +112,20 @@ class DeviceBook:
         device = self._devices.get(claim.device_id)
         reason = needed(device, claim)
         if reason is None and device is not None:
-            await self._issue(device, claim.role, None)
+            await self._have_token(device, claim)
             return None
         reason = reason or "not-paired"
         policy = self._context.config.gateway.pairing.local
         silent = may_be_silent(claim, device, policy=policy, was_removed=claim.device_id in self._removed)
         request = self._request_of(claim, reason)
         if silent and (device is not None or len(self._devices) < MOST_DEVICES):
-            await self._approve(request, "policy")
+            await self._have_token(await self._approve(request, "policy"), claim)
             return None
         return await self._keep(request, device)
+
+    async def _have_token(self, device: Device, claim: DeviceClaim) -> None:
+        if self.recall(claim) is None:
+            await self._issue(device, claim.role, None)
 
     # --- what people do ---
 
@@ -207,9 +211,7 @@ class DeviceBook:
     async def _issue(self, device: Device, name: str, scopes: tuple[str, ...] | None) -> _Issued:
         text, token = new_token(self._context.now_ms(), scopes)
         role = device.roles[name]
-        # The one in use stays good until the new one is seen: the device may never get it.
-        used = tuple(held for held in role.tokens if held.used)
-        await self._save(_with_role(device, name, replace(role, tokens=(*used, token))))
+        await self._save(_with_role(device, name, role.issued(token)))
         issued = self._issued[device.device_id, name] = _Issued(text, token)
         return issued
 
@@ -223,7 +225,7 @@ class DeviceBook:
             async with self._lock:
                 device, role = self._devices.get(device_id), self._live_role(device_id, name)
                 if device is not None and role is not None and token in role.tokens:
-                    await self._save(_with_role(device, name, replace(role, tokens=(replace(token, used=True),))))
+                    await self._save(_with_role(device, name, role.seen(token)))
         finally:
             self._settling_tokens.discard(token.digest)
 
@@ -236,8 +238,6 @@ class DeviceBook:
         role = self._live_role(request.device_id, request.role)
         scopes = request.scopes if role is None else tuple(dict.fromkeys((*role.scopes, *request.scopes)))
         tokens = () if role is None else role.tokens
-        text, token = new_token(now_ms, None)
-        tokens = (*(held for held in tokens if held.used), token)
         device = Device(
             device_id=request.device_id,
             public_key=request.public_key,
@@ -245,10 +245,12 @@ class DeviceBook:
             created_ms=now_ms if earlier is None else earlier.created_ms,
             approved_ms=now_ms,
             approved_by=by,
-            roles={**({} if earlier is None else earlier.roles), request.role: Role(scopes, now_ms, None, tokens)},
+            roles={
+                **({} if earlier is None else earlier.roles),
+                request.role: Role(scopes, now_ms, None, tokens),
+            },
         )
         await self._save(device, lambda connection: tables.drop_request(connection, device.device_id))
-        self._issued[device.device_id, request.role] = _Issued(text, token)
         self._context.logger.info(
             "device %s approved by %s: %s as %s with %s",
             device.device_id[:12],

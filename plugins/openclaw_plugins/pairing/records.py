@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from openclaw_kernel.api import DeviceClaim, PairingReason
 
 _LONGEST_TEXT: Final = 128
 _TOKEN_BYTES: Final = 32
+_UNSEEN_TOKENS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What a device is approved for in one role. At most one token that was used, and one that was issued since."""
+    """What a device is approved for in one role, and its tokens, oldest first: the one in use, and what was issued since."""
 
     scopes: tuple[str, ...]
     approved_ms: int
@@ -38,6 +39,17 @@ class Role:
         digest = digest_of(text)
         matching = [token for token in self.tokens if hmac.compare_digest(token.digest, digest)]
         return matching[0] if matching else None
+
+    def issued(self, token: Token) -> Role:
+        """The role with a further token; what was told earlier stays good, within a bound, until a later one is seen."""
+        used = [held for held in self.tokens if held.used][-1:]
+        unused = [held for held in self.tokens if not held.used][-_UNSEEN_TOKENS:]
+        return replace(self, tokens=(*used, *unused, token))
+
+    def seen(self, token: Token) -> Role:
+        """The role once a token was shown: those issued before it are good no longer."""
+        later = self.tokens[self.tokens.index(token) + 1 :]
+        return replace(self, tokens=(replace(token, used=True), *later))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

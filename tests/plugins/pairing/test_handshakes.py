@@ -332,6 +332,20 @@ async def test_a_new_token_is_issued_once_and_the_old_one_stays_good_until_it_is
         assert await token_of(gate, device, auth={"deviceToken": new}) == new
 
 
+async def test_a_token_that_was_told_outlives_upgrades_and_restarts_until_a_later_one_is_seen(tmp_path: Path) -> None:
+    device = TestDevice()
+    told: list[str] = []
+    for scopes in (READ, ADMIN):
+        async with opened(tmp_path, policy="auto") as gate:
+            told.append(await token_of(gate, device, scopes=scopes))
+    async with opened(tmp_path) as gate:
+        assert len(set(told)) == 2
+        for token in told:
+            assert accepted(await gate.shake(device, REMOTE, auth={"token": token}, scopes=ADMIN)).scopes == ADMIN
+        await gate.settled()
+        refused(await gate.shake(device, REMOTE, auth={"token": told[0]}))
+
+
 async def test_a_known_device_that_shows_its_token_costs_no_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(tmp_path) as gate:
         device = TestDevice()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+import pytest
+
 from tests.plugins.pairing.device_client import Device
-from tests.support.gateway import RunningGateway
+from tests.support.gateway import RunningGateway, StartGateway
+from tests.support.ws_client import RequestFailed
 
 ADMIN = ("operator.admin",)
 ASK = {"gateway": {"pairing": {"local": "ask"}}}
@@ -93,3 +97,107 @@ async def test_a_new_token_leaves_the_one_in_use_good_until_it_is_seen(gateway: 
         await owner.request("device.token.rotate", {"deviceId": device.id, "role": "operator"})
     failed, _, _ = await device.refused(gateway.ws_url, auth={"deviceToken": old})
     assert failed.details["code"] == "AUTH_DEVICE_TOKEN_MISMATCH"
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "reason"),
+    [
+        ("device.pair.remove", {}, "device-pair-removed"),
+        ("device.token.revoke", {"role": "operator"}, "device-token-revoked"),
+        ("device.token.rotate", {"role": "operator"}, "device-token-rotated"),
+    ],
+)
+async def test_what_is_taken_away_ends_the_open_connections_within_a_second(
+    gateway: RunningGateway, method: str, params: dict[str, str], reason: str
+) -> None:
+    """S20: the socket is shut and nothing it still sends runs; who did it to itself gets its answer first."""
+    device = Device()
+    async with (
+        device.connect(gateway.ws_url, auth=shared(gateway), scopes=ADMIN) as one,
+        device.connect(gateway.ws_url, auth=shared(gateway), scopes=ADMIN) as other,
+    ):
+        result = await one.request(method, {"deviceId": device.id, **params})
+        assert result["deviceId"] == device.id
+        for client in (one, other):
+            # A second, with room for a busy machine.
+            ended = await client.closed(deadline=3)
+            assert (ended.code, ended.reason) == (4001, f"client invalidated: {reason}")
+    old = str(device.token)
+    await gateway.kill()
+    await gateway.start()
+    failed, code, _ = await device.refused(gateway.ws_url, auth={"deviceToken": old})
+    assert (failed.details["code"], code) == ("AUTH_DEVICE_TOKEN_MISMATCH", 1008)
+
+
+async def test_a_page_waits_until_a_person_approves_it_whatever_it_knows(gateway: RunningGateway) -> None:
+    """S2, S17: an Origin is never approved by itself; the page comes back by itself and is in once it was approved."""
+    page = Device(client=("openclaw-control-ui", "ui"))
+    headers = {"Origin": gateway.url}
+    async with gateway.connect() as owner:
+        failed, code, reason = await page.refused(gateway.ws_url, auth=shared(gateway), scopes=ADMIN, headers=headers)
+        request_id = failed.details["requestId"]
+        assert (failed.code, code) == ("NOT_PAIRED", 1008)
+        assert reason.endswith(f"(requestId:{request_id})")
+        assert failed.details["recommendedNextStep"] == "wait_then_retry"
+        assert failed.details["pauseReconnect"] is False
+        asked = (await owner.expect_event("device.pair.requested"))["payload"]
+        assert (asked["requestId"], asked["clientId"], asked["role"]) == (request_id, "openclaw-control-ui", "operator")
+        again, _, _ = await page.refused(gateway.ws_url, auth=shared(gateway), scopes=ADMIN, headers=headers)
+        assert again.details["requestId"] == request_id
+        await owner.request("device.pair.approve", {"requestId": request_id})
+        resolved = (await owner.expect_event("device.pair.resolved"))["payload"]
+        assert (resolved["requestId"], resolved["decision"]) == (request_id, "approved")
+    async with page.connect(gateway.ws_url, auth=shared(gateway), scopes=ADMIN, headers=headers) as client:
+        await client.request("status", {})
+        mine = [entry for entry in await client.request("system-presence") if entry.get("deviceId") == page.id]
+        assert [entry["mode"] for entry in mine] == ["ui"]
+    async with page.connect(gateway.ws_url, auth={"deviceToken": str(page.token)}, scopes=None, headers=headers) as client:
+        assert client.hello["auth"]["scopes"] == ["operator.admin"]
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via", "X-Forwarded-Host", "X-Forwarded-Proto"])
+async def test_what_a_proxy_forwards_is_never_approved_by_itself(gateway: RunningGateway, header: str) -> None:
+    """S17."""
+    for value in ("127.0.0.1", "for=127.0.0.1"):
+        failed, _, _ = await Device().refused(gateway.ws_url, auth=shared(gateway), headers={header: value})
+        assert failed.details["code"] == "PAIRING_REQUIRED"
+
+
+@pytest.mark.parametrize("protocol", [(4, 4), (3, 4), (3, 3)])
+async def test_a_node_of_this_version_and_the_one_before_connects_once_it_is_approved(
+    gateway: RunningGateway, protocol: tuple[int, int]
+) -> None:
+    node = Device(client=("node-host", "node"), platform="linux")
+    asked: dict[str, Any] = {"role": "node", "scopes": (), "protocol": protocol}
+    await approve(gateway, node, **asked)
+    async with node.connect(gateway.ws_url, auth=shared(gateway), **asked) as client:
+        assert client.hello["auth"]["role"] == "node"
+        assert client.hello["auth"]["scopes"] == []
+        assert client.hello["auth"]["deviceToken"] == node.token
+        assert (await client.request("health", {}))["ok"] is True
+        with pytest.raises(RequestFailed, match="unauthorized role: node"):
+            await client.request("status", {})
+    async with node.connect(gateway.ws_url, auth={"deviceToken": str(node.token)}, **asked):
+        pass
+
+
+async def test_two_devices_wait_beside_each_other(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(ASK)
+    devices = [Device(), Device()]
+    refusals = await asyncio.gather(*(device.refused(gateway.ws_url, auth=shared(gateway)) for device in devices * 2))
+    assert len({failed.details["requestId"] for failed, _, _ in refusals}) == 2
+    await gateway.kill()
+    await gateway.start()
+    pending = (await listed(gateway))["pending"]
+    assert {row["deviceId"] for row in pending} == {device.id for device in devices}
+
+
+async def test_without_the_plugin_no_device_is_let_in(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway({"plugins": {"entries": {"pairing": {"enabled": False}}}})
+    failed, code, _ = await Device().refused(gateway.ws_url, auth=shared(gateway))
+    assert (failed.code, failed.details["code"], code) == ("NOT_PAIRED", "PAIRING_REQUIRED", 1008)
+    assert "enable the plugin 'pairing'" in failed.details["remediationHint"]
+    failed, _, _ = await Device().refused(gateway.ws_url, auth={"deviceToken": "x"})
+    assert failed.code == "INVALID_REQUEST"
+    async with gateway.connect() as owner:
+        await owner.request("status", {})

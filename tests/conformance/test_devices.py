@@ -1,0 +1,102 @@
+"""The reference client with a device of its own: paired silently, known again, refused once it was removed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conformance.method_calls import OF_DEVICES
+from tests.conformance.reference_client import reference_client
+from tests.support import contract
+from tests.support.gateway import RunningGateway, StartGateway
+
+pytestmark = pytest.mark.requires("node24", "gateway-client", "contract")
+
+
+def kept(file: Path) -> dict[str, Any]:
+    """The token the client keeps."""
+    tokens: dict[str, Any] = json.loads(file.read_text())["tokens"]
+    operator: dict[str, Any] = tokens.get("operator", {})
+    return operator
+
+
+async def test_the_client_pairs_silently_keeps_its_token_and_is_refused_once_it_is_removed(gateway: RunningGateway, tmp_path: Path) -> None:
+    file = tmp_path / "device.json"
+    async with reference_client(gateway.ws_url, token=gateway.token, deviceFile=str(file)) as client:
+        hello = (await client.wait("hello"))["hello"]
+        contract.validate_hello(hello)
+        token = hello["auth"]["deviceToken"]
+        assert kept(file) == {"token": token, "scopes": ["operator.admin"]}
+        (row,) = (await client.request("device.pair.list", {}))["paired"]
+        assert (row["connected"], row["approvedVia"]) == (True, "silent")
+    # From now on with what it kept, and without the shared secret.
+    async with reference_client(gateway.ws_url, token=None, deviceFile=str(file)) as client:
+        hello = (await client.wait("hello"))["hello"]
+        assert hello["auth"]["deviceToken"] == token
+        assert hello["auth"]["scopes"] == ["operator.admin"]
+        async with gateway.connect() as owner:
+            position = len(client.lines)
+            await owner.request("device.pair.remove", {"deviceId": row["deviceId"]})
+            closed = await client.wait("closed", after=position)
+            assert (closed["code"], closed["reason"]) == (4001, "client invalidated: device-pair-removed")
+        paused = await client.wait("paused", after=position)
+        assert paused["detailCode"] == "AUTH_DEVICE_TOKEN_MISMATCH"
+        assert kept(file) == {}
+    await gateway.kill()
+    await gateway.start()
+    async with reference_client(gateway.ws_url, token=gateway.token, deviceFile=str(file)) as client:
+        error = (await client.wait("connectError"))["error"]
+        assert (error["code"], error["details"]["reason"]) == ("NOT_PAIRED", "not-paired")
+
+
+async def test_a_waiting_client_is_in_once_a_person_approved_it(start_gateway: StartGateway, tmp_path: Path) -> None:
+    gateway = await start_gateway({"gateway": {"pairing": {"local": "ask"}}})
+    file = tmp_path / "device.json"
+    async with reference_client(gateway.ws_url, token=gateway.token, deviceFile=str(file)) as client:
+        details = (await client.wait("connectError"))["error"]["details"]
+        async with gateway.connect() as owner:
+            await owner.request("device.pair.approve", {"requestId": details["requestId"]})
+        hello = (await client.wait("hello"))["hello"]
+        assert hello["auth"]["scopes"] == ["operator.admin"]
+        assert "paused" not in client.kinds()
+
+
+async def test_a_program_that_runs_once_is_told_to_stop_and_whom_to_ask(start_gateway: StartGateway, tmp_path: Path) -> None:
+    gateway = await start_gateway({"gateway": {"pairing": {"local": "ask"}}})
+    options = {"deviceFile": str(tmp_path / "device.json"), "clientName": "cli", "mode": "cli"}
+    async with reference_client(gateway.ws_url, token=gateway.token, **options) as client:
+        paused = await client.wait("paused")
+        assert paused["detailCode"] == "PAIRING_REQUIRED"
+        details = (await client.wait("connectError"))["error"]["details"]
+        assert paused["reason"] == f"pairing required (requestId:{details['requestId']})"
+
+
+async def test_every_method_on_devices_answers_the_client(gateway: RunningGateway, tmp_path: Path) -> None:
+    called: set[str] = set()
+    async with (
+        reference_client(gateway.ws_url, token=gateway.token, deviceFile=str(tmp_path / "owner.json")) as owner,
+        reference_client(gateway.ws_url, token=gateway.token, deviceFile=str(tmp_path / "node.json"), role="node", scopes=[]) as node,
+        reference_client(gateway.ws_url, token=gateway.token, deviceFile=str(tmp_path / "other.json"), role="node", scopes=[]) as other,
+    ):
+        await owner.wait("hello")
+
+        async def call(method: str, params: dict[str, Any]) -> Any:
+            result = await owner.request(method, params)
+            contract.validate_params(method, params)
+            contract.validate_result(method, result)
+            called.add(method)
+            return result
+
+        waiting = (await node.wait("connectError"))["error"]["details"]
+        approved = await call("device.pair.approve", {"requestId": waiting["requestId"]})
+        device = {"deviceId": approved["device"]["deviceId"], "role": "node"}
+        await node.wait("hello")
+        assert (await call("device.token.rotate", device))["tokenDelivery"] == "withheld-cross-device"
+        await call("device.token.revoke", device)
+        await call("device.pair.remove", {"deviceId": device["deviceId"]})
+        rejected = (await other.wait("connectError"))["error"]["details"]
+        await call("device.pair.reject", {"requestId": rejected["requestId"]})
+    assert called == OF_DEVICES
