@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-from openclaw_kernel.api.transcript import Message, Thinking, ToolCall
+from openclaw_kernel.api.tool import RetryClass
+from openclaw_kernel.api.transcript import Message, PairedMessages, Thinking, ToolCall
 
 ThinkingLevel: TypeAlias = Literal["off", "minimal", "low", "medium", "high"]
 
@@ -30,6 +31,8 @@ class ModelInfo:
     output_price: float | None = None
     cache_read_price: float | None = None
     cache_write_price: float | None = None
+    retry_class: RetryClass = RetryClass.PURE
+    """What may happen to a call that was running when the process died: `side-effecting` for a model that acts by itself."""
 
     @property
     def ref(self) -> str:
@@ -48,7 +51,7 @@ class ToolSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRequest:
-    """One model call. Messages alternate as the transcript does; tool calls and results are always paired."""
+    """One model call. Tool calls and results are always paired: `messages` is made `PairedMessages`, which cannot hold others."""
 
     model: str
     system: str
@@ -64,6 +67,10 @@ class ModelRequest:
     """Changes when the session is reset; a provider that keeps its own conversation resumes by it."""
     run_id: str
     workspace: Path
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.messages, PairedMessages):
+            object.__setattr__(self, "messages", PairedMessages(self.messages))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from openclaw_kernel.api.messages import Attachment, InboundMessage, OutboundMes
 from openclaw_kernel.api.methods import Method
 from openclaw_kernel.api.policy import Admission, Route
 from openclaw_kernel.api.provider import ModelEvent, ModelInfo, ModelRequest, ThinkingLevel, Usage
-from openclaw_kernel.api.tool import Tool, ToolContext, ToolResult
+from openclaw_kernel.api.tool import RetryClass, Tool, ToolContext, ToolResult
 from openclaw_kernel.api.transcript import Message
 
 if TYPE_CHECKING:
@@ -301,7 +301,11 @@ class Delivery(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One turn to run. `history` ends before the new user message; `message` is the new one."""
+    """One turn to run. `history` ends before the new user message; `message` is the new one.
+
+    `resumed` is what this turn recorded after it, before the gateway stopped in its midst: the turn goes on from there. A call
+    in it without a result may be made again, or was never made.
+    """
 
     run_id: str
     agent_id: str
@@ -315,6 +319,7 @@ class Turn:
     timeout_seconds: float | None = None
     extra_system_prompt: str | None = None
     channel: str | None = None
+    resumed: tuple[Message, ...] = ()
 
 
 class TurnSink(Protocol):
@@ -336,9 +341,41 @@ class TurnSink(Protocol):
         """Append a finished message to the transcript, durably."""
         ...
 
-    async def record_step(self, step: Step) -> None:
-        """Append a model call or tool call to the ledger of steps."""
+    async def begin_step(self, step: StepBegun) -> int:
+        """Write down that a call begins; return its number in the journal.
+
+        On disk before it returns where the call is side-effecting. Raise `TurnClosed` where the turn was stopped or has
+        ended: the call must not be made.
+        """
         ...
+
+    async def end_step(self, number: int, step: Step) -> None:
+        """Write down how a call ended, together with the message that is recorded next."""
+        ...
+
+    async def record_step(self, step: Step) -> None:
+        """Write down a call that began and ended elsewhere, together with the message that is recorded next."""
+        ...
+
+
+class TurnClosed(Exception):
+    """The turn was stopped or has ended; nothing more may begin in it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepBegun:
+    """A model or tool call that is about to be made. Times are Unix milliseconds."""
+
+    kind: Literal["model", "tool"]
+    name: str
+    """`provider/model` or the tool's name."""
+    started_ms: int
+    retry_class: RetryClass
+    """What may be done about the call where the process dies before it has ended."""
+    call_id: str | None = None
+    """The tool call's id in the transcript; None for a model."""
+    arguments: Mapping[str, Any] | None = None
+    """Only their digest is kept here; the transcript has the arguments."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -354,6 +391,7 @@ class Step:
     cost_usd: float | None = None
     error: str | None = None
     retry_class: str | None = None
+    call_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,9 @@ The JSON form (`to_json`, `message_from_json`) is what the store keeps and what 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +168,35 @@ class ToolResultMessage:
 
 
 Message: TypeAlias = UserMessage | AssistantMessage | ToolResultMessage
+
+
+class PairedMessages(tuple[Message, ...]):
+    """Messages in which every tool call has exactly one result, among those right behind it, and every result its call.
+
+    There is no other way to one than through this check: `ValueError` names the first message that breaks it.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, messages: Iterable[Message] = ()) -> Self:
+        made = super().__new__(cls, messages)
+        waiting: set[str] = set()
+        for position, message in enumerate(made):
+            if isinstance(message, ToolResultMessage):
+                if message.call_id not in waiting:
+                    raise ValueError(f"message {position}: the result of {message.call_id!r} has no call before it that waits for one")
+                waiting.discard(message.call_id)
+                continue
+            if waiting:
+                raise ValueError(f"message {position}: the call {min(waiting)!r} before it has no result")
+            if isinstance(message, AssistantMessage):
+                calls = [call.id for call in message.tool_calls]
+                waiting = set(calls)
+                if len(waiting) != len(calls):
+                    raise ValueError(f"message {position}: two of its calls have one id")
+        if waiting:
+            raise ValueError(f"message {len(made) - 1}: the call {min(waiting)!r} has no result")
+        return made
 
 
 def message_from_json(wire: dict[str, Any]) -> Message:

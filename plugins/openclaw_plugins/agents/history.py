@@ -13,6 +13,7 @@ from openclaw_kernel.api import (
     File,
     Image,
     Message,
+    PairedMessages,
     Text,
     Thinking,
     ToolCall,
@@ -66,11 +67,11 @@ class PairedTranscript:
                 self._close()
                 self._add_assistant(message)
 
-    def messages(self) -> tuple[Message, ...]:
+    def messages(self) -> PairedMessages:
         """Return what was added so far; calls still open are answered as interrupted in it."""
         everything = [*self._closed, *self._open_block()]
         newest = max((index for index, message in enumerate(everything) if isinstance(message, UserMessage)), default=-1)
-        return tuple(
+        return PairedMessages(
             message
             for index, original in enumerate(everything)
             if (message := original if index > newest else _without_thinking(original)) is not None
@@ -182,7 +183,7 @@ def _part_tokens(part: Text | Thinking | ToolCall | Image | File) -> int:
             return CALL_TOKENS + estimate(part.file_name) + estimate(part.text or "")
 
 
-def fit_history(messages: Sequence[Message], ceiling: int) -> tuple[Message, ...]:
+def fit_history(messages: PairedMessages, ceiling: int) -> PairedMessages:
     """Return the end of a paired transcript in at most `ceiling` tokens (or `MINIMUM_CEILING`, if that is more).
 
     Whole turns go, oldest first, and in steps of a quarter of the ceiling, so that a growing conversation keeps its
@@ -192,7 +193,7 @@ def fit_history(messages: Sequence[Message], ceiling: int) -> tuple[Message, ...
     ceiling = max(ceiling, MINIMUM_CEILING)
     turns = _turns(messages)
     if not turns:
-        return ()
+        return PairedMessages()
     last = _fit_turn(turns[-1], ceiling)
     sizes = [total_tokens(turn) for turn in turns[:-1]]
     excess = sum(sizes) + total_tokens(last) - ceiling
@@ -202,7 +203,7 @@ def fit_history(messages: Sequence[Message], ceiling: int) -> tuple[Message, ...
     while first < len(sizes) and dropped < to_drop:
         dropped += sizes[first]
         first += 1
-    return (*(message for turn in turns[first:-1] for message in turn), *last)
+    return PairedMessages((*(message for turn in turns[first:-1] for message in turn), *last))
 
 
 def _turns(messages: Sequence[Message]) -> list[list[Message]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from openclaw_kernel.api import (
+    AssistantMessage,
     Completed,
     ModelEvent,
     ModelRequest,
@@ -33,6 +34,16 @@ class Spoken:
     def text(self) -> str:
         """Exactly the deltas sent to the sink."""
         return "".join(self.deltas)
+
+    def recall(self, message: AssistantMessage) -> None:
+        """Take up what was said, and which tools were called, before the gateway stopped in the midst of the turn."""
+        if message.text:
+            self.deltas.append(self.spaced(message.text))
+        self.tool_steps += len(message.tool_calls)
+
+    def spaced(self, text: str) -> str:
+        """Return the first words of a further call: the words before a tool call and those after it are one answer."""
+        return f"\n\n{text}" if self.deltas and not self.deltas[-1].endswith("\n") else text
 
     @property
     def anything(self) -> bool:
@@ -81,9 +92,8 @@ class ModelCall:
                 await self._show_step(event)
 
     def _say(self, text: str) -> None:
-        if not self.said and self.spoken.deltas and not self.spoken.deltas[-1].endswith("\n"):
-            # A new paragraph: the words before a tool call and those after it are one answer.
-            text = f"\n\n{text}"
+        if not self.said:
+            text = self.spoken.spaced(text)
         self.said.append(text)
         self.spoken.deltas.append(text)
         self.sink.text(text)
@@ -108,6 +118,7 @@ class ModelCall:
                 name=step.name,
                 started_ms=self.running.pop(step.id, now),
                 ended_ms=now,
+                call_id=step.id,
                 error=step.result.partition("\n")[0][:200] if step.is_error else None,
             )
         )

@@ -15,13 +15,16 @@ from openclaw_kernel.api import (
     Message,
     ModelInfo,
     ModelRequest,
+    PairedMessages,
     ProviderError,
     ProviderErrorKind,
     Providers,
     Step,
+    StepBegun,
     Text,
     ToolCall,
     ToolContext,
+    ToolResultMessage,
     Tools,
     ToolSpec,
     Turn,
@@ -38,6 +41,7 @@ from openclaw_plugins.agents.tool_calls import ToolCaller, offered_tools, tool_s
 
 DEFAULT_WINDOW: Final = 8_192
 DEFAULT_OUTPUT: Final = 4_096
+NO_USAGE: Final = Usage()
 ErrorKind = Literal["refusal", "timeout", "rate_limit", "context_length", "unknown"]
 
 _OTHERS_MAY_ANSWER: Final = frozenset(
@@ -82,13 +86,16 @@ class TurnRun:
         self._system = system
         self._now_ms = now_ms
         self._logger = logger
-        self._transcript: list[Message] = [*turn.history, turn.message]
+        self._transcript: list[Message] = [*turn.history, turn.message, *turn.resumed]
         self._usages: list[Usage] = []
         self._costs: list[float | None] = []
         self._model: str | None = None
         self._call: ModelCall | None = None
-        self._call_ids: set[str] = set()
+        self._call_ids = {call.id for message in turn.resumed if isinstance(message, AssistantMessage) for call in message.tool_calls}
         self.spoken = Spoken()
+        for message in turn.resumed:
+            if isinstance(message, AssistantMessage):
+                self.spoken.recall(message)
 
     async def run(self, chain: ModelChain, *, seconds: float) -> TurnResult:
         """Try the models of the chain in order; `seconds` is the whole turn's time."""
@@ -143,7 +150,7 @@ class TurnRun:
             now_ms=self._now_ms,
             result_tokens=max(256, window // 4),
         )
-        rounds_left = self._plan.max_tool_rounds
+        rounds_left = self._plan.max_tool_rounds - await self._take_up(caller)
         while True:
             may_call = rounds_left > 0
             rounds_left -= 1
@@ -159,6 +166,20 @@ class TurnRun:
             self.spoken.tool_steps += len(message.tool_calls)
             self._transcript.append(message)
             self._transcript.extend(await caller.run(message.tool_calls))
+
+    async def _take_up(self, caller: ToolCaller) -> int:
+        """Make the calls of the recorded rounds that have no result; return how many rounds there were."""
+        recorded = self._transcript[len(self._turn.history) + 1 :]
+        rounds = [message for message in recorded if isinstance(message, AssistantMessage) and message.tool_calls]
+        answered = {message.call_id for message in recorded if isinstance(message, ToolResultMessage)}
+        calls = [call for message in rounds for call in message.tool_calls]
+        for call in calls:
+            if call.id in answered:
+                caller.note(call)
+        missing = [call for call in calls if call.id not in answered]
+        if missing:
+            self._transcript.extend(await caller.run(missing))
+        return len(rounds)
 
     async def _ask(self, info: ModelInfo, specs: tuple[ToolSpec, ...], *, may_call: bool, first_event_seconds: float | None) -> Completed:
         """Call the model; if it finds the conversation too long, once more with half of it."""
@@ -183,31 +204,33 @@ class TurnRun:
     async def _call_model(self, info: ModelInfo, request: ModelRequest, *, first_event_seconds: float | None) -> Completed:
         call = ModelCall(info.provider, request, self._sink, self.spoken, self._now_ms)
         self._call = call
-        started = self._now_ms()
+        begun = StepBegun(kind="model", name=info.ref, started_ms=self._now_ms(), retry_class=info.retry_class)
+        number = await self._sink.begin_step(begun)
         try:
             completed = await call.run(self._providers.stream(info.provider, request), first_event_seconds=first_event_seconds)
         except ProviderError as error:
-            await self._sink.record_step(
-                Step(kind="model", name=info.ref, started_ms=started, ended_ms=self._now_ms(), error=_one_line(str(error)))
-            )
+            await self._sink.end_step(number, self._model_step(begun, error=_one_line(str(error))))
             raise
         cost = cost_usd(info, completed.usage)
         self._usages.append(completed.usage)
         self._costs.append(cost)
-        await self._sink.record_step(
-            Step(
-                kind="model",
-                name=info.ref,
-                started_ms=started,
-                ended_ms=self._now_ms(),
-                usage=completed.usage,
-                cost_usd=cost,
-            )
-        )
+        await self._sink.end_step(number, self._model_step(begun, usage=completed.usage, cost=cost))
         return completed
 
+    def _model_step(self, begun: StepBegun, *, usage: Usage = NO_USAGE, cost: float | None = None, error: str | None = None) -> Step:
+        return Step(
+            kind="model",
+            name=begun.name,
+            started_ms=begun.started_ms,
+            ended_ms=self._now_ms(),
+            usage=usage,
+            cost_usd=cost,
+            error=error,
+            retry_class=begun.retry_class.value,
+        )
+
     def _request(
-        self, info: ModelInfo, *, system: str, messages: tuple[Message, ...], specs: tuple[ToolSpec, ...], may_call: bool
+        self, info: ModelInfo, *, system: str, messages: PairedMessages, specs: tuple[ToolSpec, ...], may_call: bool
     ) -> ModelRequest:
         turn, plan = self._turn, self._plan
         return ModelRequest(

@@ -24,7 +24,8 @@ def session_topic(session_key: str) -> str:
 class RunStream:
     """The events of one run: paced while it streams, one terminal state, one counter for `agent` and `chat` events."""
 
-    def __init__(self, run: Run, events: Events, channels: Channels, started_ms: int) -> None:
+    def __init__(self, run: Run, events: Events, channels: Channels, started_ms: int, *, said: str = "") -> None:
+        """Begin; `said` is what an earlier process showed and recorded of the same run."""
         self._run = run
         self._events = events
         self._channels = channels
@@ -32,9 +33,9 @@ class RunStream:
         self._now_ms = started_ms
         self._started_at = self._loop.time()
         self._seq = 0
-        self._text = ""
+        self._text = said
         self._unsent = ""
-        self._recorded = 0
+        self._recorded = len(said)
         self._thinking = ""
         self._unsent_thinking = ""
         self._next_at = 0.0

@@ -70,11 +70,13 @@ class BuiltinCommands:
         return "Started a new conversation."
 
     async def _stop(self, call: CommandCall) -> str:
+        at_work = " and ".join(self._conversation.at_work(call.session_key))
         stopped = await self._conversation.stop(call.session_key)
         if not stopped:
             return "Nothing is running."
         waiting = len(stopped) - 1
-        return "Stopped." if not waiting else f"Stopped, and dropped {waiting} waiting message{'s' if waiting > 1 else ''}."
+        told = "Stopped." if not waiting else f"Stopped, and dropped {waiting} waiting message{'s' if waiting > 1 else ''}."
+        return f"{told} {at_work} was at work: what it has done until now stays done." if at_work else told
 
     async def _status(self, call: CommandCall) -> str:
         world = self._conversation.world

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from openclaw_kernel.api import AssistantMessage, GatewayError, Message, ProviderError, Step, Text
-from openclaw_plugins.conversation import ledger, outbox_rows, sessions, transcript
+from openclaw_kernel.api import AssistantMessage, GatewayError, Message, ProviderError, Text
+from openclaw_plugins.conversation import journal, ledger, outbox_rows, sessions, transcript
 from openclaw_plugins.conversation.chat_events import RunStream
 from openclaw_plugins.conversation.durable import write_patiently, write_until_done
+from openclaw_plugins.conversation.journal import Call
 from openclaw_plugins.conversation.keys import chat_type_of
-from openclaw_plugins.conversation.runs import Outcome, Run, end_run, insert_run, insert_steps
+from openclaw_plugins.conversation.runs import Outcome, Run, end_run, insert_run
 from openclaw_plugins.conversation.session_rows import STATUSES, split_model
 from openclaw_plugins.conversation.sessions import PREVIEW_CHARACTERS, SessionRow, shorten
 from openclaw_plugins.conversation.sink import Sink
@@ -24,6 +25,8 @@ from openclaw_plugins.conversation.world import World
 logger: Final = logging.getLogger(__name__)
 
 INTERRUPTED: Final = "I was interrupted before I could finish. Please send your message again."
+STOPPED: Final = "stopped"
+"""Why a message was suppressed whose turn somebody stopped."""
 
 _END_STATES: Final[dict[str, ledger.EndState]] = {
     "ok": "answered",
@@ -51,17 +54,19 @@ class Ending:
     outcome: Outcome
     now_ms: int
     messages: Sequence[Message] = ()
-    steps: Sequence[Step] = ()
+    calls: Sequence[Call] = ()
 
     def write(self, connection: sqlite3.Connection) -> Ended:
         """Write it all; what ended before gets no second answer."""
         run, outcome, now_ms = self.run, self.outcome, self.now_ms
         entries = transcript.append(connection, run.session_id, self.messages, run_id=run.run_id, now_ms=now_ms) if self.messages else []
-        insert_steps(connection, run, self.steps)
+        if run.row_id:
+            journal.write(connection, run, self.calls)
+            journal.interrupt(connection, run.row_id, now_ms)
         row = sessions.find(connection, run.session_key)
         run_row = run.row_id or insert_run(connection, run, row.session_id if row is not None else "", now_ms)
         end_run(connection, run_row, outcome, now_ms)
-        reason = outcome.error or ("silent" if outcome.silent else outcome.stop_reason)
+        reason = outcome.error or ("silent" if outcome.silent else STOPPED if outcome.status == "aborted" else outcome.stop_reason)
         state: ledger.EndState = "suppressed" if outcome.silent else _END_STATES[outcome.status]
         first = ledger.end(connection, run.inbound_id, state, None if state == "answered" else reason, now_ms)
         draft = _reply(run, outcome) if first else None
@@ -90,8 +95,8 @@ class Endings:
         run.settled = True
         now = self._world.now_ms()
         messages = [*(sink.pending if sink is not None else ()), *_closing(run, outcome, sink, now)]
-        steps = tuple(sink.steps) if sink is not None else ()
-        ending = Ending(run=run, outcome=outcome, now_ms=now, messages=messages, steps=steps)
+        calls = tuple(sink.journal.take()) if sink is not None else ()
+        ending = Ending(run=run, outcome=outcome, now_ms=now, messages=messages, calls=calls)
         ended, ending = await self._written(ending)
         outcome = ending.outcome
         if isinstance(ended, GatewayError):
@@ -105,8 +110,16 @@ class Endings:
 
     async def failed(self, run: Run, problem: BaseException) -> None:
         """End a run that broke off in our own code."""
-        if not run.done.is_set():
-            await self.finish(run, Outcome(status="error", error=visible(problem), error_kind="unknown"))
+        if run.done.is_set():
+            return
+        outcome = Outcome(status="error", error=visible(problem), error_kind="unknown")
+        try:
+            await self.finish(run, outcome)
+        except BaseException:
+            # Nothing works on it any more: whoever waits for it goes on, and its message is found to be left behind.
+            run.outcome = run.outcome or outcome
+            self._world.board.ended(run)
+            raise
 
     async def _written(self, ending: Ending) -> tuple[Ended | GatewayError, Ending]:
         """Write an end, or at least that there is one; return why not where the store does not take it."""

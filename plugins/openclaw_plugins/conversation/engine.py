@@ -22,6 +22,7 @@ from openclaw_kernel.api import (
 )
 from openclaw_plugins.conversation import ledger, outbox_rows, sessions
 from openclaw_plugins.conversation.command_desk import concerns
+from openclaw_plugins.conversation.durable import write_patiently
 from openclaw_plugins.conversation.endings import Endings
 from openclaw_plugins.conversation.intake import Intake
 from openclaw_plugins.conversation.lanes import Lanes
@@ -106,8 +107,20 @@ class Conversation:
         intake.take_up(await Recovery(world, lanes, endings).recover())
         self._tasks = [world.spawn("intake", self._work()), world.spawn("cleaning", self._clean())]
 
+    @property
+    def drain_seconds(self) -> float:
+        """How long `drain` may take."""
+        return self._settings.drain_seconds
+
+    async def drain(self) -> None:
+        """Begin no further turn; wait until those under way have ended and their answers are out. Cancelled when its time is over."""
+        if self._lanes is None:
+            return
+        await self.lanes.drain()
+        await self.world.outbox.flush()
+
     async def close(self) -> None:
-        """End what runs as interrupted, with an answer for who waits; what is queued goes on after the next start."""
+        """Break off what still runs; it goes on after the next start, and so does what is queued."""
         if self._world is None:
             return
         for task in self._tasks:
@@ -124,9 +137,9 @@ class Conversation:
             if gateway.ready:
                 break
             await asyncio.sleep(READY_POLL_SECONDS)
-        await tell_restarts(self.world)
         self.lanes.open()
         self.world.outbox.open()
+        await tell_restarts(self.world)
         await self.intake.work()
 
     async def _clean(self) -> None:
@@ -185,7 +198,7 @@ class Conversation:
 
     async def stop(self, session_key: str) -> Sequence[str]:
         """Abort the running turn and drop the queued ones; return the run ids."""
-        return self.abort(self.world.keys.canonical(session_key))
+        return await self.abort(self.world.keys.canonical(session_key))
 
     async def describe(self, session_key: str) -> Mapping[str, Any]:
         """Return the session's row as `sessions.list` shows it; one that does not exist yet is shown as it would begin."""
@@ -218,15 +231,31 @@ class Conversation:
             raise InvalidRequest(f"model: there is no model {ref[:120]!r}; use one of {known}")
         return found.ref
 
-    def abort(self, key: str, run_id: str | None = None) -> list[str]:
-        """Stop a session's running turn and drop what waits, or only the run that is named; return the run ids."""
-        stopped = []
-        for run in self.world.board.of_session(key):
-            if run_id is not None and run.run_id != run_id:
-                continue
-            if self._abort_run(run):
-                stopped.append(run.run_id)
-        return stopped
+    async def abort(self, key: str, run_id: str | None = None) -> list[str]:
+        """Stop a session's running turn and drop what waits, or only the run that is named; return the run ids.
+
+        The stop works at once, and is on disk before this returns: what is stopped stays so after a crash. Raise
+        `GatewayError` where it cannot be written; in this process it is stopped all the same.
+        """
+        runs = self._signal(key, run_id)
+        if runs:
+            await self.world.complete(f"write the stop of {key}", self._write_stop(runs))
+        return [run.run_id for run in runs]
+
+    def at_work(self, key: str) -> list[str]:
+        """Return the names of the tools that a session's turn runs now and that have effects."""
+        run = self.lanes.running(key)
+        calls = run.journal.running() if run is not None and run.journal is not None else ()
+        return [call.name for call in calls if call.kind == "tool" and call.has_effects]
+
+    def _signal(self, key: str, run_id: str | None = None) -> list[Run]:
+        """Stop runs in this process, before anything is waited for."""
+        runs = [run for run in self.world.board.of_session(key) if run_id is None or run.run_id == run_id]
+        return [run for run in runs if self._abort_run(run)]
+
+    async def _write_stop(self, runs: Sequence[Run]) -> None:
+        now = self.world.now_ms()
+        await write_patiently(self.world.store, lambda connection: ledger.ask_to_stop(connection, [run.inbound_id for run in runs], now))
 
     def _abort_run(self, run: Run) -> bool:
         if not run.lined_up or not concerns(run.number) or not run.stop():
@@ -241,7 +270,7 @@ class Conversation:
     async def abort_and_wait(self, key: str) -> None:
         """Stop all of a session's runs and wait until their ends are written."""
         runs = [run for run in self.world.board.of_session(key) if run.lined_up and concerns(run.number)]
-        self.abort(key)
+        self._signal(key)
         try:
             async with asyncio.timeout(RESET_SECONDS):
                 for run in runs:

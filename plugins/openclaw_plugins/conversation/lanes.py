@@ -104,8 +104,14 @@ class Lanes:
             lane.queue.remove(waiting)
         return taken
 
+    async def drain(self) -> None:
+        """Begin nothing more, and wait until what runs has ended; what waits goes on waiting."""
+        self._closing = True
+        if self.is_open:
+            await self._quiet.wait()
+
     async def close(self, seconds: float) -> None:
-        """Start nothing more, ask what runs to end as interrupted, and wait for it."""
+        """Begin nothing more, break off what runs, which the next process takes up, and wait until it is quiet."""
         self._closing = True
         self._opened.set()
         for lane in self._lanes.values():
@@ -120,6 +126,8 @@ class Lanes:
     async def _serve(self, session_key: str, lane: _Lane) -> None:
         try:
             await self._opened.wait()
+            if self._closing:
+                return
             while lane.running is not None:
                 run = lane.running
                 # A fault in one run, whatever it is, must neither end the lane nor go unanswered.

@@ -174,6 +174,15 @@ def reopen(connection: sqlite3.Connection, inbound_id: int, run_id: str, now_ms:
     )
 
 
+def ask_to_stop(connection: sqlite3.Connection, inbound_ids: Sequence[int], now_ms: int) -> None:
+    """Write that somebody asked for the end of open messages; no later start takes them up."""
+    connection.executemany(
+        "UPDATE conversation_inbound SET stop_ms = coalesce(stop_ms, ?)"
+        " WHERE id = ? AND state IN ('accepted', 'routed', 'queued', 'running')",
+        [(now_ms, inbound_id) for inbound_id in inbound_ids],
+    )
+
+
 def supersede(connection: sqlite3.Connection, inbound_id: int, by: str, now_ms: int) -> bool:
     """Write that a run takes the place of an open message, which is stopped by that also after a crash."""
     return (

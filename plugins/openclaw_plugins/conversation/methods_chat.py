@@ -105,7 +105,7 @@ class ChatMethods:
             claim = None
         if claim is not None and claim.answer is not None:
             return claim.answer.replay()
-        stopped = self._conversation.abort(key)
+        stopped = await self._conversation.abort(key)
         answer = {"ok": True, "aborted": bool(stopped), "runIds": stopped}
         if claim is not None:
             await world.keep_answer(request, answer)
@@ -134,7 +134,7 @@ class ChatMethods:
         result=ChatAbortResult,
         repeatable="what is stopped stays stopped",
     )
-    def abort(self, call: Call, params: ChatAbortParams) -> ChatAbortResult:
+    async def abort(self, call: Call, params: ChatAbortParams) -> ChatAbortResult:
         """Stop a session's turn and drop what waits, or only the run that is named."""
         world = self._conversation.world
         key = world.keys.canonical(params.session_key, params.agent_id)
@@ -142,7 +142,7 @@ class ChatMethods:
             run = world.board.find(params.run_id)
             if run is not None and run.session_key != key:
                 raise InvalidRequest(f"runId: {params.run_id[:80]} does not belong to the session {key}")
-        stopped = self._conversation.abort(key, params.run_id)
+        stopped = await self._conversation.abort(key, params.run_id)
         return {"ok": True, "aborted": bool(stopped), "runIds": stopped}
 
     @rpc(

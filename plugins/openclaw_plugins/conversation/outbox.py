@@ -128,6 +128,15 @@ class Outbox:
         """Return a row that has not come to its end."""
         return self._active.get(outbox_id)
 
+    async def flush(self) -> None:
+        """Wait until nothing is left that could be sent now; what waits for its time or its channel is not waited for."""
+        while due := [item.ended for item in self._active.values() if item.ended is not None and self._could_go(item)]:
+            await asyncio.wait(due, timeout=self._rules.channel_poll)
+
+    def _could_go(self, item: Outgoing) -> bool:
+        due = max(item.next_attempt_ms, self._pauses.until(item.target))
+        return due <= self._now_ms() and not self._is_down(item.target.channel)
+
     async def _serve(self, conversation: Conversation, queue: deque[Outgoing]) -> None:
         try:
             await self._opened.wait()

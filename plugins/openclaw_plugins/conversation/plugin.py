@@ -26,6 +26,13 @@ class _Unit:
     async def start(self) -> None:
         await self._conversation.open()
 
+    @property
+    def drain_seconds(self) -> float:
+        return self._conversation.drain_seconds
+
+    async def drain(self) -> None:
+        await self._conversation.drain()
+
     async def stop(self) -> None:
         await self._conversation.close()
 

@@ -13,7 +13,7 @@ from openclaw_kernel.api import Admission, AssistantMessage, Message, Target, Th
 
 if TYPE_CHECKING:
     from openclaw_plugins.conversation.chat_events import RunStream
-    from openclaw_plugins.conversation.journal import Call
+    from openclaw_plugins.conversation.journal import Call, Journal
 
 RunStatus: TypeAlias = Literal["ok", "error", "timeout", "aborted", "interrupted"]
 ErrorKind: TypeAlias = Literal["refusal", "timeout", "rate_limit", "context_length", "unknown"]
@@ -113,6 +113,8 @@ class Run:
     """How often its turn was begun, with this time."""
     resumed: Resumed | None = None
     """What an earlier process recorded of its turn, for one that goes on from there."""
+    journal: Journal | None = None
+    """Its calls, once it runs."""
     settled: bool = False
     """True once its end is decided; stopping it comes too late."""
     stream: RunStream | None = None

@@ -34,5 +34,8 @@ class ConversationSettings(BaseModel):
     """Age at which an open message that nothing works on any more is ended, and its sender told. What runs or waits has no such limit."""
     sweep_seconds: Annotated[float, Field(ge=0.1, le=3600)] = 60.0
     """How often it is looked for such messages, and for what is past its time."""
+    drain_seconds: Annotated[float, Field(ge=0, le=60)] = 10.0
+    """How long turns under way may take to end when the gateway is told to stop; those that do not are taken up by the next start.
+    What runs the gateway has to allow it 15 s more before it kills it (systemd: `TimeoutStopSec`, 90 s by default)."""
     ledger_days: Annotated[int, Field(ge=1, le=3650)] = 30
     """How long finished messages stay in the ledger, and with them the recognition of repeats, their runs and their usage."""

@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, Literal
 
-from openclaw_kernel.api import AssistantMessage, GatewayError, Message, Step, ToolCall, ToolResultMessage, Usage
-from openclaw_plugins.conversation import transcript, writable
+from openclaw_kernel.api import (
+    AssistantMessage,
+    GatewayError,
+    Message,
+    Step,
+    StepBegun,
+    ToolCall,
+    ToolResultMessage,
+    TurnClosed,
+    Usage,
+)
+from openclaw_plugins.conversation import journal, transcript, writable
 from openclaw_plugins.conversation.durable import write_patiently
-from openclaw_plugins.conversation.runs import Run, insert_steps
+from openclaw_plugins.conversation.journal import Call, Journal
+from openclaw_plugins.conversation.runs import Run
 from openclaw_plugins.conversation.world import World
 
 logger: Final = logging.getLogger(__name__)
+
+JOURNAL_SECONDS: Final = 0.2
+"""After so long a call that is harmless to repeat is written down too, for who asks what goes on."""
 
 
 class Sink:
     """Implements `TurnSink` for one run.
 
     A message with tool calls, and each result, is on disk before the turn goes on. An answer without calls is written
-    together with the run's end, before anybody is told of it; steps go with the next message.
+    together with the run's end, before anybody is told of it. The row of a call that has effects is on disk before it begins;
+    any other row, and the end of each, goes with the next message.
     """
 
     def __init__(self, world: World, run: Run) -> None:
@@ -29,9 +46,9 @@ class Sink:
         self._closed = False
         self._calls: dict[str, ToolCall] = {}
         self._half = ""
-        self._model_steps: list[Step] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self.journal = Journal(run)
         self.pending: list[Message] = []
-        self.steps: list[Step] = []
         self.partial = ""
         """What was streamed and not recorded when the run's end was decided."""
         self.answered = False
@@ -41,24 +58,22 @@ class Sink:
         """Return the recorded tool calls that have no result."""
         return tuple(self._calls.values())
 
+    def take_up(self, messages: Sequence[Message]) -> None:
+        """Take note of what an earlier process recorded of this turn."""
+        for message in messages:
+            self._note(message)
+
     def close(self) -> None:
         """Take nothing more: the run's end is decided."""
         self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
         if self._run.stream is not None:
             self._run.stream.close()
 
     def spent(self) -> tuple[Usage, float | None]:
-        """Return tokens and cost of the model calls so far; the cost is None where that of one is unknown."""
-        costs = [step.cost_usd for step in self._model_steps]
-        known = [cost for cost in costs if cost is not None]
-        usages = [step.usage for step in self._model_steps]
-        usage = Usage(
-            input_tokens=sum(one.input_tokens for one in usages),
-            output_tokens=sum(one.output_tokens for one in usages),
-            cache_read_tokens=sum(one.cache_read_tokens for one in usages),
-            cache_write_tokens=sum(one.cache_write_tokens for one in usages),
-        )
-        return usage, sum(known) if known and len(known) == len(costs) else None
+        """Return tokens and cost of the turn's model calls so far; the cost is None where that of one is unknown."""
+        return self.journal.spent()
 
     def text(self, delta: str) -> None:
         delta = self._half + delta
@@ -95,33 +110,73 @@ class Sink:
         if self._closed:
             logger.info("run %s: a message that came after its end was left out", self._run.run_id)
             return
+        if isinstance(message, AssistantMessage) and self._run.stream is not None:
+            self._run.stream.message_recorded()
+        self._note(message)
+        self.pending.append(message)
+        if not self.answered:
+            messages, self.pending = self.pending, []
+            # A turn that is cancelled meanwhile does not take the write back, so it must be told as well.
+            await self._world.complete(f"record {self._run.run_id}", self._write(messages, self.journal.take()))
+
+    async def begin_step(self, step: StepBegun) -> int:
+        self._refuse_closed()
+        call = self.journal.open(step)
+        if call.has_effects:
+            await self._world.complete(f"begin {step.name} of {self._run.run_id}", self._begin(self.journal.take()))
+            self._refuse_closed()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(JOURNAL_SECONDS, self._write_down)
+        return call.number
+
+    async def end_step(self, number: int, step: Step) -> None:
+        if not self._closed:
+            self.journal.close(number, step)
+
+    async def record_step(self, step: Step) -> None:
+        if not self._closed:
+            self.journal.add(step)
+
+    def _note(self, message: Message) -> None:
         if isinstance(message, AssistantMessage):
-            if self._run.stream is not None:
-                self._run.stream.message_recorded()
             self._calls.update({call.id: call for call in message.tool_calls})
         elif isinstance(message, ToolResultMessage):
             self._calls.pop(message.call_id, None)
-        self.pending.append(message)
         self.answered = isinstance(message, AssistantMessage) and not message.tool_calls
-        if not self.answered:
-            messages, self.pending = self.pending, []
-            steps, self.steps = self.steps, []
-            # A turn that is cancelled meanwhile does not take the write back, so it must be told as well.
-            await self._world.complete(f"record {self._run.run_id}", self._write(messages, steps))
 
-    async def record_step(self, step: Step) -> None:
-        if self._closed:
+    def _refuse_closed(self) -> None:
+        if self._closed or self._run.stopped.done():
+            raise TurnClosed(journal.STOPPED)
+
+    async def _begin(self, calls: list[Call]) -> None:
+        try:
+            await write_patiently(self._world.store, lambda connection: journal.begin(connection, self._run, calls))
+        except GatewayError:
+            self.journal.give_back(calls)
+            raise
+
+    def _write_down(self) -> None:
+        self._timer = None
+        running = [replace(call) for call in self.journal.running()]
+        if running and not self._closed:
+            self._world.spawn(f"journal of {self._run.run_id}", self._write_running(running))
+
+    async def _write_running(self, calls: list[Call]) -> None:
+        """Write rows as they are now; what is taken with the next message brings them up to date, in whatever order they come."""
+        try:
+            await self._world.store.write(lambda connection: journal.begin(connection, self._run, calls))
+        except GatewayError as error:
+            logger.info("run %s: what goes on is not written down yet: %s", self._run.run_id, error.message)
+        except TurnClosed:
+            # It ended meanwhile, and its rows with it.
             return
-        self.steps.append(step)
-        if step.kind == "model":
-            self._model_steps.append(step)
 
-    async def _write(self, messages: list[Message], steps: list[Step]) -> None:
+    async def _write(self, messages: list[Message], calls: list[Call]) -> None:
         run = self._run
         now = self._world.now_ms()
 
         def write(connection: sqlite3.Connection) -> list[transcript.Entry]:
-            insert_steps(connection, run, steps)
+            journal.write(connection, run, calls)
             return transcript.append(connection, run.session_id, messages, run_id=run.run_id, now_ms=now)
 
         try:
@@ -129,7 +184,7 @@ class Sink:
         except GatewayError:
             # The run's end takes them along.
             self.pending = [*messages, *self.pending]
-            self.steps = [*steps, *self.steps]
+            self.journal.give_back(calls)
             raise
         self._world.transcript.committed(entries)
         for entry in entries:

@@ -214,11 +214,12 @@ _JOURNAL: Final = (
     "ALTER TABLE conversation_inbound ADD COLUMN stop_ms INTEGER",
     "ALTER TABLE conversation_runs ADD COLUMN resumes INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE conversation_steps ADD COLUMN run INTEGER",
+    "ALTER TABLE conversation_steps ADD COLUMN number INTEGER",
     "ALTER TABLE conversation_steps ADD COLUMN call_id TEXT",
     "ALTER TABLE conversation_steps ADD COLUMN state TEXT",
     "ALTER TABLE conversation_steps ADD COLUMN attempt INTEGER NOT NULL DEFAULT 1",
     "ALTER TABLE conversation_steps ADD COLUMN digest TEXT",
-    "CREATE INDEX conversation_steps_open ON conversation_steps (run) WHERE state = 'running'",
+    "CREATE UNIQUE INDEX conversation_steps_journal ON conversation_steps (run, number) WHERE run IS NOT NULL",
 )
 
 

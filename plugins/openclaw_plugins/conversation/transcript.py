@@ -156,6 +156,25 @@ def _named_only(part: dict[str, Any]) -> dict[str, Any]:
     return {"type": "file", "mimeType": part["mimeType"], "fileName": part.get("fileName") or "a picture"}
 
 
+def read_turn(connection: sqlite3.Connection, session_id: str, run_id: str) -> tuple[int, list[Message]]:
+    """Return the messages of a run from its newest user message on, and the number of that; 0 and none where there is none.
+
+    Raise `ValueError`, `KeyError` or `TypeError` where one cannot be read: a turn must not go on from half of what was done.
+    """
+    row = connection.execute(
+        "SELECT seq FROM conversation_messages WHERE session_id = ? AND run_id = ? AND role = 'user' ORDER BY seq DESC LIMIT 1",
+        (session_id, run_id),
+    ).fetchone()
+    if row is None:
+        return 0, []
+    (first,) = row
+    rows = connection.execute(
+        "SELECT body FROM conversation_messages WHERE session_id = ? AND seq >= ? AND run_id = ? ORDER BY seq",
+        (session_id, first, run_id),
+    )
+    return first, [message_from_json(orjson.loads(body)) for (body,) in rows]
+
+
 def read_after(connection: sqlite3.Connection, session_id: str, after_seq: int, *, limit: int, max_bytes: int) -> list[Stored] | None:
     """Return all rows after a number, None where they do not fit."""
     rows = read_before(connection, session_id, None, limit=limit + 1, max_bytes=max_bytes)

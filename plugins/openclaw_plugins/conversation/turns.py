@@ -16,16 +16,17 @@ from openclaw_kernel.api import (
     Text,
     ThinkingLevel,
     Turn,
+    TurnClosed,
     TurnResult,
     Usage,
     UserMessage,
     UserPart,
 )
-from openclaw_plugins.conversation import ledger, sessions, transcript, writable
+from openclaw_plugins.conversation import journal, ledger, sessions, transcript, writable
 from openclaw_plugins.conversation.chat_events import RunStream
 from openclaw_plugins.conversation.durable import write_patiently
-from openclaw_plugins.conversation.endings import INTERRUPTED, Endings, visible
-from openclaw_plugins.conversation.runs import ErrorKind, Outcome, Run, insert_run
+from openclaw_plugins.conversation.endings import Endings, visible
+from openclaw_plugins.conversation.runs import ErrorKind, Outcome, Resumed, Run, insert_run
 from openclaw_plugins.conversation.sessions import PREVIEW_CHARACTERS, TITLE_CHARACTERS, SessionRow, shorten
 from openclaw_plugins.conversation.sink import Sink
 from openclaw_plugins.conversation.transcript import Entry
@@ -94,6 +95,25 @@ def begin_in(connection: sqlite3.Connection, run: Run, now_ms: int) -> Begun:
     return Begun(sessions.save(connection, row), created, entry, run_row)
 
 
+def resume_in(connection: sqlite3.Connection, run: Run, now_ms: int) -> SessionRow | None:
+    """Write, inside one write, that a run goes on which an earlier process did not end; return its session's row.
+
+    What that process had begun and not ended is closed: its calls are made again, as new ones.
+    """
+    journal.interrupt(connection, run.row_id, now_ms)
+    connection.execute("UPDATE conversation_runs SET resumes = resumes + 1 WHERE id = ?", (run.row_id,))
+    ledger.advance(
+        connection,
+        run.inbound_id,
+        "running",
+        now_ms=now_ms,
+        agent_id=run.agent_id,
+        session_key=run.session_key,
+        run_id=run.run_id,
+    )
+    return sessions.find(connection, run.session_key)
+
+
 def _user_message(run: Run, parts: Sequence[UserPart]) -> UserMessage:
     text = (Text(run.text),) if run.text or not parts else ()
     return UserMessage(content=(*text, *parts), timestamp_ms=run.received_ms, extra=run.extra)
@@ -110,20 +130,26 @@ class TurnRunner:
         """Take a run from its lane to its end. Return within a second of its stop, also where the runtime does not."""
         await _commands_before(run)
         if run.stopped.done():
-            if run.begun or run.stop_status == "aborted":
-                await self._endings.finish(run, self._stopped(run, ""))
-            # Else the gateway stops before the turn began: it waits in the ledger for the next start.
+            if run.stop_status == "aborted":
+                await self._endings.finish(run, _stopped(""), _recalled(self._world, run))
+            # Else the gateway stops before the turn goes on: it waits in the ledger for the next start.
             return
-        if not run.begun:
-            now = self._world.now_ms()
+        now = self._world.now_ms()
+        if run.resumed is not None:
+            row = await write_patiently(self._world.store, lambda connection: resume_in(connection, run, now))
+            self._took_up(run, run.resumed, row, now)
+        elif not run.begun:
             begun = await write_patiently(self._world.store, lambda connection: begin_in(connection, run, now))
             self.took_lane(run, begun, now)
-        sink = Sink(self._world, run)
+        sink = _recalled(self._world, run)
+        run.journal = sink.journal
         outcome, task = await self._execute(run, sink)
-        await self._endings.finish(run, outcome, sink)
+        if outcome is not None:
+            await self._endings.finish(run, outcome, sink)
+        # Else the gateway stops: the turn stays open in the ledger, and the next start takes it up.
         if task is not None and not task.done():
             # A turn that overran its time had its grace before; the lane is free within a second all the same.
-            late = outcome.status == "timeout"
+            late = outcome is not None and outcome.status == "timeout"
             await asyncio.wait({task}, timeout=ABANDON_LATE_SECONDS if late else ABANDON_SECONDS)
             if not task.done():
                 logger.error("run %s ignored its cancellation and was abandoned; its session goes on", run.run_id)
@@ -144,9 +170,17 @@ class TurnRunner:
         world.session_events.message(run.run_id, run.session_key, run.agent_id, begun.entry.to_wire())
         world.changed(begun.row, "created" if begun.created else "send")
 
+    def _took_up(self, run: Run, resumed: Resumed, row: SessionRow | None, now_ms: int) -> None:
+        """Take note that the write by which a run goes on is on disk."""
+        world = self._world
+        run.stream = RunStream(run, world.events, world.channels, now_ms, said=resumed.text)
+        if row is not None:
+            world.changed(row, "send")
+
     # --- running ------------------------------------------------------------------------------------------------------
 
-    async def _execute(self, run: Run, sink: Sink) -> tuple[Outcome, asyncio.Task[Any] | None]:
+    async def _execute(self, run: Run, sink: Sink) -> tuple[Outcome | None, asyncio.Task[Any] | None]:
+        """Run a turn; return how it ended, None for one that is left to the next process, and its task."""
         world = self._world
         try:
             runtime = world.runtime
@@ -169,16 +203,18 @@ class TurnRunner:
         if task.done():
             # A task that was cancelled from outside ends as if it had been stopped.
             answer = None if task.cancelled() else task.result()
-            outcome = self._stopped(run, partial) if answer is None else _outcome(answer, partial)
+            outcome = _stopped(partial) if answer is None or isinstance(answer, TurnClosed) else _outcome(answer, partial)
         else:
             task.cancel()
             if run.stopped.done():
-                outcome = self._stopped(run, partial)
+                outcome = _stopped(partial)
             else:
                 text = f"no answer within {timeout:g} s"
                 outcome = Outcome(status="timeout", text=partial, error=text, error_kind="timeout")
         sink.close()
-        return _with_spent(outcome, sink), task
+        if outcome.status == "aborted" and run.stop_status == "interrupted":
+            return None, task
+        return _with_spent(outcome, sink, resumed=run.resumed is not None), task
 
     async def _turn(self, run: Run, message: Message) -> Turn:
         world = self._world
@@ -197,12 +233,20 @@ class TurnRunner:
             timeout_seconds=options.timeout_seconds,
             extra_system_prompt=options.extra_system_prompt,
             channel=options.channel,
+            resumed=run.resumed.messages if run.resumed is not None else (),
         )
 
-    def _stopped(self, run: Run, partial: str) -> Outcome:
-        if run.stop_status == "interrupted":
-            return Outcome(status="interrupted", text=partial, error=INTERRUPTED, stop_reason="interrupted")
-        return Outcome(status="aborted", text=partial, stop_reason="aborted")
+
+def _stopped(partial: str) -> Outcome:
+    return Outcome(status="aborted", text=partial, stop_reason="aborted")
+
+
+def _recalled(world: World, run: Run) -> Sink:
+    """Return where a turn reports, which knows what an earlier process recorded of it."""
+    sink = Sink(world, run)
+    if run.resumed is not None:
+        sink.take_up(run.resumed.messages)
+    return sink
 
 
 async def _commands_before(run: Run) -> None:
@@ -245,9 +289,9 @@ def _outcome(answer: TurnResult | BaseException, partial: str) -> Outcome:
     return outcome
 
 
-def _with_spent(outcome: Outcome, sink: Sink) -> Outcome:
-    """Return the outcome of a turn that was cut off with what its calls had taken until then."""
-    if outcome.usage != Usage() or outcome.cost_usd is not None:
+def _with_spent(outcome: Outcome, sink: Sink, *, resumed: bool) -> Outcome:
+    """Return the outcome of a turn that was cut off, now or before, with what all its calls have taken."""
+    if not resumed and (outcome.usage != Usage() or outcome.cost_usd is not None):
         return outcome
     usage, cost = sink.spent()
     return replace(outcome, usage=usage, cost_usd=cost)

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from openclaw_kernel.api import ModelInfo, Secret
+from openclaw_kernel.api import ModelInfo, RetryClass, Secret
 
 
 class _Model(BaseModel):
@@ -69,4 +69,6 @@ def model_info(provider: str, model: ClaudeCliModel) -> ModelInfo:
         reasoning=True,
         tools=False,
         images=True,
+        # The program runs its own tools.
+        retry_class=RetryClass.SIDE_EFFECTING,
     )

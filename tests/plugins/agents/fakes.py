@@ -23,12 +23,14 @@ from openclaw_kernel.api import (
     Providers,
     Sessions,
     Step,
+    StepBegun,
     Text,
     Tool,
     ToolContext,
     ToolResult,
     Tools,
     Turn,
+    TurnClosed,
     UserMessage,
 )
 from openclaw_plugins.agents.runtime import Runtime
@@ -114,7 +116,9 @@ class FakeSink:
     thoughts: list[str] = field(default_factory=list)
     tool_events: list[tuple[str, str, str]] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
+    begun: list[StepBegun] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
+    closed: bool = False
     spoke: asyncio.Event = field(default_factory=asyncio.Event)
 
     def text(self, delta: str) -> None:
@@ -138,6 +142,16 @@ class FakeSink:
 
     async def record(self, message: Message) -> None:
         self.messages.append(message)
+
+    async def begin_step(self, step: StepBegun) -> int:
+        if self.closed:
+            raise TurnClosed("the turn was stopped")
+        self.begun.append(step)
+        return len(self.begun)
+
+    async def end_step(self, number: int, step: Step) -> None:
+        assert self.begun[number - 1].name == step.name
+        self.steps.append(step)
 
     async def record_step(self, step: Step) -> None:
         self.steps.append(step)

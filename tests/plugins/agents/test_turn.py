@@ -109,10 +109,10 @@ async def test_tools_are_called_and_their_results_go_back(tmp_path: Path) -> Non
     results = [message for message in second.messages if isinstance(message, ToolResultMessage)]
     assert [(message.call_id, message.text) for message in results] == [("c1", "look: a"), ("c2", "look: b")]
     assert [(step.kind, step.retry_class) for step in case.sink.steps] == [
-        ("model", None),
+        ("model", "pure"),
         ("tool", "pure"),
         ("tool", "pure"),
-        ("model", None),
+        ("model", "pure"),
     ]
     assert result.usage.input_tokens == 30
 

@@ -197,6 +197,7 @@ async def test_attachments_of_a_waiting_message_survive_a_restart(harness: Harne
     content = base64.b64encode(b"\x89PNG").decode()
     await harness.send("second", "k2", attachments=[{"mimeType": "image/png", "content": content}])
     await harness.restart()
+    gate.let("first")
     await gate.running("second")
     gate.let("second")
     await harness.events.terminal("k2")

@@ -199,7 +199,7 @@ async def test_a_command_is_answered_while_a_turn_runs(harness: Harness) -> None
     assert harness.channels.sent[1].text == "Stopped."
     assert gate.cancelled == ["work"]
     states = {message_id: (state, reason) for message_id, state, reason in await harness.settled()}
-    assert states["1"] == ("suppressed", "aborted")
+    assert states["1"] == ("suppressed", "stopped")
     assert states["2"][0] == states["3"][0] == "answered"
 
 
@@ -226,8 +226,8 @@ async def test_what_comes_after_a_stop_is_not_stopped(harness: Harness) -> None:
     gate.let("right")
     states = {name: (state, reason) for name, state, reason in await harness.settled()}
     assert states == {
-        "1": ("suppressed", "aborted"),
-        "2": ("suppressed", "aborted"),
+        "1": ("suppressed", "stopped"),
+        "2": ("suppressed", "stopped"),
         "3": ("answered", "command /stop"),
         "4": ("answered", None),
     }
