@@ -117,7 +117,7 @@ class Outgoing:
 
     async def _deliver_once(self, part: Part, place: _Place, *, draft: int | None, number: int) -> int:
         if (left := self._quiet.left(place.chat)) > 0:
-            raise SendFailed(f"Telegram wants a pause in chat {place.chat}", retry_after=left)
+            raise SendFailed(f"Telegram wants a pause in chat {place.chat}", retry_after=left, whole_account=self._quiet.whole_bot)
         edits = draft is not None and number == 0 and not isinstance(part, Attachment)
         try:
             async with asyncio.timeout(self._pacing.call):
@@ -128,7 +128,7 @@ class Outgoing:
                 return await self._text(part, place, replies=number == 0)
         except Flooded as error:
             self._quiet.ask(place.chat, error.seconds)
-            raise SendFailed(str(error), retry_after=error.seconds, whole_account=self._quiet.others(place.chat)) from error
+            raise SendFailed(str(error), retry_after=error.seconds, whole_account=self._quiet.whole_bot) from error
         except ChatMigrated as error:
             text = f"the group {place.chat} has become {error.new_chat_id}; write the new id where the config names it"
             raise SendFailed(text, permanent=True) from error

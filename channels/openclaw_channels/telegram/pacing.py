@@ -47,9 +47,13 @@ class Pacing:
 
 @dataclass(slots=True)
 class Quiet:
-    """Until when a chat is to be left alone, after a 429."""
+    """Until when a chat is to be left alone, after a 429, and until when the bot is to be silent altogether.
+
+    Telegram does not say which of its limits was met: two chats that want silence at once mean that the bot writes too much.
+    """
 
     _until: dict[int, float] = field(default_factory=dict)
+    _bot_until: float = 0.0
 
     def ask(self, chat: int, seconds: float) -> None:
         """Remember that Telegram wants `seconds` of silence in a chat."""
@@ -57,25 +61,21 @@ class Quiet:
         if len(self._until) >= CHATS_REMEMBERED:
             self._until = {known: until for known, until in self._until.items() if until > now}
         self._until[chat] = max(self._until.get(chat, 0.0), now + seconds)
+        if any(until > now for other, until in self._until.items() if other != chat):
+            self._bot_until = max(self._bot_until, now + seconds)
 
-    def others(self, chat: int) -> bool:
-        """Tell whether another chat is to be left alone as well: then it is the bot that is asked for silence, not a chat.
-
-        Telegram does not say which of its limits was met.
-        """
-        now = asyncio.get_running_loop().time()
-        return any(until > now for other, until in self._until.items() if other != chat)
+    @property
+    def whole_bot(self) -> bool:
+        """Tell whether nothing is to be written in any chat."""
+        return self._bot_until > asyncio.get_running_loop().time()
 
     def left(self, chat: int) -> float:
         """Return how many seconds of silence are left."""
-        until = self._until.get(chat)
-        if until is None:
-            return 0.0
-        left = until - asyncio.get_running_loop().time()
-        if left <= 0:
-            del self._until[chat]
-            return 0.0
-        return left
+        now = asyncio.get_running_loop().time()
+        until = self._until.get(chat, 0.0)
+        if until <= now:
+            self._until.pop(chat, None)
+        return max(0.0, until - now, self._bot_until - now)
 
 
 def doubled(pause: float, longest: float) -> float:
