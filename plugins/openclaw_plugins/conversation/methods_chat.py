@@ -90,6 +90,7 @@ class ChatMethods:
             owner=tool_events_owner(call),
             commands=commands,
             interrupt=params.queue_mode == "interrupt",
+            collect=params.queue_mode == "collect",
         )
         submission = await self._conversation.submissions.submit(request)
         return submission.reply if submission.answer is None else submission.answer.replay()

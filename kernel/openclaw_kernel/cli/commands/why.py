@@ -91,7 +91,8 @@ def clock(milliseconds: float | None) -> str:
 def quoted(part: Part) -> str:
     """A text as it was shortened, marked where something is missing."""
     text = one_line(part["text"], 200)
-    return f"“{text}”{' (shortened)' if part['textShortened'] and not text.endswith('…') else ''}"
+    shortened = part["textShortened"] or text.endswith("…")
+    return f"“{text}”{' (shortened)' if shortened else ''}"
 
 
 def _show_message(message: Part, ahead: Sequence[str]) -> None:
@@ -142,8 +143,8 @@ def _show_turn(number: int, turn: Part) -> None:
     if turn["error"]:
         emit(f"  error: {one_line(turn['error'], 300)}")
     if turn["steps"]:
-        rows = [(f"  {step['kind']}", step["name"], *_step(step)) for step in turn["steps"]]
-        emit(table(rows))
+        rows = [(step["kind"], step["name"], *_step(step)) for step in turn["steps"]]
+        emit("\n".join(f"  {line}" for line in table(rows).splitlines()))
     if turn["moreSteps"]:
         emit("  and further calls that are not shown")
 
