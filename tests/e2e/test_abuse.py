@@ -175,7 +175,7 @@ async def test_a_client_that_does_not_read_costs_little_and_the_others_miss_noth
         await stack.enter_async_context(small(gateway))
         reader, writer = await stack.enter_async_context(opened(port_of(gateway), "127.0.0.1", limit=4096))
         await say_hello(reader, writer, gateway)
-        await tell(reading, 3 * MOST_ENTRIES)
+        await tell(reading, 2 * MOST_ENTRIES)
         assert await is_cut(reader)
     gateway.assert_no_errors()
 

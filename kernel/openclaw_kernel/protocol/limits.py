@@ -16,6 +16,8 @@ class Limits:
     payload_before_hello: int = 65_536
     max_payload: int = 26_214_400
     max_buffered: int = 52_428_800
+    max_buffered_events: int = 6_291_456
+    """What may wait of events alone, so that a client that does not read costs little."""
     attachment_bytes: int = 20_971_520
     attachment_image_bytes: int = 6_291_456
     tick_interval_ms: int = 30_000
