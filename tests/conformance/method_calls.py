@@ -74,6 +74,7 @@ GOOD = (
     Good("agent", {"message": "and again", "sessionKey": KEY, "idempotencyKey": "run-calls-2"}, expect_final=True),
     Good("chat.inject", {"sessionKey": KEY, "message": "a note", "label": "note"}),
     Good("chat.abort", {"sessionKey": KEY}),
+    Good("wake", {"mode": "now", "text": "the build is done", "sessionKey": "agent:main:woken"}),
     Good("send", {"channel": "telegram", "to": str(CHAT), "message": "from a program", "idempotencyKey": "send-calls-1"}),
     Good("messages.why", {"id": RUN}),
     Good("messages.why", {"id": "send-calls-1"}),
@@ -99,7 +100,7 @@ GOOD = (
     Good("gateway.restart.request", {"reason": "calls", "sessionKey": KEY, "restartDelayMs": 3_600_000}),
 )
 
-OPEN = frozenset({"gateway.restart.request"})
+OPEN = frozenset({"gateway.restart.request", "wake"})
 """Methods that do not heed keys they do not know."""
 
 BAD = (

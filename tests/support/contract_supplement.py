@@ -289,6 +289,7 @@ SUPPLEMENT: dict[str, dict[str, Any]] = {
     ),
     "UsageStatusResult": shape({"updatedAt": COUNT, "providers": array(OBJECT)}),
     "UsageCostResult": shape({"updatedAt": COUNT, "days": COUNT, "daily": array(shape({"date": NONEMPTY})), "totals": OBJECT}),
+    "WakeResult": shape({"ok": BOOLEAN}, {"reason": NONEMPTY}),
     "WebchatLinkResult": shape({"url": NONEMPTY, "expiresAtMs": COUNT}),
     "EventsSubscribeResult": shape(
         {"subscribed": TRUE, "cursor": NONEMPTY},

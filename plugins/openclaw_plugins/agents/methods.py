@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from typing import Annotated, Any, Final, Literal, NotRequired
 
@@ -13,6 +14,7 @@ from openclaw_kernel.api import (
     Call,
     Gateway,
     InvalidRequest,
+    ModelInfo,
     Params,
     PluginContext,
     Providers,
@@ -206,7 +208,7 @@ class AgentMethods:
         agent_id = params.agent_id if params.agent_id is not None else _agent_of(params.session_key)
         if params.view == "configured" or (agent_id is not None and params.view == "default"):
             ids = agent_ids(self._context.config) if agent_id is None else (agent_id,)
-            models = configured_models([self._plan(each) for each in ids], providers)
+            models: Sequence[ModelInfo] = configured_models([self._plan(each) for each in ids], providers)
         else:
             models = providers.models()
         return {"models": model_rows((info for info in models if params.provider in (None, info.provider)), providers)}

@@ -14,6 +14,7 @@ from openclaw_plugins.conversation.methods_changes import SessionChanges
 from openclaw_plugins.conversation.methods_chat import ChatMethods
 from openclaw_plugins.conversation.methods_sessions import SessionMethods
 from openclaw_plugins.conversation.methods_startup import StartupMethods
+from openclaw_plugins.conversation.methods_wake import WakeMethods
 from openclaw_plugins.conversation.methods_why import WhyMethods
 from openclaw_plugins.conversation.settings import ConversationSettings
 from openclaw_plugins.conversation.tables import MIGRATIONS
@@ -60,5 +61,5 @@ class ConversationPlugin:
 
     @hookimpl
     def openclaw_register_methods(self, registrar: Registrar) -> None:
-        for owner in (ChatMethods, StartupMethods, SessionMethods, SessionChanges, AgentMethods, WhyMethods):
+        for owner in (ChatMethods, StartupMethods, SessionMethods, SessionChanges, AgentMethods, WakeMethods, WhyMethods):
             registrar.add_methods(owner(self._conversation))

@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.support.requirements import find_node, find_reference_cli
 
-SECONDS = 60.0
+SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)

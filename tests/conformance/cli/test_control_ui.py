@@ -18,7 +18,7 @@ from tests.support.browser import Browse, ChatPage
 from tests.support.gateway import RunningGateway, StartGateway
 from tests.support.requirements import find_reference_control_ui
 
-pytestmark = [pytest.mark.conformance, pytest.mark.requires("reference-control-ui", "chromium"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.conformance, pytest.mark.requires("reference-control-ui", "chromium"), pytest.mark.timeout(400)]
 
 SCREENSHOT = Path(__file__).resolve().parents[3] / "docs" / "images" / "control-ui.png"
 WORDS = "Sow beans once the soil is warm, two to a pot."

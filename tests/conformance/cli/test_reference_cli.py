@@ -12,7 +12,7 @@ import pytest_asyncio
 from tests.conformance.cli.reference_cli import ReferenceCli
 from tests.support.gateway import RunningGateway, StartGateway
 
-pytestmark = [pytest.mark.conformance, pytest.mark.requires("reference-cli"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.conformance, pytest.mark.requires("reference-cli"), pytest.mark.timeout(400)]
 
 AGENTS = {"agents": {"entries": {"main": {"identity": {"name": "Ada"}}, "work": {}}}}
 # Nothing is there, which the log and the health tell.
@@ -167,6 +167,21 @@ async def test_system_presence(gateway: RunningGateway, cli: ReferenceCli) -> No
     assert hosts["laptop"]["text"] == "a laptop"
     (own,) = [entry for entry in presence if entry.get("reason") == "self"]
     assert own["mode"] == "gateway"
+
+
+async def test_system_event(cli: ReferenceCli) -> None:
+    for_programs, for_people, later = await asyncio.gather(
+        cli.run("system", "event", "--mode", "now", "--text", "the build is done", "--json"),
+        cli.run("system", "event", "--mode", "now", "--text", "the oven is hot", "--session-key", "agent:work:kitchen"),
+        cli.run("system", "event", "--text", "at some time"),
+    )
+    assert for_programs.json() == {"ok": True}
+    assert for_people.text().strip() == "ok"
+    assert later.status == 1
+    assert "this gateway has no heartbeats; use now" in later.out + later.err
+    listed = await cli.call("sessions.list", {"includeLastMessage": True})
+    told = {row["key"]: row["lastMessagePreview"] for row in listed["sessions"]}
+    assert told == {"agent:main:main": "System event: the build is done", "agent:work:kitchen": "System event: the oven is hot"}
 
 
 async def test_models_list(cli: ReferenceCli) -> None:
