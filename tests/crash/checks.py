@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -217,15 +218,32 @@ def _went_on(evidence: Evidence, said: Said, stopped_ms: int) -> Iterator[str]:
 
 
 def explained(evidence: Evidence) -> Iterator[str]:
-    """Every id can be asked why."""
-    for identity, answer in (evidence.why or {}).items():
+    """Every id can be asked why, and the answer is true."""
+    for identity, row in evidence.identities().items():
+        answer = evidence.why.get(identity, {"failed": "nobody asked"})
         if "failed" in answer:
             yield f"why {identity}: {answer['failed']}"
+            continue
+        deliveries = {one["deliveryId"]: one["state"] for one in answer["deliveries"]}
+        if "outbox_id" in row:
+            if deliveries.get(row["outbox_id"]) != row["state"]:
+                yield f"why {identity}: it is {row['state']}, told is {deliveries}"
+            continue
+        message = answer["message"]
+        if (message["state"], message["reason"]) != (row["state"], row["reason"]):
+            yield f"why {identity}: it is {row['state']} ({row['reason']}), told is {message['state']} ({message['reason']})"
+        if deliveries != {reply["outbox_id"]: reply["state"] for reply in evidence.replies_to(row)}:
+            yield f"why {identity}: of its deliveries told is {deliveries}"
+        # A client names its session itself, so that nobody decides.
+        route = "named" if message["fromClient"] else message["route"]["reason"]
+        if not all([route, message["admission"]["verdict"], message["endedMs"]]):
+            yield f"why {identity}: not told is who decided, or when it ended: {message}"
 
 
 def silent(evidence: Evidence) -> Iterator[str]:
     """The log has no errors."""
-    yield from (f"the log has an error: {line}" for line in evidence.errors)
+    for line, count in Counter(_error(text) for text in evidence.errors).items():
+        yield f"the log has {count} times: {line}"
 
 
 def unchanged(before: Evidence, after: Evidence) -> list[str]:
@@ -243,6 +261,15 @@ def unchanged(before: Evidence, after: Evidence) -> list[str]:
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _error(text: str) -> str:
+    try:
+        record = json.loads(text)
+    except ValueError:
+        return text
+    last = str(record.get("error", "")).strip().rpartition("\n")[2]
+    return f"{record.get('message')} {last}".strip()
 
 
 def _name(row: Row) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,8 +41,8 @@ class Evidence:
     outbox: list[Row] = field(default_factory=list)
     runs: list[Row] = field(default_factory=list)
     messages: list[Row] = field(default_factory=list)
-    why: dict[str, Row] | None = None
-    """What is answered to the question why, by id; None where nobody asked."""
+    why: dict[str, Row] = field(default_factory=dict)
+    """What is answered to the question why, by id; `failed` where it is not."""
 
     def message_id(self, said: Said) -> str:
         """How the ledger calls a person's message."""
@@ -74,14 +74,16 @@ class Evidence:
         """Deliveries by state."""
         return dict(Counter(row["state"] for row in self.outbox))
 
-    def identities(self) -> Iterator[str]:
-        """Every id that somebody may ask about."""
+    def identities(self) -> dict[str, Row]:
+        """Every id that somebody may ask about, with the row it means."""
+        found: dict[str, Row] = {}
         for row in self.inbound:
-            yield str(row["message_id"])
+            found[row["message_id"]] = row
             if row["run_id"]:
-                yield str(row["run_id"])
+                found[row["run_id"]] = row
         for row in self.outbox:
-            yield str(row["outbox_id"])
+            found[row["outbox_id"]] = row
+        return found
 
 
 def read_ledger(database: Path, evidence: Evidence) -> None:

@@ -29,11 +29,12 @@ def install() -> None:
 
 
 def make_site(folder: Path) -> str:
-    """Make the folder: the hook, and the plugin `effects` as an installed distribution. Return the PYTHONPATH."""
+    """Make the folder: the hook, and the plugin `effects` as an installed distribution. Return a PYTHONPATH with it and our packages."""
     info = folder / "effects-1.0.dist-info"
     info.mkdir(parents=True)
     (folder / "sitecustomize.py").write_text("from tests.crash.launcher import install\n\ninstall()\n", encoding="utf-8")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: effects\nVersion: 1.0\n", encoding="utf-8")
     entry = "[openclaw.plugins]\neffects = tests.crash.effects.plugin:EffectsPlugin\n"
     (info / "entry_points.txt").write_text(entry, encoding="utf-8")
-    return os.pathsep.join([str(folder), str(ROOT)])
+    packages = [str(ROOT / name) for name in ("kernel", "config", "channels", "providers", "plugins")]
+    return os.pathsep.join([str(folder), *packages, str(ROOT)])

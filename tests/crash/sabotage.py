@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from openclaw_kernel.api import InboundMessage
 from openclaw_plugins.conversation import outbox_rows
 from openclaw_plugins.conversation.intake import Intake
+from openclaw_plugins.conversation.journal import Call
 from openclaw_plugins.conversation.ledger import Inbound
 from openclaw_plugins.conversation.outbox_rows import Outgoing
 from openclaw_plugins.conversation.recovery import Recovery
@@ -53,8 +54,14 @@ def forget_recovery() -> None:
     setattr(Recovery, "recover", forget)  # noqa: B010
 
 
+def repeat_effects() -> None:
+    """Take no call for one that has effects."""
+    setattr(Call, "has_effects", property(lambda _call: False))  # noqa: B010
+
+
 SABOTAGES: dict[str, Callable[[], None]] = {
     "acknowledge early": acknowledge_early,
     "send again": send_again,
     "forget recovery": forget_recovery,
+    "repeat effects": repeat_effects,
 }

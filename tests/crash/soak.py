@@ -22,6 +22,8 @@ AT_A_POINT = 0.75
 GENTLY = 0.2
 HITS = (1, 1, 1, 2, 3, 5)
 LONGEST_LIFE = 1.2
+MOST_FAULTS = 8
+"""After so many blocks with violations there is no use in more."""
 RECORDING = (Kill(after=1.0), Kill(after=0.3), Kill(after=1.0, gently=True))
 
 
@@ -115,6 +117,8 @@ async def soak(folder: Path, *, seed: int, cycles: int, workers: int = 2, at: st
     summary = Summary(seed)
     async with grounds(folder, seed) as shared:
         await _one(shared, 0, RECORDING, summary)
+        if summary.faults:
+            return summary
         random = Random(seed)  # noqa: S311 - drawn so that it can be drawn again
         points = iter(_endless(shared, random))
         left = cycles - summary.cycles
@@ -122,7 +126,7 @@ async def soak(folder: Path, *, seed: int, cycles: int, workers: int = 2, at: st
 
         async def work() -> None:
             nonlocal left
-            while left > 0:
+            while left > 0 and len(summary.faults) < MOST_FAULTS:
                 count = min(CYCLES_A_BLOCK, left)
                 left -= count
                 kills = [Kill(at, random.choice(HITS)) if at is not None else _kill(random, points) for _ in range(count)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -53,6 +54,16 @@ async def running_then_killed(block: Block) -> None:
     await block.gateway.kill()
 
 
+async def at_work_then_killed(block: Block) -> None:
+    """Killed while a tool is at work that has left its effect."""
+    await block.start()
+    await block.say([order(1, tools=("append",), hold=1500)])
+    async with asyncio.timeout(20):
+        while not block.effects.exists():  # noqa: ASYNC110 - a file has no event to wait for
+            await asyncio.sleep(0.02)
+    await block.gateway.kill()
+
+
 async def test_a_message_that_is_acknowledged_before_it_is_kept_is_missed(shared: Grounds) -> None:
     for sabotage, found in ((None, False), ("acknowledge early", True)):
         async with shared.block(1 + found, sabotage=sabotage) as block:
@@ -89,3 +100,18 @@ async def test_what_is_taken_up_after_a_crash_ends(shared: Grounds) -> None:
         await running_then_killed(block)
         await block.settle()
     assert block.outcome.violations == []
+
+
+async def test_an_effect_that_is_repeated_is_counted(shared: Grounds) -> None:
+    async with shared.block(1, sabotage="repeat effects") as block:
+        await at_work_then_killed(block)
+        await block.settle()
+    assert any("the side-effecting call 0 of t0001001 ran 2 times" in line for line in block.outcome.violations), block.outcome
+
+
+async def test_an_effect_that_may_have_been_is_not_repeated(shared: Grounds) -> None:
+    async with shared.block(1) as block:
+        await at_work_then_killed(block)
+        await block.settle()
+    assert block.outcome.violations == []
+    assert block.outcome.ends == {"dead_lettered": 1}
