@@ -12,6 +12,7 @@ import pytest
 
 from openclaw_kernel.api import GatewayError, InvalidRequest, OutboundMessage, SendFailed, Turn, TurnResult, TurnSink
 from tests.plugins.conversation.harness import Gate, Harness, TestClient
+from tests.plugins.pairing.device_client import Device
 from tests.support.gateway import RunningGateway
 from tests.support.ws_client import RequestFailed, is_chat
 
@@ -262,3 +263,17 @@ async def test_killed_in_a_turn_the_repeat_of_agent_tells_how_it_ended(gateway: 
         assert answers[0] == answers[1]
     assert rows(gateway, "SELECT count(*) FROM conversation_inbound") == [(1,)]
     assert rows(gateway, "SELECT state FROM kernel_requests") == [("done",)]
+
+
+async def test_clients_with_one_key_are_strangers_to_each_other(gateway: RunningGateway) -> None:
+    """The token's holder and a paired device: each gets its own answer, and no conflict tells of the other's."""
+    answers = []
+    device = Device().connect(gateway.ws_url, auth={"token": gateway.token}, scopes=("operator.write",))
+    for connected in (gateway.connect(), device):
+        async with connected as client:
+            params = {"sessionKey": "main", "message": f"number {len(answers)}", "idempotencyKey": "same"}
+            first = await client.request("agent", params, expect_final=True)
+            assert await client.request("agent", params, expect_final=True) == first
+            answers.append(first["result"]["payloads"][0]["text"])
+    assert answers == ["number 0", "number 1"]
+    assert len(rows(gateway, "SELECT DISTINCT principal FROM kernel_requests")) == 2
