@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
@@ -18,6 +19,7 @@ class OpenConnections:
 
     def __init__(self) -> None:
         self._connections: dict[str, Connection] = {}
+        self._principals: Counter[str] = Counter()
 
     def __len__(self) -> int:
         """Return how many clients are connected."""
@@ -30,14 +32,19 @@ class OpenConnections:
     def add(self, connection: Connection) -> None:
         """Count a client in."""
         self._connections[connection.connection_id] = connection
+        self._principals[connection.principal] += 1
 
     def remove(self, connection: Connection) -> None:
         """Count a client out."""
-        self._connections.pop(connection.connection_id, None)
+        if self._connections.pop(connection.connection_id, None) is None:
+            return
+        self._principals[connection.principal] -= 1
+        if not self._principals[connection.principal]:
+            del self._principals[connection.principal]
 
     def are_open(self, principal: str) -> bool:
         """See `openclaw_kernel.api.Connections.are_open`."""
-        return any(connection.principal == principal for connection in self._connections.values())
+        return principal in self._principals
 
     def invalidate(self, principal: str, reason: str, *, role: str | None = None, answering: str | None = None) -> int:
         """See `openclaw_kernel.api.Connections.invalidate`."""
