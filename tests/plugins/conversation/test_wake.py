@@ -10,7 +10,7 @@ import pytest
 
 from openclaw_kernel.testing import CallFailed, RunningGateway, run_gateway
 
-ECHO = {"models": {"providers": {"echo": {}}}, "agents": {"entries": {"main": {}, "work": {}}}}
+ECHO: dict[str, Any] = {"models": {"providers": {"echo": {}}}, "agents": {"entries": {"main": {}, "work": {}}}}
 
 
 async def history(gateway: RunningGateway, key: str) -> list[dict[str, Any]]:
