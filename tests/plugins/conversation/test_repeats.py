@@ -267,7 +267,7 @@ async def test_killed_in_a_turn_the_repeat_of_agent_tells_how_it_ended(gateway: 
 
 async def test_clients_with_one_key_are_strangers_to_each_other(gateway: RunningGateway) -> None:
     """The token's holder and a paired device: each gets its own answer, and no conflict tells of the other's."""
-    answers = []
+    answers: list[str] = []
     device = Device().connect(gateway.ws_url, auth={"token": gateway.token}, scopes=("operator.write",))
     for connected in (gateway.connect(), device):
         async with connected as client:
