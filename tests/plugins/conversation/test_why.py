@@ -149,7 +149,7 @@ async def test_what_was_sent_without_a_message_is_told(harness: Harness) -> None
     outbox_id = await harness.services[Delivery].enqueue(place, text="news")
 
     async def failed() -> bool:
-        return (await why(harness, outbox_id))["deliveries"][0]["state"] == "failed"
+        return bool((await why(harness, outbox_id))["deliveries"][0]["state"] == "failed")
 
     await until(failed)
     answer = await why(harness, outbox_id[:8])
