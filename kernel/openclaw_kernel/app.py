@@ -53,6 +53,7 @@ AnswerT = TypeVar("AnswerT")
 DATABASE: Final = "state.sqlite3"
 PAGE_SESSIONS_KEY: Final = "page-sessions"
 STOP_SECONDS: Final = 10.0
+DRAIN_GRACE_SECONDS: Final = 2.0
 RESTART_EXPECTED_MS: Final = 1000
 _PRESENCE_DELAY: Final = 0.1
 _HOSTS: Final = {"loopback": "127.0.0.1", "lan": "0.0.0.0"}  # noqa: S104 - chosen by the owner, refused without auth
@@ -94,6 +95,8 @@ class GatewayApp:
         self._tasks: TaskOwner
         self._door = Door()
         self._open = OpenConnections()
+        self._hurry = asyncio.Event()
+        self._stops = False
         self._requests: RequestTable
         self._presence_timer: asyncio.TimerHandle | None = None
         self._health_timer: asyncio.TimerHandle | None = None
@@ -111,11 +114,22 @@ class GatewayApp:
             raise
 
     async def stop(self, reason: str = "service restart") -> None:
-        """Tell the clients, stop the plugins in reverse, close the store, release the lock."""
+        """Let what is under way end, tell the clients, stop the plugins in reverse, close the store, release the lock."""
+        self._stops = True
         self.restarts.close()
         self.facts.phase = Phase.DRAINING
+        await self._drain()
         self._bus.publish(EventFrame("shutdown", dumps({"reason": reason, "restartExpectedMs": RESTART_EXPECTED_MS})))
         await self._stack.aclose()
+
+    @property
+    def stops(self) -> bool:
+        """Whether the stop has begun."""
+        return self._stops
+
+    def hurry(self) -> None:
+        """Wait no longer for what is under way: the next start takes it up."""
+        self._hurry.set()
 
     def link(self) -> str:
         """A fresh link that opens the chat page once."""
@@ -178,6 +192,15 @@ class GatewayApp:
         self._tasks.spawn("clock", self._run_clock())
         self._tasks.spawn("health", self._run_health())
         self._tasks.spawn("requests", self._run_requests())
+
+    async def _drain(self) -> None:
+        """Everything works while this lasts, but for new requests, which are refused."""
+        drain = self._tasks.spawn("drain", self.host.drain())
+        hurry = self._tasks.spawn("hurry", self._hurry.wait())
+        await asyncio.wait({drain, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (drain, hurry):
+            task.cancel()
+        await asyncio.wait({drain, hurry}, timeout=DRAIN_GRACE_SECONDS)
 
     def _build_wire(self, pages: PageSessions, limiter: FailureLimiter) -> _Wire:
         registry = MethodRegistry(self.host.registry.methods)

@@ -57,10 +57,14 @@ def free_port() -> int:
 
 
 def base_config(port: int = 0) -> dict[str, Any]:
-    """One token, the echo model, nothing else; the system chooses the port unless one is given."""
+    """One token, the echo model, nothing else; the system chooses the port unless one is given.
+
+    A turn that hangs at the end of a test holds it up for a moment only.
+    """
     return {
         "gateway": {"port": port, "auth": {"mode": "token", "token": TOKEN}},
         "models": {"providers": {"echo": {}}},
+        "plugins": {"entries": {"conversation": {"config": {"drainSeconds": 0.5}}}},
     }
 
 

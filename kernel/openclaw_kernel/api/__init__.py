@@ -38,7 +38,7 @@ from openclaw_kernel.api.pairing import (
     device_of,
     device_principal,
 )
-from openclaw_kernel.api.plugin import API_VERSION, HttpRoute, Plugin, PluginContext, Registrar, Unit, hookimpl
+from openclaw_kernel.api.plugin import API_VERSION, Drains, HttpRoute, Plugin, PluginContext, Registrar, Unit, hookimpl
 from openclaw_kernel.api.policy import Admission, Route, Verdict
 from openclaw_kernel.api.provider import (
     Completed,
@@ -131,6 +131,7 @@ __all__ = [
     "DeviceClaim",
     "DeviceGrant",
     "DevicePairing",
+    "Drains",
     "Encoded",
     "Events",
     "File",

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar, runtime_checkable
 
 import pluggy
 from pydantic import BaseModel
@@ -40,6 +40,18 @@ class Unit(Protocol):
 
     async def stop(self) -> None:
         """End; safe to call twice."""
+
+
+@runtime_checkable
+class Drains(Protocol):
+    """A unit that finishes what is under way before the gateway stops. Until it has, everything else still works."""
+
+    @property
+    def drain_seconds(self) -> float:
+        """How long that may take, 60 at most; 0 for not at all."""
+
+    async def drain(self) -> None:
+        """Begin nothing more and wait for what is under way; cancelled when its time is over. `stop` follows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,11 +10,15 @@ from enum import StrEnum
 from typing import Final, Literal, Protocol
 
 from openclaw_kernel.api.errors import ConfigRejected, NotReady
-from openclaw_kernel.host.guard import Guard, PluginFault
+from openclaw_kernel.api.plugin import Drains
+from openclaw_kernel.host.guard import Guard, PluginFault, PluginHung
 from openclaw_kernel.host.timing import Timing
 from openclaw_kernel.tasks import TaskOwner
 
 logger: Final = logging.getLogger(__name__)
+
+LONGEST_DRAIN_SECONDS: Final = 60.0
+"""No plugin holds up the stop for longer, whatever it asks for."""
 
 
 class ComponentState(StrEnum):
@@ -77,6 +81,20 @@ class Component:
             self._forget_retry()
             if not await self._attempt() and self._may_retry(failures=1):
                 self._retry = self._tasks.spawn(f"retry {self.label}", self._keep_trying())
+
+    async def drain(self) -> None:
+        """Let it finish what is under way, where it runs and can, within the time it asks for."""
+        if self.state is not ComponentState.RUNNING:
+            return
+        what = f"drain of {self.label}"
+        try:
+            drains, seconds = self._guard.call(self.plugin_id, what, lambda: _draining(self.item))
+            if drains is not None and seconds > 0:
+                await self._guard.run(self.plugin_id, what, drains.drain, min(seconds, LONGEST_DRAIN_SECONDS))
+        except PluginHung:
+            logger.warning("plugin %r: what was under way has not ended in time and is broken off", self.plugin_id)
+        except PluginFault as fault:
+            logger.warning("%s", fault, exc_info=fault.error)
 
     async def stop(self, deadline: float) -> PluginFault | None:
         """Stop it, also where it never started well; return the fault, where it raised or hung."""
@@ -157,6 +175,10 @@ class Component:
     def _become(self, state: ComponentState, reason: str | None = None) -> None:
         self.state, self.reason = state, reason
         self._changed()
+
+
+def _draining(item: Startable) -> tuple[Drains | None, float]:
+    return (item, float(item.drain_seconds)) if isinstance(item, Drains) else (None, 0.0)
 
 
 def _is_answer(fault: PluginFault) -> bool:

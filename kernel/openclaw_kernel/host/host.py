@@ -154,6 +154,11 @@ class PluginHost:
         self._lifecycle = Lifecycle(list(self._hosted.values()), self._timing)
         await self._lifecycle.start()
 
+    async def drain(self) -> None:
+        """Let every plugin that can finish what is under way, each for as long as it says, before anything is stopped."""
+        if self._lifecycle is not None:
+            await self._lifecycle.drain()
+
     async def stop(self, timeout: float) -> list[str]:
         """Stop everything in reverse within `timeout` seconds; return what had to be abandoned, a line each."""
         abandoned: list[str] = []

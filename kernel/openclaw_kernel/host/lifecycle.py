@@ -88,6 +88,13 @@ class Lifecycle:
         if starting:
             await asyncio.wait(starting, timeout=self._timing.ready_wait)
 
+    async def drain(self) -> None:
+        """Let all units that can finish what is under way, side by side; each has its own time."""
+        async with asyncio.TaskGroup() as group:
+            for plugin in self._plugins:
+                for unit in plugin.units:
+                    group.create_task(unit.drain(), name=f"{plugin.id}/drain {unit.label}")
+
     async def stop(self, timeout: float) -> list[str]:
         """Stop everything within `timeout` seconds; return what was abandoned, a line each."""
         await self._tasks.close(min(1.0, timeout))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import sqlite3
 from collections import Counter
@@ -11,6 +12,8 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from tests.emulators.telegram_control import TelegramEmulator
 from tests.plugins.conversation.harness import until
@@ -51,11 +54,12 @@ async def texts(emulator: TelegramEmulator, chat: int = CHAT) -> list[str]:
     return [message["text"] for message in await emulator.visible(chat)]
 
 
-async def test_killed_in_a_turn_the_one_is_told_and_the_others_are_answered(
+async def test_killed_in_a_turn_it_goes_on_and_everybody_is_answered_in_order(
     emulator: TelegramEmulator, start_gateway: StartGateway
 ) -> None:
+    """P1, P4: the one that was cut off and those that waited, once each."""
     gateway = await start_gateway(config(emulator, CHAT))
-    await emulator.user_message("!slow 100\n" + "word " * 300, chat_id=CHAT)
+    await emulator.user_message("!slow 60\n" + "word " * 20 + "first", chat_id=CHAT)
     await emulator.wait(chat_id=CHAT, contains="word word")
     last = await emulator.user_message("second", chat_id=CHAT)
     await emulator.user_message("third", chat_id=CHAT)
@@ -63,14 +67,121 @@ async def test_killed_in_a_turn_the_one_is_told_and_the_others_are_answered(
     await gateway.kill()
     await gateway.start()
     await emulator.wait(chat_id=CHAT, contains="third")
-    assert await settled(gateway, 3) == {"answered": 2, "dead_lettered": 1}
+    assert await settled(gateway, 3) == {"answered": 3}
     shown = await texts(emulator)
-    assert len([text for text in shown if "interrupted" in text]) == 1
-    assert [shown.count(text) for text in ("second", "third")] == [1, 1]
+    assert [text.split()[-1] for text in shown if not text.endswith("…")] == ["first", "second", "third"]
+    assert rows(gateway, "SELECT state, resumes FROM conversation_runs ORDER BY id") == [("ok", 1), ("ok", 0), ("ok", 0)]
     await gateway.kill()
     await gateway.start()
-    assert await settled(gateway, 3) == {"answered": 2, "dead_lettered": 1}
+    assert await settled(gateway, 3) == {"answered": 3}
     assert await texts(emulator) == shown
+
+
+def using_the_shell(emulator: TelegramEmulator) -> dict[str, Any]:
+    return {**config(emulator, CHAT), "agents": {"defaults": {"tools": {"allow": ["shell"]}}}}
+
+
+def shell(script: str) -> str:
+    return f"!tool shell {json.dumps({'argv': ['sh', '-c', script]})}"
+
+
+async def test_killed_in_a_call_with_effects_it_is_not_repeated_and_the_sender_is_told_which(
+    emulator: TelegramEmulator, start_gateway: StartGateway
+) -> None:
+    """P4: the effect happens once, and nobody is left in doubt about what is in doubt."""
+    gateway = await start_gateway(using_the_shell(emulator))
+    effects = gateway.home / "workspace" / "main" / "effects"
+    await emulator.user_message(shell("echo done >> effects; sleep 600"), chat_id=CHAT)
+    await until(effects.exists)
+    running = "SELECT kind, name, state, retry_class, ended_ms FROM conversation_steps WHERE state = 'running' AND kind = 'tool'"
+    assert rows(gateway, running) == [("tool", "shell", "running", "side-effecting", 0)]
+    await gateway.kill()
+    await gateway.start()
+    await emulator.wait(chat_id=CHAT, contains="the tool shell was at work")
+    assert await settled(gateway, 1) == {"dead_lettered": 1}
+    assert effects.read_text() == "done\n"
+    assert rows(gateway, "SELECT state FROM conversation_steps WHERE kind = 'tool'") == [("interrupted",)]
+    ((reason,),) = rows(gateway, "SELECT reason FROM conversation_inbound")
+    assert "the tool shell" in reason
+    await emulator.user_message("go on", chat_id=CHAT)
+    await emulator.wait(chat_id=CHAT, contains="go on")
+
+
+async def test_killed_in_a_harmless_call_it_is_made_again_and_what_was_done_is_kept(start_gateway: StartGateway) -> None:
+    """P4: a client that comes back sees the same run end, once."""
+    asked = 0
+
+    async def page(_request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            await asyncio.Event().wait()
+        return web.Response(text="<h1>Tide</h1>", content_type="text/html")
+
+    application = web.Application()
+    application.router.add_get("/", page)
+    async with TestServer(application, host="127.0.0.1") as server:
+        place = f"127.0.0.1:{server.port}"
+        gateway = await start_gateway({"plugins": {"entries": {"web-tools": {"config": {"allowPrivate": [place]}}}}})
+        ask = {"sessionKey": "main", "message": f'!tool fetch {{"url": "http://{place}/"}}\nreading', "idempotencyKey": "k1"}
+        async with gateway.connect() as client:
+            await client.request("chat.send", ask)
+            await until(lambda: asked)
+        await gateway.kill()
+        await gateway.start()
+        async with gateway.connect() as client:
+            waited = await client.request("agent.wait", {"runId": "k1", "timeoutMs": 10_000})
+            assert waited["status"] == "ok"
+            history = (await client.request("chat.history", {"sessionKey": "main"}))["messages"]
+            assert [message["role"] for message in history] == ["user", "assistant", "toolResult", "assistant"]
+            again = await client.request("chat.send", ask)
+            assert again["runId"] == "k1"
+            after = (await client.request("chat.history", {"sessionKey": "main"}))["messages"]
+            assert len(after) == len(history)
+        assert rows(gateway, "SELECT state FROM conversation_inbound") == [("answered",)]
+        ((state, resumes, text),) = rows(gateway, "SELECT state, resumes, text FROM conversation_runs")
+        assert (state, resumes) == ("ok", 1)
+        assert text.startswith("reading\n\nfetch: ")
+        assert "Tide" in text
+        assert asked == 2
+
+
+@pytest.mark.parametrize("word", ["/stop", "please stop"])
+async def test_killed_right_after_a_stop_it_stays_stopped(emulator: TelegramEmulator, start_gateway: StartGateway, word: str) -> None:
+    """P15: what runs and what waits, from a channel."""
+    gateway = await start_gateway(config(emulator, CHAT))
+    await emulator.user_message("!slow 100\n" + "word " * 300, chat_id=CHAT)
+    await emulator.wait(chat_id=CHAT, contains="word")
+    last = await emulator.user_message("waits", chat_id=CHAT)
+    await emulator.wait(confirmed=last["update_id"])
+    await emulator.user_message(word, chat_id=CHAT)
+    await emulator.wait(chat_id=CHAT, contains="Stopped, and dropped 1 waiting message.")
+    await gateway.kill()
+    await gateway.start()
+    states = await settled(gateway, 3)
+    assert states == {"suppressed": 2, "answered": 1}
+    assert rows(gateway, "SELECT reason FROM conversation_inbound WHERE state = 'suppressed'") == [("stopped",)] * 2
+    assert not [text for text in await texts(emulator) if text == "waits"]
+
+
+async def test_killed_right_after_an_abort_was_answered_it_stays_stopped(start_gateway: StartGateway) -> None:
+    """P15: no call starts any more, and the next process does not go on."""
+    gateway = await start_gateway({"agents": {"defaults": {"tools": {"allow": ["shell"]}}}})
+    started = gateway.home / "workspace" / "main" / "started"
+    script = "trap '' TERM INT; touch started; sleep 600"
+    async with gateway.connect() as client:
+        await client.request("chat.send", {"sessionKey": "main", "message": shell(script), "idempotencyKey": "k1"})
+        await client.request("chat.send", {"sessionKey": "main", "message": "waits", "idempotencyKey": "k2"})
+        await until(started.exists)
+        answer = await client.request("chat.abort", {"sessionKey": "main"})
+        assert answer == {"ok": True, "aborted": True, "runIds": ["k1", "k2"]}
+        await gateway.kill()
+    await gateway.start()
+    assert await settled(gateway, 2) == {"suppressed": 2}
+    assert rows(gateway, "SELECT DISTINCT reason FROM conversation_inbound") == [("stopped",)]
+    async with gateway.connect() as client:
+        waited = await client.request("agent.wait", {"runId": "k1", "timeoutMs": 0})
+        assert waited["status"] == "error"
 
 
 @pytest.mark.parametrize("arrived", [True, False])

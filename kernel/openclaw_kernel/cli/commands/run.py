@@ -69,25 +69,13 @@ def _run_again() -> int:
 
 async def _serve(loaded: Loaded, home: Path, *, as_json: bool, first_start: bool) -> int | None:
     """Return the exit code, None where a restart was asked for."""
-    import asyncio
-    import signal
-
     from openclaw_kernel.app import CannotStart, GatewayApp
     from openclaw_kernel.lock import AlreadyRunning
     from openclaw_kernel.protocol.registry import RegistryError
     from openclaw_kernel.store.errors import StoreError
 
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        stopping.set()
-        # Whoever presses Ctrl+C again does not want to wait any longer.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
     app = GatewayApp(loaded=loaded, home=home)
+    stopping = _stopped_by_signals(app)
     try:
         if not await _start_unless(stopping, app):
             return OK
@@ -111,6 +99,26 @@ async def _serve(loaded: Loaded, home: Path, *, as_json: bool, first_start: bool
     await app.stop("gateway restart")
     # Who pressed Ctrl+C meanwhile wants it to end.
     return OK if stopping.is_set() else None
+
+
+def _stopped_by_signals(app: GatewayApp) -> asyncio.Event:
+    """Return what SIGINT and SIGTERM set; a second one shortens the stop."""
+    import asyncio
+    import signal
+
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        if stopping.is_set() or app.stops:
+            # Who asks again does not want to wait for what is under way; who presses Ctrl+C a third time, for nothing at all.
+            app.hurry()
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    return stopping
 
 
 async def _first_of(*events: asyncio.Event) -> None:

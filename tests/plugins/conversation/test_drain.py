@@ -1,0 +1,96 @@
+"""SIGTERM: what is under way ends and goes out; what takes longer goes on after the next start."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sqlite3
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from tests.emulators.telegram_control import TelegramEmulator
+from tests.plugins.conversation.harness import until
+from tests.support.gateway import RunningGateway, StartGateway
+from tests.support.ws_client import RequestFailed, WsClient
+
+CHAT = 42
+
+
+def config(emulator: TelegramEmulator, drain_seconds: float) -> dict[str, Any]:
+    telegram = {"botToken": emulator.token, "apiRoot": emulator.api_root, "allowFrom": [CHAT], "pollTimeoutSeconds": 5}
+    return {"channels": {"telegram": telegram}, "plugins": {"entries": {"conversation": {"config": {"drainSeconds": drain_seconds}}}}}
+
+
+def states(gateway: RunningGateway) -> list[tuple[str, int]]:
+    with closing(sqlite3.connect(f"file:{gateway.home}/state.sqlite3?mode=ro", uri=True)) as connection:
+        return connection.execute("SELECT state, attempts FROM conversation_inbound ORDER BY id").fetchall()
+
+
+async def texts(emulator: TelegramEmulator) -> list[str]:
+    return [message["text"] for message in await emulator.visible(CHAT)]
+
+
+async def test_a_turn_under_way_ends_and_its_answer_goes_out_before_the_process_ends(start_gateway: StartGateway) -> None:
+    """P4: within the drain deadline nothing is cut off; what waits is answered after the next start."""
+    async with TelegramEmulator() as emulator:
+        gateway = await start_gateway(config(emulator, 20))
+        async with gateway.connect() as client:
+            await emulator.user_message("!slow 60\n" + "word " * 25 + "end", chat_id=CHAT)
+            await emulator.wait(chat_id=CHAT, contains="word")
+            waiting = await emulator.user_message("waits", chat_id=CHAT)
+            await emulator.wait(confirmed=waiting["update_id"])
+            await until(lambda: ("queued", 0) in states(gateway))
+            gateway.process.send_signal(signal.SIGTERM)
+
+            await until(lambda: _refuses(client))
+            with pytest.raises(RequestFailed, match="restarting"):
+                await client.request("chat.send", {"sessionKey": "main", "message": "no", "idempotencyKey": "k1"})
+            assert await gateway.wait_ended() == 0
+        assert states(gateway) == [("answered", 1), ("queued", 0)]
+        assert [text for text in await texts(emulator) if text.endswith("end")]
+        await gateway.start()
+        await emulator.wait(chat_id=CHAT, contains="waits")
+        assert (await texts(emulator)).count("waits") == 1
+
+
+async def test_a_turn_that_takes_longer_goes_on_after_the_next_start(start_gateway: StartGateway) -> None:
+    """P4: it is left as it is, nobody is told of an end, and one answer comes."""
+    async with TelegramEmulator() as emulator:
+        gateway = await start_gateway(config(emulator, 0.2))
+        await emulator.user_message("!slow 60\n" + "word " * 25 + "end", chat_id=CHAT)
+        await emulator.wait(chat_id=CHAT, contains="word")
+        await gateway.stop()
+        assert states(gateway) == [("running", 1)]
+        await gateway.start()
+        await until(lambda: states(gateway) == [("answered", 2)])
+        await until(lambda: _sent(gateway))
+        assert len([text for text in await texts(emulator) if text.endswith("end")]) == 1
+
+
+async def _refuses(client: WsClient) -> bool:
+    try:
+        await client.request("health")
+    except RequestFailed:
+        return True
+    return False
+
+
+def _sent(gateway: RunningGateway) -> bool:
+    with closing(sqlite3.connect(f"file:{gateway.home}/state.sqlite3?mode=ro", uri=True)) as connection:
+        return connection.execute("SELECT state FROM conversation_outbox").fetchall() == [("sent",)]
+
+
+async def test_a_second_signal_ends_the_wait(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway({"plugins": {"entries": {"conversation": {"config": {"drainSeconds": 60}}}}})
+    async with gateway.connect() as client:
+        await client.request("chat.send", {"sessionKey": "main", "message": "!hang\nnever", "idempotencyKey": "k1"})
+        await client.expect_event(lambda frame: frame["event"] == "chat" and frame["payload"]["state"] == "delta")
+        gateway.process.send_signal(signal.SIGTERM)
+
+        await until(lambda: _refuses(client))
+        gateway.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(15):
+            assert await gateway.wait_ended() == 0
+    assert states(gateway) == [("running", 1)]
