@@ -10,7 +10,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.crash.soak import soak
+from tests.crash.soak import Summary, soak
+
+
+def tell(summary: Summary) -> None:
+    """Say how far it is."""
+    print(f"{summary.cycles} cycles, {summary.died_at.total()} died at a point, {len(summary.faults)} blocks with violations", flush=True)
 
 
 def main() -> int:
@@ -23,7 +28,8 @@ def main() -> int:
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="crash-"))
     print(f"seed {options.seed}, in {folder}", flush=True)
-    summary = asyncio.run(soak(folder, seed=options.seed, cycles=options.cycles, workers=options.workers, at=options.at))
+    asked = soak(folder, seed=options.seed, cycles=options.cycles, workers=options.workers, at=options.at, tell=tell)
+    summary = asyncio.run(asked)
     for fault in summary.faults:
         print(fault)
     print(summary)

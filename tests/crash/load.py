@@ -56,7 +56,7 @@ class Wave:
     said: Sequence[Said]
     asked: Sequence[Asked]
     repeats: bool
-    """Whether Telegram delivers its last update once more."""
+    """Whether Telegram delivers an update once more that it was told we have."""
     trouble: dict[str, Any] | None
 
 

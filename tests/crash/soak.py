@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,8 +112,13 @@ async def grounds(folder: Path, seed: int) -> AsyncIterator[Grounds]:
         yield Grounds(folder, seed, site, telegram, model)
 
 
-async def soak(folder: Path, *, seed: int, cycles: int, workers: int = 2, at: str | None = None) -> Summary:
-    """Meet the points, then kill so many times; folders of blocks with violations stay. `at` is the only point to kill at."""
+async def soak(
+    folder: Path, *, seed: int, cycles: int, workers: int = 2, at: str | None = None, tell: Callable[[Summary], None] | None = None
+) -> Summary:
+    """Meet the points, then kill so many times; folders of blocks with violations stay.
+
+    `at` is the only point to kill at, `tell` is called after each block.
+    """
     summary = Summary(seed)
     async with grounds(folder, seed) as shared:
         await _one(shared, 0, RECORDING, summary)
@@ -131,6 +136,8 @@ async def soak(folder: Path, *, seed: int, cycles: int, workers: int = 2, at: st
                 left -= count
                 kills = [Kill(at, random.choice(HITS)) if at is not None else _kill(random, points) for _ in range(count)]
                 await _one(shared, next(numbers), kills, summary)
+                if tell is not None:
+                    tell(summary)
 
         await asyncio.gather(*(work() for _ in range(workers)))
         summary.points = len(shared.points())

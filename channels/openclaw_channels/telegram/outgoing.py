@@ -15,7 +15,7 @@ from telegram.error import BadRequest, ChatMigrated, Forbidden, TelegramError
 from openclaw_channels.telegram.client import BAD_ANSWER, Client, Flooded, describe, was_not_sent
 from openclaw_channels.telegram.drafts import Drafts
 from openclaw_channels.telegram.markdown import Span, to_html, to_parts, to_plain
-from openclaw_channels.telegram.pacing import Pacing, Quiet
+from openclaw_channels.telegram.pacing import CHATS_REMEMBERED, Pacing, Quiet
 from openclaw_channels.telegram.settings import AccountSettings
 from openclaw_channels.telegram.wire import chat_id, safe_file_name, telegram_message_id, thread_id
 from openclaw_kernel.api import Attachment, KeyValue, OutboundMessage, Receipt, SendFailed
@@ -53,6 +53,8 @@ class Outgoing:
         self._quiet = quiet
         self._drafts = drafts
         self._storage = storage
+        self._newest: dict[tuple[int, int | None], int] = {}
+        """The last message of the newest answer in each place."""
 
     async def send(self, message: OutboundMessage) -> Receipt:
         """Send all parts; after a failure the next attempt with the same outbox id goes on with the first unsent part."""
@@ -61,8 +63,10 @@ class Outgoing:
         texts = await asyncio.to_thread(to_parts, message.text, self._settings.text_chunk_limit)
         parts: list[Part] = [*texts, *message.attachments]
         shown = await self._drafts.take(message.run_id)
-        # A late edit would overwrite the answer: then it comes as a message of its own, and the draft goes.
-        draft = shown.message_id if shown is not None and shown.settled else None
+        # A late edit would overwrite the answer, and a draft that stands before an earlier answer would turn their order around:
+        # then it comes as a message of its own, and the draft goes.
+        stays = shown is not None and shown.settled and shown.message_id > self._newest.get((place.chat, place.thread), 0)
+        draft = shown.message_id if shown is not None and stays else None
         if not parts and shown is None:
             raise SendFailed("there is nothing to send: the message has neither text nor files", permanent=True)
         progress = f"sent:{message.outbox_id}"
@@ -77,10 +81,18 @@ class Outgoing:
                 await self._storage.put(progress, json.dumps(sent))
         if shown is not None and (draft is None or not parts or isinstance(parts[0], Attachment)):
             await self._remove(place, shown.message_id)
+        if message.run_id is not None and sent:
+            self._note_newest(place, sent[-1])
         await self._drafts.forget(message.run_id)
         if len(parts) > 1:
             await self._storage.remove(progress)
         return Receipt(message_ids=tuple(f"{place.chat}:{message_id}" for message_id in sent))
+
+    def _note_newest(self, place: _Place, message_id: int) -> None:
+        self._newest.pop((place.chat, place.thread), None)
+        self._newest[place.chat, place.thread] = message_id
+        if len(self._newest) > CHATS_REMEMBERED:
+            del self._newest[next(iter(self._newest))]
 
     async def _pause(self, place: _Place, give_up: float) -> None:
         """Wait out a short silence between parts; a long one, or too many parts, is left to the next attempt."""

@@ -179,6 +179,16 @@ async def test_an_answer_after_a_restart_still_replaces_its_draft(emulator: Tele
     assert again.message_ids == (f"{CHAT}:{messages[1]['message_id']}",)
 
 
+async def test_an_answer_behind_a_late_one_is_not_put_before_it(emulator: TelegramEmulator, context: StandingContext) -> None:
+    await emulator.open_chat(CHAT)
+    async with running(context) as runtime:
+        runtime.show_progress(progress("text", "The beginning of the second answer", run_id="r2"))
+        await emulator.wait(chat_id=CHAT, count=1)
+        await runtime.send(answer("The first answer", run_id="r1"))
+        await runtime.send(answer("The second answer", run_id="r2", outbox_id="o2"))
+    assert [message["text"] for message in await emulator.visible(CHAT)] == ["The first answer", "The second answer"]
+
+
 async def test_a_sign_of_life_that_comes_after_the_answer_changes_nothing(emulator: TelegramEmulator, context: StandingContext) -> None:
     await emulator.open_chat(CHAT)
     async with running(context) as runtime:
