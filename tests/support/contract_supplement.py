@@ -200,7 +200,7 @@ SUPPLEMENT: dict[str, dict[str, Any]] = {
             shape(
                 {
                     "id": NONEMPTY,
-                    "kind": one_of_words("message", "delivery", "note", "swept"),
+                    "kind": one_of_words("message", "delivery", "note", "swept", "request"),
                     "about": NONEMPTY,
                     "message": nullable(ref("ExplainedMessage")),
                     "turns": array(ref("ExplainedTurn")),
@@ -330,6 +330,7 @@ RESULT_DEFINITIONS = {
     "agent.identity.get": "AgentIdentityResult",
     "chat.startup": "ChatHistoryResult",
     "config.schema": "ConfigSchemaResponse",
+    "message.action": "SendResult",
     "messages.dead.forget": "MessagesDeadChangedResult",
     "messages.dead.retry": "MessagesDeadChangedResult",
     "messages.dead.show": "MessagesWhyResult",

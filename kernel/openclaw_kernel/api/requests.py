@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -74,6 +75,17 @@ class Claim:
     record: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class SeenRequest:
+    """What is told of a request by its key alone: never its answer, which may hold a secret. `error` is the answer's code."""
+
+    principal: str
+    method: str
+    state: Literal["in_flight", "done"]
+    created_ms: int
+    error: str | None
+
+
 class Requests(Protocol):
     """The one durable table of requests with an idempotency key, for methods declared `handled`.
 
@@ -91,6 +103,10 @@ class Requests(Protocol):
 
     def complete(self, connection: sqlite3.Connection, request: RequestKey, answer: object) -> None:
         """Keep the answer for repeats: a result, `Encoded`, or a `GatewayError`. One that says `retryable` frees the key instead."""
+        ...
+
+    def seen(self, connection: sqlite3.Connection, key: str, limit: int) -> Sequence[SeenRequest]:
+        """Return the newest requests that came under a key, whoever sent them, inside a read."""
         ...
 
     async def settle(self, request: RequestKey, answer: object) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 from openclaw_kernel.api.errors import GatewayError, InvalidRequest
-from openclaw_kernel.api.requests import Claim, Encoded, KeptAnswer, RequestKey
+from openclaw_kernel.api.requests import Claim, Encoded, KeptAnswer, RequestKey, SeenRequest
 from openclaw_kernel.api.store import Store
 from openclaw_kernel.protocol.frames import dumps, error_body
 
@@ -90,6 +91,16 @@ class RequestTable:
             "DELETE FROM kernel_requests WHERE principal = ? AND method = ? AND key = ? AND state = 'in_flight'", _place(request)
         )
 
+    def seen(self, connection: sqlite3.Connection, key: str, limit: int) -> Sequence[SeenRequest]:
+        """Return the newest requests that came under a key; this looks at the whole table, which is bounded."""
+        rows = connection.execute(
+            "SELECT principal, method, state, created_ms, error FROM kernel_requests WHERE key = ? ORDER BY id DESC LIMIT ?", (key, limit)
+        )
+        return [
+            SeenRequest(principal, method, state, created_ms, None if error is None else str(json.loads(error).get("code")))
+            for principal, method, state, created_ms, error in rows
+        ]
+
     # --- writes of their own ------------------------------------------------------------------------------------------
 
     async def begin(self, request: RequestKey) -> Claim:
@@ -107,9 +118,7 @@ class RequestTable:
                 try:
                     await self._store.write(lambda connection: self.complete(connection, request, answer))
                 except GatewayError as error:
-                    logger.warning(
-                        "the answer of %s is not kept yet; again in %.1f s: %s", request.method, delay, error.message
-                    )
+                    logger.warning("the answer of %s is not kept yet; again in %.1f s: %s", request.method, delay, error.message)
                 else:
                     return
                 await asyncio.sleep(delay)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, NotRequired, TypeAlias
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from openclaw_kernel.api import Call, Idempotency, InvalidRequest, Params, Scope, rpc
+from openclaw_kernel.api import Call, Idempotency, InvalidRequest, Params, Requests, Scope, rpc
 from openclaw_plugins.conversation.dead import DeadLetters, chosen, list_dead
 from openclaw_plugins.conversation.engine import Conversation
-from openclaw_plugins.conversation.finding import LONGEST_QUERY, find
-from openclaw_plugins.conversation.why import explain, ledger_begins
+from openclaw_plugins.conversation.finding import LONGEST_QUERY, MOST, find
+from openclaw_plugins.conversation.why import explain, explain_requests, ledger_begins
 from openclaw_plugins.conversation.wire import JsonObject, NonEmpty
 
 MOST_DEAD: Final = 500
@@ -35,7 +36,7 @@ class MessagesWhyResult(TypedDict):
     """The way of one message, or what an id can mean."""
 
     id: NotRequired[str]
-    kind: NotRequired[Literal["message", "delivery", "note", "swept"]]
+    kind: NotRequired[Literal["message", "delivery", "note", "swept", "request"]]
     about: NotRequired[str]
     message: NotRequired[JsonObject | None]
     turns: NotRequired[list[JsonObject]]
@@ -43,6 +44,7 @@ class MessagesWhyResult(TypedDict):
     history: NotRequired[list[JsonObject]]
     note: NotRequired[JsonObject | None]
     swept: NotRequired[JsonObject | None]
+    requests: NotRequired[list[JsonObject]]
     waitsBehind: NotRequired[list[str]]
     candidates: NotRequired[list[Candidate]]
 
@@ -91,7 +93,9 @@ class WhyMethods:
 
         An id that can mean several is answered with `candidates`.
         """
-        answer, begins_ms = await self._conversation.world.store.read(lambda connection: _why(connection, params.id))
+        answer, begins_ms = await self._conversation.world.store.read(
+            lambda connection: _why(connection, params.id, self._conversation.world.requests)
+        )
         if answer is None:
             raise self._unknown(params.id, begins_ms)
         message = answer.get("message")
@@ -159,10 +163,12 @@ class WhyMethods:
         )
 
 
-def _why(connection: sqlite3.Connection, query: str) -> tuple[dict[str, Any] | None, int | None]:
+def _why(connection: sqlite3.Connection, query: str, requests: Requests) -> tuple[dict[str, Any] | None, int | None]:
     found = find(connection, query)
     if not found:
-        return None, ledger_begins(connection)
+        # A stop word, or another request that made no message.
+        seen = explain_requests(query, [asdict(request) for request in requests.seen(connection, query, MOST)])
+        return seen, None if seen is not None else ledger_begins(connection)
     if len(found) > 1:
         return {"candidates": [one.to_json() for one in found]}, None
     return explain(connection, found[0]), None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -34,6 +35,25 @@ def explain(connection: sqlite3.Connection, found: Found) -> dict[str, Any]:
         case "swept":
             answer["swept"] = _swept(connection, found.row)
     return answer
+
+
+def explain_requests(query: str, seen: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return what is known of requests that made no message, None where there are none."""
+    if not seen:
+        return None
+    requests = [
+        {
+            "method": request["method"],
+            "principal": request["principal"],
+            "state": request["state"],
+            "createdMs": request["created_ms"],
+            "error": request["error"],
+        }
+        for request in seen
+    ]
+    about = f"request {seen[0]['method']}, which made no message"
+    nothing: dict[str, Any] = {"message": None, "turns": [], "deliveries": [], "history": []}
+    return {"id": query, "kind": "request", "about": about, **nothing, "requests": requests}
 
 
 def ledger_begins(connection: sqlite3.Connection) -> int | None:

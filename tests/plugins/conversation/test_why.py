@@ -159,6 +159,14 @@ async def test_what_was_sent_without_a_message_is_told(harness: Harness) -> None
     assert delivery["attemptLog"][0]["outcome"] == "refused"
 
 
+async def test_a_stop_word_of_a_client_is_told_as_the_request_it_is(harness: Harness) -> None:
+    await harness.send("stop", "request-1")
+    answer = await why(harness, "request-1")
+    assert answer["kind"] == "request"
+    (request,) = answer["requests"]
+    assert (request["method"], request["principal"], request["state"], request["error"]) == ("chat.send", "token", "done", None)
+
+
 async def test_an_id_that_means_several_lists_them_and_an_unknown_one_says_where_to_look(harness: Harness) -> None:
     await harness.receive("one", "same-id", channel="telegram")
     await harness.receive("two", "same-id", channel="irc")

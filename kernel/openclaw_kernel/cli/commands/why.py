@@ -66,6 +66,11 @@ def show(answer: Part) -> None:
         _show_swept(answer["swept"])
     if answer.get("note"):
         _show_note(answer["note"])
+    for request in answer.get("requests", ()):
+        failed = f", refused with {request['error']}" if request["error"] else ""
+        emit(
+            f"{clock(request['createdMs'])}  {request['method']} by {request['principal']}, {request['state']}{failed}; it made no message"
+        )
     if message is not None:
         _show_message(message, answer.get("waitsBehind", ()))
     for number, turn in enumerate(answer["turns"], 1):
