@@ -74,6 +74,10 @@ GOOD = (
     Good("agent", {"message": "and again", "sessionKey": KEY, "idempotencyKey": "run-calls-2"}, expect_final=True),
     Good("chat.inject", {"sessionKey": KEY, "message": "a note", "label": "note"}),
     Good("chat.abort", {"sessionKey": KEY}),
+    Good(
+        "message.action",
+        {"channel": "telegram", "action": "send", "params": {"target": str(CHAT), "message": "an action"}, "idempotencyKey": "action-1"},
+    ),
     Good("wake", {"mode": "now", "text": "the build is done", "sessionKey": "agent:main:woken"}),
     Good("send", {"channel": "telegram", "to": str(CHAT), "message": "from a program", "idempotencyKey": "send-calls-1"}),
     Good("messages.why", {"id": RUN}),

@@ -331,6 +331,7 @@ RESULT_DEFINITIONS = {
     "chat.startup": "ChatHistoryResult",
     "config.schema": "ConfigSchemaResponse",
     "message.action": "SendResult",
+    "message.action": "SendResult",
     "messages.dead.forget": "MessagesDeadChangedResult",
     "messages.dead.retry": "MessagesDeadChangedResult",
     "messages.dead.show": "MessagesWhyResult",

@@ -12,6 +12,7 @@ from openclaw_plugins.conversation.engine import Conversation
 from openclaw_plugins.conversation.methods_agent import AgentMethods
 from openclaw_plugins.conversation.methods_changes import SessionChanges
 from openclaw_plugins.conversation.methods_chat import ChatMethods
+from openclaw_plugins.conversation.methods_message_action import MessageActionMethods
 from openclaw_plugins.conversation.methods_sessions import SessionMethods
 from openclaw_plugins.conversation.methods_startup import StartupMethods
 from openclaw_plugins.conversation.methods_wake import WakeMethods
@@ -61,5 +62,5 @@ class ConversationPlugin:
 
     @hookimpl
     def openclaw_register_methods(self, registrar: Registrar) -> None:
-        for owner in (ChatMethods, StartupMethods, SessionMethods, SessionChanges, AgentMethods, WakeMethods, WhyMethods):
+        for owner in (ChatMethods, StartupMethods, SessionMethods, SessionChanges, AgentMethods, MessageActionMethods, WakeMethods, WhyMethods):
             registrar.add_methods(owner(self._conversation))

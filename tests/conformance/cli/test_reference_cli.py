@@ -10,6 +10,8 @@ import pytest
 import pytest_asyncio
 
 from tests.conformance.cli.reference_cli import ReferenceCli
+from tests.conformance.method_calls import CHAT
+from tests.emulators.telegram_control import TelegramEmulator
 from tests.support.gateway import RunningGateway, StartGateway
 
 pytestmark = [pytest.mark.conformance, pytest.mark.requires("reference-cli"), pytest.mark.timeout(400)]
@@ -182,6 +184,24 @@ async def test_system_event(cli: ReferenceCli) -> None:
     listed = await cli.call("sessions.list", {"includeLastMessage": True})
     told = {row["key"]: row["lastMessagePreview"] for row in listed["sessions"]}
     assert told == {"agent:main:main": "System event: the build is done", "agent:work:kitchen": "System event: the oven is hot"}
+
+
+async def test_message_send(telegram: TelegramEmulator, start_gateway: StartGateway, tmp_path: Path) -> None:
+    bot = {"botToken": telegram.token, "apiRoot": telegram.api_root, "allowFrom": [CHAT], "pollTimeoutSeconds": 1}
+    gateway = await start_gateway({"channels": {"telegram": bot}})
+    cli = ReferenceCli(tmp_path / "reference", gateway.ws_url, gateway.token)
+    place = ("--channel", "telegram", "--target", str(CHAT))
+    sent, pinned = await asyncio.gather(
+        cli.run("message", "send", *place, "--message", "The oven is **hot**", "--json"),
+        cli.run("message", "send", *place, "--message", "never", "--pin"),
+    )
+    assert sent.status == 0, sent
+    assert [message["text"] for message in await telegram.visible(CHAT)] == ["The oven is hot"]
+    told = sent.json()
+    assert told["payload"]["channel"] == "telegram"
+    assert told["payload"]["messageId"]
+    assert pinned.status == 1
+    assert "cannot be sent by this gateway" in pinned.out + pinned.err
 
 
 async def test_models_list(cli: ReferenceCli) -> None:
