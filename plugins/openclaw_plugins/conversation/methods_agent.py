@@ -294,9 +294,15 @@ class AgentMethods:
         return (Attachment(kind=kind, mime_type=mime, file_name=params.filename or "file", content=content),)
 
     async def _join(self, known: KnownRequest) -> Delivered:
-        item = self._conversation.world.outbox.active(known.outbox_id)
+        world = self._conversation.world
+        item = world.outbox.active(known.outbox_id)
         if item is not None:
             return await _within(item)
+        if known.state in ("prepared", "sending"):
+            # It came to its end after the row was read.
+            known = await world.store.read(lambda connection: find_request(connection, known.outbox_id, before="")) or known
+        if known.state in ("prepared", "sending"):
+            raise _queued(known.outbox_id)
         state: Any = known.state
         return Delivered(known.outbox_id, state, known.receipt, known.error)
 
@@ -308,8 +314,12 @@ async def _within(item: Outgoing) -> Delivered:
                 return await asyncio.shield(item.ended)
     except TimeoutError:
         pass
-    raise Unavailable(
-        f"the message {item.outbox_id} is stored and goes out as soon as the channel takes it",
+    raise _queued(item.outbox_id)
+
+
+def _queued(outbox_id: str) -> Unavailable:
+    return Unavailable(
+        f"the message {outbox_id} is stored and goes out as soon as the channel takes it",
         details={"code": "OUTBOUND_DELIVERY_QUEUED"},
     )
 
