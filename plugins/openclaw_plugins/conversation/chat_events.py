@@ -12,6 +12,8 @@ from openclaw_plugins.conversation.runs import Outcome, Run
 from openclaw_plugins.conversation.sessions import SessionRow
 
 PACE_SECONDS: Final = 0.075
+SEQ_STEP: Final = 1_000_000
+"""More than the events that one attempt of a run can have."""
 SESSIONS_TOPIC: Final = "sessions"
 DELETED: Final = "delete"
 
@@ -24,18 +26,20 @@ def session_topic(session_key: str) -> str:
 class RunStream:
     """The events of one run: paced while it streams, one terminal state, one counter for `agent` and `chat` events."""
 
-    def __init__(self, run: Run, events: Events, channels: Channels, started_ms: int, *, said: str = "") -> None:
-        """Begin; `said` is what an earlier process showed and recorded of the same run."""
+    def __init__(self, run: Run, events: Events, channels: Channels, started_ms: int) -> None:
         self._run = run
         self._events = events
         self._channels = channels
         self._loop = asyncio.get_running_loop()
         self._now_ms = started_ms
         self._started_at = self._loop.time()
-        self._seq = 0
-        self._text = said
+        # The numbers of a run never go back, also for who reads on over a crash.
+        self._seq = (run.attempt - 1) * SEQ_STEP
+        self._text = run.resumed.text if run.resumed is not None else ""
         self._unsent = ""
-        self._recorded = len(said)
+        self._recorded = len(self._text)
+        self._replaces = run.resumed is not None
+        """True until who follows a run that goes on was told what there is of it: what came before a crash may be less or more."""
         self._thinking = ""
         self._unsent_thinking = ""
         self._next_at = 0.0
@@ -130,6 +134,9 @@ class RunStream:
             self._agent("assistant", {"text": self._text, "delta": delta})
             payload = self._chat_payload("delta")
             payload |= {"deltaText": delta, "message": self._message(self._text)}
+            if self._replaces:
+                payload |= {"deltaText": self._text, "replace": True}
+                self._replaces = False
             self._broadcast("chat", payload)
             self._progress("text", self._text)
         self._next_at = self._loop.time() + PACE_SECONDS

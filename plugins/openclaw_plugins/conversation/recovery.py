@@ -180,12 +180,12 @@ class Recovery:
         run.begun = True
         run.row_id, run.session_id, run.started_ms, resumes, run.user_seq, attempts, messages, calls = found
         run.attempt = resumes + 2
-        first, *others = messages or [None]
+        first = messages[0] if messages else None
         return Left(
             attempts=attempts,
             stopped=stopped,
             message=first if isinstance(first, UserMessage) else None,
-            messages=tuple(message for message in others if message is not None),
+            messages=tuple(messages[1:]),
             calls=calls,
         )
 

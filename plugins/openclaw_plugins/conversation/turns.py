@@ -26,7 +26,7 @@ from openclaw_plugins.conversation import journal, ledger, sessions, transcript,
 from openclaw_plugins.conversation.chat_events import RunStream
 from openclaw_plugins.conversation.durable import write_patiently
 from openclaw_plugins.conversation.endings import Endings, visible
-from openclaw_plugins.conversation.runs import ErrorKind, Outcome, Resumed, Run, insert_run
+from openclaw_plugins.conversation.runs import ErrorKind, Outcome, Run, insert_run
 from openclaw_plugins.conversation.sessions import PREVIEW_CHARACTERS, TITLE_CHARACTERS, SessionRow, shorten
 from openclaw_plugins.conversation.sink import Sink
 from openclaw_plugins.conversation.transcript import Entry
@@ -137,7 +137,7 @@ class TurnRunner:
         now = self._world.now_ms()
         if run.resumed is not None:
             row = await write_patiently(self._world.store, lambda connection: resume_in(connection, run, now))
-            self._took_up(run, run.resumed, row, now)
+            self._took_up(run, row, now)
         elif not run.begun:
             begun = await write_patiently(self._world.store, lambda connection: begin_in(connection, run, now))
             self.took_lane(run, begun, now)
@@ -170,10 +170,10 @@ class TurnRunner:
         world.session_events.message(run.run_id, run.session_key, run.agent_id, begun.entry.to_wire())
         world.changed(begun.row, "created" if begun.created else "send")
 
-    def _took_up(self, run: Run, resumed: Resumed, row: SessionRow | None, now_ms: int) -> None:
+    def _took_up(self, run: Run, row: SessionRow | None, now_ms: int) -> None:
         """Take note that the write by which a run goes on is on disk."""
         world = self._world
-        run.stream = RunStream(run, world.events, world.channels, now_ms, said=resumed.text)
+        run.stream = RunStream(run, world.events, world.channels, now_ms)
         if row is not None:
             world.changed(row, "send")
 

@@ -17,6 +17,7 @@ from openclaw_kernel.api import (
     File,
     Image,
     Message,
+    PairedMessages,
     Text,
     Thinking,
     ToolCall,
@@ -202,7 +203,7 @@ def test_a_growing_conversation_keeps_its_beginning_for_many_turns() -> None:
     beginnings = []
     for number in range(200):
         turns += [user(f"question {number}"), said("a plain answer to it")]
-        beginnings.append(fit_history(turns, 1_000)[0])
+        beginnings.append(fit_history(PairedMessages(turns), 1_000)[0])
     changes = sum(first != second for first, second in itertools.pairwise(beginnings))
     assert 0 < changes < 30
 
@@ -215,7 +216,7 @@ def test_pictures_are_counted() -> None:
 
 
 def test_a_message_that_is_too_long_alone_is_cut_with_a_note() -> None:
-    [fitted] = fit_history([user("word " * 10_000)], 200)
+    [fitted] = fit_history(PairedMessages([user("word " * 10_000)]), 200)
     assert isinstance(fitted, UserMessage)
     assert fitted.content[0] == Text(("word " * 10_000)[: len(fitted.content[0].to_json()["text"])])
     assert fitted.content[-1] == Text(CUT_NOTE)
@@ -226,14 +227,14 @@ def test_a_long_turn_loses_the_length_of_old_results_before_it_loses_rounds() ->
     turn: list[Message] = [user("do it")]
     for number in range(6):
         turn += [said(call(f"c{number}")), replace(result(f"c{number}"), text=f"{number} " * 500)]
-    fitted = fit_history(turn, 2_600)
+    fitted = fit_history(PairedMessages(turn), 2_600)
     texts = [message.text for message in fitted if isinstance(message, ToolResultMessage)]
     assert len(texts) == 6
     assert CUT_NOTE in texts[0]
     assert texts[-1] == "5 " * 500
     assert fitted[0] == user("do it")
 
-    fitted = fit_history(turn, 500)
+    fitted = fit_history(PairedMessages(turn), 500)
     assert fitted[0] == user("do it")
     assert isinstance(fitted[-1], ToolResultMessage)
     assert fitted[-1].call_id == "c5"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from openclaw_kernel.api import (
     AssistantMessage,
     Completed,
     Image,
+    Message,
     ModelEvent,
     ModelRequest,
     ProviderErrorKind,
@@ -28,6 +30,7 @@ from openclaw_kernel.api import (
     ToolResult,
     ToolResultMessage,
     ToolStep,
+    TurnClosed,
     Usage,
     UserMessage,
 )
@@ -513,3 +516,56 @@ async def test_a_request_never_fills_more_than_the_window(tmp_path: Path, window
         tools = sum(estimate(spec.name) + estimate(spec.description) + estimate(json.dumps(spec.parameters)) for spec in request.tools)
         asked = min(output, window // 2) if output is not None else min(4_096, window // 4)
         assert estimate(request.system) + total_tokens(request.messages) + tools + asked <= window
+
+
+def effect(**facts: Any) -> Tool[Any]:
+    return replace(tool(), retry_class=RetryClass.SIDE_EFFECTING, **facts)
+
+
+async def test_a_turn_that_was_cut_off_goes_on_from_what_is_recorded(tmp_path: Path) -> None:
+    """P4: results are kept, calls without one are made, and the answer is one text."""
+    case = bench(tmp_path, scripts={"fake/one": [say("Found.")]}, tools=[tool()])
+    asked = AssistantMessage(content=(Text("Let me look."), look("a"), look("b", "c2")), stop_reason="tool_calls")
+    kept = ToolResultMessage(call_id="c1", name="look", text="kept")
+    result = await case.runtime.run(replace(turn(), resumed=(asked, kept)), case.sink)
+    assert (result.status, result.text) == ("ok", "Let me look.\n\nFound.")
+    assert case.tools.ran == ["look"]
+    assert [begun.call_id for begun in case.sink.begun] == ["c2", None]
+    assert [message.role for message in case.sink.messages] == ["toolResult", "assistant"]
+    [request] = case.providers.requests
+    assert [message.role for message in request.messages] == ["user", "assistant", "toolResult", "toolResult"]
+    assert [message.text for message in request.messages if isinstance(message, ToolResultMessage)] == ["kept", "look: b"]
+
+
+async def test_rounds_and_repeats_of_before_a_crash_count(tmp_path: Path) -> None:
+    """P13: a loop does not begin anew with each process."""
+    case = bench(tmp_path, scripts={"fake/one": [ask_for(look("a", "c9")), say("Enough.")]}, tools=[tool()])
+    rounds: list[Message] = []
+    for number in (1, 2):
+        rounds += [
+            AssistantMessage(content=(look("a", f"c{number}"),)),
+            ToolResultMessage(call_id=f"c{number}", name="look", text="a"),
+        ]
+    await case.runtime.run(replace(turn(), resumed=tuple(rounds)), case.sink)
+    assert case.tools.ran == []
+    assert any(isinstance(message, ToolResultMessage) and "3 times in a row" in message.text for message in case.sink.messages)
+
+
+async def test_a_closed_turn_begins_no_call(tmp_path: Path) -> None:
+    """P15."""
+    case = bench(tmp_path, scripts={"fake/one": [say("never")]}, tools=[effect()])
+    case.sink.closed = True
+    with pytest.raises(TurnClosed):
+        await case.runtime.run(turn(), case.sink)
+    assert case.providers.requests == []
+
+
+async def test_the_journal_knows_what_each_call_may_do(tmp_path: Path) -> None:
+    acting = model(retry_class=RetryClass.SIDE_EFFECTING)
+    case = bench(tmp_path, models=[acting], scripts={"fake/one": [ask_for(look("a")), say("Done.")]}, tools=[effect()])
+    await case.runtime.run(turn(), case.sink)
+    assert {(begun.kind, begun.retry_class) for begun in case.sink.begun} == {
+        ("model", RetryClass.SIDE_EFFECTING),
+        ("tool", RetryClass.SIDE_EFFECTING),
+    }
+    assert [step.retry_class for step in case.sink.steps] == ["side-effecting"] * 3
