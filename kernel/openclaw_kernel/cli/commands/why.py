@@ -31,7 +31,7 @@ _DEAD: Final = frozenset({"dead_lettered", "failed", "unknown_after_send"})
 def add(commands: Commands) -> None:
     """Add the command."""
     details = """\
-The id is that of a run, of a message on its platform (also with its channel: telegram:42:7), of a delivery, one of the ledger
+The id is that of a run, of a message on its platform (also with its channel: telegram:1001:42:7), of a delivery, one of the ledger
 (m12, as this command and dead list print it), or the beginning of one. Where it can mean several, they are listed."""
     parser = commands.add("why", "tell what became of a message, and why", run=run, asks_gateway=True, details=details)
     parser.add_argument("id", metavar="ID", help="an id of the message, its run or its delivery")
