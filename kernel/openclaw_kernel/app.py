@@ -18,8 +18,11 @@ from openclaw_config.load import ConfigError, Issue, Loaded, load
 from openclaw_config.models import GatewayAuth
 from openclaw_kernel.api.errors import GatewayError, InvalidRequest
 from openclaw_kernel.api.requests import Requests
-from openclaw_kernel.api.services import Connections, Events, Gateway, PageAccess, PluginStatus, Restarts
+from openclaw_kernel.api.services import Connections, EventReplay, Events, Gateway, PageAccess, PluginStatus, Restarts
 from openclaw_kernel.bus import EventBus
+from openclaw_kernel.events.log import EventLog
+from openclaw_kernel.events.records import Bounds
+from openclaw_kernel.events.replay import LogReplay
 from openclaw_kernel.gateway import GatewayFacts
 from openclaw_kernel.host import PluginHost
 from openclaw_kernel.host.discovery import discover
@@ -85,8 +88,9 @@ def now_ms() -> int:
 class GatewayApp:
     """One gateway in one process. `start` returns when it serves, `stop` when nothing of it is left."""
 
-    def __init__(self, *, loaded: Loaded, home: Path, limits: Limits | None = None) -> None:
+    def __init__(self, *, loaded: Loaded, home: Path, limits: Limits | None = None, event_bounds: Bounds | None = None) -> None:
         self.loaded = loaded
+        self._event_bounds = event_bounds
         self.home = home
         self.limits = limits or Limits()
         self._stack = contextlib.AsyncExitStack()
@@ -98,6 +102,7 @@ class GatewayApp:
         self._hurry = asyncio.Event()
         self._stops = False
         self._requests: RequestTable
+        self._replay: LogReplay
         self._presence_timer: asyncio.TimerHandle | None = None
         self._health_timer: asyncio.TimerHandle | None = None
         self.facts: GatewayFacts
@@ -153,6 +158,8 @@ class GatewayApp:
         store = load_driver("openclaw.stores", "sqlite")(self.home / DATABASE)
         limiter = FailureLimiter()
         self._requests = RequestTable(store, now_ms=now_ms, keep_seconds=self.limits.dedupe_seconds, limit=self.limits.dedupe_entries)
+        event_log = EventLog(store, now_ms=now_ms, bounds=self._event_bounds)
+        self._replay = LogReplay(event_log, self._bus)
         kernel_values = StoredKeyValue(store, "kernel")
         pages = PageSessions(
             limiter=limiter,
@@ -167,6 +174,7 @@ class GatewayApp:
             discovery=discover(),
             services={
                 Events: self._bus,
+                EventReplay: self._replay,
                 Gateway: self.facts,
                 PageAccess: pages,
                 Connections: self._open,
@@ -178,10 +186,14 @@ class GatewayApp:
         )
         stack.push_async_callback(self._close_tasks)
         stack.push_async_callback(store.close)
+        stack.push_async_callback(event_log.close)
         stack.push_async_callback(self.host.stop, STOP_SECONDS)
         await self.host.load()
         refused = await store.open(self.host.registry.migrations())
         self.host.refuse_migrations(refused)
+        await event_log.open()
+        stack.push_async_callback(self._replay.close)
+        self._bus.log = event_log
         pages.load(await kernel_values.get(PAGE_SESSIONS_KEY))
         self.wire = self._build_wire(pages, limiter)
         await self._listen(stack)
@@ -312,12 +324,14 @@ class GatewayApp:
 
     def _connection_opened(self, connection: Connection) -> Callable[[], None]:
         detach = self._bus.attach(connection)
+        forget = self._replay.attach(connection)
         entry = connection.presence()
         if entry is not None:
             self._presence.connected(connection.connection_id, entry)
             self._presence_soon()
 
         def closed() -> None:
+            forget()
             detach()
             if self._presence.disconnected(connection.connection_id):
                 self._presence_soon()

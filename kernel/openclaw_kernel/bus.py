@@ -28,11 +28,22 @@ class Subscriber(Protocol):
         """Queue the frame under the connection's next `seq`, skip it or close the connection where the queue is full."""
 
 
+class Log(Protocol):
+    """Where events are kept for clients that ask for them again."""
+
+    @property
+    def recording(self) -> bool: ...
+    def append(self, event: str, payload: bytes, topics: Collection[str] | None, scoped_topic: str | None) -> None:
+        """Take an event without waiting for the disk."""
+
+
 class EventBus:
-    """Implements the service `Events`."""
+    """Implements the service `Events`. What `log` records reaches those who follow it from there, and all others at once."""
 
     def __init__(self) -> None:
+        self.log: Log | None = None
         self._subscribers: dict[str, Subscriber] = {}
+        self._followers: set[str] = set()
 
     def attach(self, subscriber: Subscriber) -> Callable[[], None]:
         """Begin to deliver to a connection; call the result to end it."""
@@ -41,6 +52,15 @@ class EventBus:
 
     def _detach(self, subscriber: Subscriber) -> None:
         self._subscribers.pop(subscriber.connection_id, None)
+        self._followers.discard(subscriber.connection_id)
+
+    def follow(self, connection_id: str) -> None:
+        """Offer a connection no more of what is recorded."""
+        self._followers.add(connection_id)
+
+    def unfollow(self, connection_id: str) -> None:
+        """Offer it everything again."""
+        self._followers.discard(connection_id)
 
     def broadcast(
         self,
@@ -55,16 +75,22 @@ class EventBus:
     ) -> None:
         """See `openclaw_kernel.api.Events.broadcast`."""
         scope = event_scope(event)
+        log = self.log if connections is None and scope is not None else None
+        if log is not None and not log.recording:
+            log = None
         receivers = [
             subscriber
             for subscriber in self._candidates(connections)
-            if _in_scope(subscriber, scope)
-            and _subscribed(subscriber, topics, scoped_topic)
+            if may_hear(subscriber, scope, topics, scoped_topic)
             and (not exclude or subscriber.connection_id not in exclude)
+            and (log is None or subscriber.connection_id not in self._followers)
         ]
-        if not receivers:
+        if not receivers and log is None:
             return
-        frame = EventFrame(event, dumps(payload), droppable=droppable)
+        encoded = dumps(payload)
+        if log is not None:
+            log.append(event, encoded, topics, scoped_topic)
+        frame = EventFrame(event, encoded, droppable=droppable)
         for subscriber in receivers:
             subscriber.offer(frame)
 
@@ -79,6 +105,11 @@ class EventBus:
         if connections is None:
             return list(self._subscribers.values())
         return [found for name in connections if (found := self._subscribers.get(name)) is not None]
+
+
+def may_hear(subscriber: Subscriber, scope: str | None, topics: Collection[str] | None, scoped_topic: str | None) -> bool:
+    """Tell whether an event of this scope and these topics is for a connection."""
+    return _in_scope(subscriber, scope) and _subscribed(subscriber, topics, scoped_topic)
 
 
 def _in_scope(subscriber: Subscriber, scope: str | None) -> bool:

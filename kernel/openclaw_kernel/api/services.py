@@ -72,6 +72,52 @@ class Events(Protocol):
         ...
 
 
+class GapReason(StrEnum):
+    """Why events are missing.
+
+    `too-old`: no longer kept. `unknown`: the cursor is not of this log, or of a state that was replaced by an older one. `crash`: the
+    process before ended before it had written all. `lost`: the disk did not take them. `paused`: nobody had asked for so long that
+    nothing was recorded.
+    """
+
+    TOO_OLD = "too-old"
+    UNKNOWN = "unknown"
+    CRASH = "crash"
+    LOST = "lost"
+    PAUSED = "paused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventGap:
+    """Why a client did not get all events since its cursor; `oldest_ms` is the time of the oldest that is kept."""
+
+    reason: GapReason
+    oldest_ms: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventSubscription:
+    """Where a connection's events begin."""
+
+    cursor: str
+    gap: EventGap | None
+
+
+class EventReplay(Protocol):
+    """Events with a cursor, from the log: a client that comes back gets what it missed, in order, or is told of a gap."""
+
+    async def subscribe(self, connection_id: str, *, since: str | None, events: Collection[str] | None) -> EventSubscription:
+        """Send what is recorded as `events.item` from the cursor `since` on, or from now; replaces a subscription before.
+
+        `events` narrows it to these. Raise `InvalidRequest` for what is no cursor and for an event that is not recorded.
+        """
+        ...
+
+    def unsubscribe(self, connection_id: str) -> str | None:
+        """Send plain events again; return the cursor that was reached, None where there was no subscription."""
+        ...
+
+
 class Channels(Protocol):
     """The registered channels, each call guarded: deadline, culprit named."""
 

@@ -27,6 +27,8 @@ _WRITE_TOGETHER: Final = 65_536
 _FINAL_TEXT: Final = 0x81
 _LENGTH_16: Final = 126
 _LENGTH_64: Final = 65_536
+_PACED_BYTES: Final = 262_144
+"""What may wait of a sender that paces itself."""
 
 
 class Outbound:
@@ -37,10 +39,14 @@ class Outbound:
         self._protocol = request.protocol
         self._transport = request.transport
         self._limits = limits
-        self._queue: deque[tuple[WSMsgType, bytes]] = deque()
+        self._queue: deque[tuple[WSMsgType, bytes, bool]] = deque()
         self._bytes = 0
+        self._event_bytes = 0
         self._wake = asyncio.Event()
+        self._taken = asyncio.Event()
         self._closing: Close | None = None
+        self.written = asyncio.Event()
+        """Set once nothing more is written: the connection is closed or lost."""
         self._abort_timer: asyncio.TimerHandle | None = None
 
     @property
@@ -53,12 +59,24 @@ class Outbound:
         waiting = 0 if self._transport is None else self._transport.get_write_buffer_size()
         return self._bytes + waiting
 
-    def put(self, frame: bytes, kind: WSMsgType = WSMsgType.TEXT) -> None:
+    def has_room(self, size: int) -> bool:
+        """Tell whether an event of this size may still be queued: answers were asked for, events were not."""
+        return self._event_bytes + size <= self._limits.max_buffered_events and self.buffered() + size <= self._limits.max_buffered
+
+    async def room(self) -> None:
+        """Wait until the peer has taken all but a little of what was queued."""
+        while self._bytes > _PACED_BYTES:
+            self._taken.clear()
+            await self._taken.wait()
+
+    def put(self, frame: bytes, kind: WSMsgType = WSMsgType.TEXT, *, event: bool = False) -> None:
         """Queue a frame; after `close` nothing is queued any more."""
         if self._closing is not None:
             return
-        self._queue.append((kind, frame))
+        self._queue.append((kind, frame, event))
         self._bytes += len(frame)
+        if event:
+            self._event_bytes += len(frame)
         self._wake.set()
         if self._bytes > self._limits.max_buffered:
             self.close(Close(1008, "slow consumer"))
@@ -81,7 +99,7 @@ class Outbound:
         if self._abort_timer is not None:
             self._abort_timer.cancel()
         self._queue.clear()
-        self._bytes = 0
+        self._bytes = self._event_bytes = 0
 
     async def write_until_closed(self) -> None:
         """Write frames in order until the connection is closed or lost."""
@@ -97,18 +115,22 @@ class Outbound:
                 await self._wake.wait()
         except (ConnectionError, ClientConnectionResetError) as error:
             logger.debug("connection lost while writing: %s", error)
+        finally:
+            self.written.set()
 
     async def _write_some(self) -> None:
         # One system call for all texts that wait: a call for each would cost more than everything else about an answer.
         parts: list[bytes] = []
         size = 0
         while self._queue and self._queue[0][0] is WSMsgType.TEXT and size < _WRITE_TOGETHER:
-            frame = self._queue.popleft()[1]
+            _, frame, event = self._queue.popleft()
             parts += (text_header(len(frame)), frame)
             size += len(frame)
+            if event:
+                self._event_bytes -= len(frame)
         self._bytes -= size
         if not parts:
-            kind, frame = self._queue.popleft()
+            kind, frame, _ = self._queue.popleft()
             self._bytes -= len(frame)
             await self._ws.send_frame(frame, kind)
             return
@@ -116,6 +138,7 @@ class Outbound:
             raise ConnectionResetError("the peer is gone")
         self._transport.write(b"".join(parts))
         await self._protocol._drain_helper()  # noqa: SLF001 - what aiohttp's own writers wait for
+        self._taken.set()
 
 
 def text_header(length: int) -> bytes:
@@ -177,12 +200,21 @@ class Connection:
         self.outbound.put(frame)
 
     def offer(self, frame: EventFrame) -> None:
-        """Send in the broadcast sequence; a droppable frame that does not fit leaves a gap in `seq`."""
+        """Send in the broadcast sequence. Of what does not fit, a droppable frame leaves a gap in `seq`; any other ends the connection."""
         self._seq += 1
         numbered = frame.numbered(self._seq)
-        if frame.droppable and self.outbound.buffered() + len(numbered) > self._limits.max_buffered:
-            return
-        self.outbound.put(numbered)
+        if self.outbound.has_room(len(numbered)):
+            self.outbound.put(numbered, event=True)
+        elif not frame.droppable:
+            self.outbound.close(Close(1008, "slow consumer"))
+
+    async def room(self) -> None:
+        """Wait until the socket has taken most of what was sent; for a sender that paces itself."""
+        await self.outbound.room()
+
+    def skipped(self) -> None:
+        """Leave a gap in the broadcast sequence: the client missed something."""
+        self._seq += 1
 
     def tick(self, now: float) -> None:
         """Ping when it is time; cut a connection whose pong is overdue. `now` is the loop's clock."""

@@ -37,10 +37,22 @@ def _create_sentinels(database: Database) -> None:
     database.execute("CREATE TABLE kernel_sentinels (id INTEGER PRIMARY KEY AUTOINCREMENT, boot_id TEXT NOT NULL, body TEXT NOT NULL)")
 
 
+def _create_event_log(database: Database) -> None:
+    database.execute(
+        "CREATE TABLE kernel_events (position INTEGER PRIMARY KEY AUTOINCREMENT, time_ms INTEGER NOT NULL, event TEXT NOT NULL,"
+        " topics TEXT, scoped_topic TEXT, payload BLOB NOT NULL, size INTEGER NOT NULL, total INTEGER NOT NULL)"
+    )
+    database.execute(
+        "CREATE TABLE kernel_event_epochs (id INTEGER PRIMARY KEY AUTOINCREMENT, first INTEGER NOT NULL, name TEXT NOT NULL UNIQUE,"
+        " gap TEXT, ended INTEGER NOT NULL, wanted_ms INTEGER NOT NULL)"
+    )
+
+
 KERNEL_MIGRATIONS: Final = (
     Migration(number=1, name="create kernel_key_value", apply=_create_key_value),
     Migration(number=2, name="create kernel_requests", apply=_create_requests),
     Migration(number=3, name="create kernel_sentinels", apply=_create_sentinels),
+    Migration(number=4, name="create kernel_events", apply=_create_event_log),
 )
 
 _LEDGER: Final = (

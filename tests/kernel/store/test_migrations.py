@@ -44,7 +44,7 @@ def tables(path: Path) -> set[str]:
     connection = sqlite3.connect(path)
     names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     connection.close()
-    return {name for name in names if not name.startswith("kernel_") or name == "kernel_things"}
+    return {name for name in names if not name.startswith(("kernel_", "sqlite_")) or name == "kernel_things"}
 
 
 def ledger(path: Path) -> list[tuple[str, int, str]]:
