@@ -8,14 +8,10 @@ import secrets
 import shutil
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
-from tests.crash.soak import Summary, soak
-
-
-def tell(summary: Summary) -> None:
-    """Say how far it is."""
-    print(f"{summary.cycles} cycles, {summary.died_at.total()} died at a point, {len(summary.faults)} blocks with violations", flush=True)
+from tests.crash.soak import soak
 
 
 def main() -> int:
@@ -28,10 +24,8 @@ def main() -> int:
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="crash-"))
     print(f"seed {options.seed}, in {folder}", flush=True)
-    asked = soak(folder, seed=options.seed, cycles=options.cycles, workers=options.workers, at=options.at, tell=tell)
+    asked = soak(folder, seed=options.seed, cycles=options.cycles, workers=options.workers, at=options.at, tell=partial(print, flush=True))
     summary = asyncio.run(asked)
-    for fault in summary.faults:
-        print(fault)
     print(summary)
     if not summary.faults:
         shutil.rmtree(folder)

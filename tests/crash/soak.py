@@ -113,15 +113,15 @@ async def grounds(folder: Path, seed: int) -> AsyncIterator[Grounds]:
 
 
 async def soak(
-    folder: Path, *, seed: int, cycles: int, workers: int = 2, at: str | None = None, tell: Callable[[Summary], None] | None = None
+    folder: Path, *, seed: int, cycles: int, workers: int = 2, at: str | None = None, tell: Callable[[str], object] = str
 ) -> Summary:
     """Meet the points, then kill so many times; folders of blocks with violations stay.
 
-    `at` is the only point to kill at, `tell` is called after each block.
+    `at` is the only point to kill at; `tell` is called after each block, with what was found in it and how far it is.
     """
     summary = Summary(seed)
     async with grounds(folder, seed) as shared:
-        await _one(shared, 0, RECORDING, summary)
+        tell(await _one(shared, 0, RECORDING, summary))
         if summary.faults:
             return summary
         random = Random(seed)  # noqa: S311 - drawn so that it can be drawn again
@@ -135,16 +135,14 @@ async def soak(
                 count = min(CYCLES_A_BLOCK, left)
                 left -= count
                 kills = [Kill(at, random.choice(HITS)) if at is not None else _kill(random, points) for _ in range(count)]
-                await _one(shared, next(numbers), kills, summary)
-                if tell is not None:
-                    tell(summary)
+                tell(await _one(shared, next(numbers), kills, summary))
 
         await asyncio.gather(*(work() for _ in range(workers)))
         summary.points = len(shared.points())
     return summary
 
 
-async def _one(shared: Grounds, number: int, kills: Sequence[Kill], summary: Summary) -> None:
+async def _one(shared: Grounds, number: int, kills: Sequence[Kill], summary: Summary) -> str:
     block = shared.block(number)
     async with block:
         try:
@@ -153,8 +151,12 @@ async def _one(shared: Grounds, number: int, kills: Sequence[Kill], summary: Sum
             outcome = block.outcome
             outcome.violations.append(f"{type(error).__name__}: {error}")
     summary.add(block, kills, outcome)
-    if not outcome.violations:
+    found = ""
+    if outcome.violations:
+        found = f"{summary.faults[-1]}\n"
+    else:
         shutil.rmtree(block.folder)
+    return f"{found}{summary.cycles} cycles, {summary.died_at.total()} died at a point, {len(summary.faults)} blocks with violations"
 
 
 def _kill(random: Random, points: Iterator[str]) -> Kill:
