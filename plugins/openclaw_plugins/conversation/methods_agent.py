@@ -300,7 +300,9 @@ class AgentMethods:
             return await _within(item)
         if known.state in ("prepared", "sending"):
             # It came to its end after the row was read.
-            known = await world.store.read(lambda connection: find_request(connection, known.outbox_id, before="")) or known
+            outbox_id = known.outbox_id
+            again = await world.store.read(lambda connection: find_request(connection, outbox_id, before=""))
+            known = known if again is None else again
         if known.state in ("prepared", "sending"):
             raise _queued(known.outbox_id)
         state: Any = known.state
