@@ -78,6 +78,24 @@ async def test_killed_while_the_platform_holds_the_answer_the_policy_decides(
     assert (first["outcome"], first["error"]) == ("unknown", "the gateway stopped while sending it")
 
 
+async def test_an_answer_whose_connection_breaks_after_the_platform_took_it_is_unknown_and_the_person_told(
+    emulator: TelegramEmulator, start_gateway: StartGateway
+) -> None:
+    """P5: nobody died, only the answer of the platform was lost."""
+    gateway = await start_gateway(config(emulator, CHAT))
+    await emulator.fault("sendMessage", "drop", after_accept=True, times=1, chat_id=CHAT)
+    message = await emulator.user_message("the answer", chat_id=CHAT)
+    await emulator.wait(chat_id=CHAT, contains="may not have reached you")
+    await until(lambda: rows(gateway, "SELECT state FROM conversation_outbox ORDER BY id") == [("unknown_after_send",), ("sent",)])
+    assert [text["text"] for text in await emulator.visible(CHAT)].count("the answer") == 1
+    answer = await why(gateway, f"telegram:{BOT}:{CHAT}:{message['message_id']}")
+    assert [(delivery["kind"], delivery["state"]) for delivery in answer["deliveries"]] == [
+        ("answer", "unknown_after_send"),
+        ("notice", "sent"),
+    ]
+    assert [attempt["outcome"] for attempt in answer["deliveries"][0]["attemptLog"]] == ["unknown"]
+
+
 async def test_a_chats_429_is_waited_out_and_the_others_go_on(emulator: TelegramEmulator, start_gateway: StartGateway) -> None:
     gateway = await start_gateway(config(emulator, CHAT, 43, deliveryAttempts=1))
     await emulator.fault("sendMessage", status=429, retry_after=2, times=1, chat_id=CHAT)
