@@ -156,6 +156,11 @@ class EventLog:
         if self._waiting_bytes >= _SOON_BYTES:
             self._hurry.set()
 
+    @property
+    def last(self) -> int:
+        """The position of the newest event, which may not be on disk yet."""
+        return self._last
+
     def _give_up(self) -> None:
         logger.error(
             "%d events wait for the disk and are not kept; clients are told of a gap. Look after the disk of the state folder",

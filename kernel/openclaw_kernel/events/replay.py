@@ -138,7 +138,7 @@ class _Feed:
         self._events = events
         self.place = place
         self._scopes: dict[str, str | None] = {}
-        self._catch_up = log.written
+        self._catch_up = log.last
         self._caught_up = False
         self._unsent = 0
 
@@ -182,7 +182,7 @@ class _Feed:
 
     async def _tell_current(self) -> None:
         at_end = self.place.position >= self._log.written
-        first = not self._caught_up and self.place.position >= self._catch_up
+        first = not self._caught_up and self.place.position >= min(self._catch_up, self._log.last)
         if first or (at_end and self._unsent >= _SKIPPED_BEFORE_TOLD):
             await self._follower.room()
             self._cross()
