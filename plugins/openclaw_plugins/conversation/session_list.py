@@ -90,6 +90,11 @@ def _filters(params: SessionsListParams, agents: Collection[str], now_ms: int) -
         values += agents
     if params.require_last_interaction:
         clauses.append("interaction_ms IS NOT NULL")
+    if params.exclude_subagents:
+        clauses.append("spawned_by IS NULL")
+    if params.has_board:
+        # Boards are not kept, so no session has one.
+        clauses.append("0")
     if params.creator_id or params.owner_id or params.involving_profile_id:
         # People's profiles are not kept, so nobody created, owns or takes part in a session by one.
         clauses.append("0")

@@ -137,7 +137,7 @@ class SessionsListParams(Params):
     offset: Count = 0
     active_minutes: Positive | None = None
     require_last_interaction: bool | None = None
-    sort_by: Literal["updatedAt", "lastInteractionAt"] | None = None
+    sort_by: Literal["updatedAt", "lastInteractionAt", "activity"] | None = None
     include_global: bool = False
     include_unknown: bool = False
     configured_agents_only: bool = False
@@ -155,6 +155,9 @@ class SessionsListParams(Params):
     agent_id: NonEmpty | None = None
     search: str | None = None
     archived: bool | Literal["all"] = False
+    has_board: bool | None = None
+    exclude_subagents: bool = False
+    include_activity_summary: bool = False
 
 
 class SessionsListResult(TypedDict):

@@ -86,6 +86,23 @@ async def test_an_archived_session_is_shown_only_when_asked_for(harness: Harness
     assert await keys(harness, archived=True) == []
 
 
+async def test_the_lists_of_the_control_ui(harness: Harness) -> None:
+    await harness.ask("hi", "k1", "old")
+    await harness.ask("hi", "k2", "new")
+    await harness.ask("hi", "k3", "child")
+    await harness.store.write(
+        lambda connection: connection.execute(
+            "UPDATE conversation_sessions SET spawned_by = 'agent:main:old' WHERE key = 'agent:main:child'"
+        )
+    )
+    assert await keys(harness, sortBy="activity", includePeople=True, includeActivitySummary=True, excludeSubagents=True) == [
+        "agent:main:new",
+        "agent:main:old",
+    ]
+    assert await keys(harness, hasBoard=True, archived="all") == []
+    assert len(await keys(harness, hasBoard=False)) == 3
+
+
 async def test_a_patch_is_kept_and_null_clears(harness: Harness) -> None:
     patched = await harness.call(
         "sessions.patch",
