@@ -7,12 +7,15 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from openclaw_kernel.api import InboundMessage
-from openclaw_plugins.conversation import outbox_rows
+from openclaw_plugins.conversation import ledger, outbox_rows
+from openclaw_plugins.conversation.endings import Endings
 from openclaw_plugins.conversation.intake import Intake
 from openclaw_plugins.conversation.journal import Call
 from openclaw_plugins.conversation.ledger import Inbound
 from openclaw_plugins.conversation.outbox_rows import Outgoing
 from openclaw_plugins.conversation.recovery import Recovery
+from openclaw_plugins.conversation.runs import Outcome, Run
+from openclaw_plugins.conversation.sink import Sink
 
 LATE_SECONDS = 5.0
 
@@ -59,9 +62,23 @@ def repeat_effects() -> None:
     setattr(Call, "has_effects", property(lambda _call: False))  # noqa: B010
 
 
+def forget_stops() -> None:
+    """Keep a stop in memory alone, and take long to end what was stopped."""
+    finish = Endings.finish
+
+    async def slowly(endings: Endings, run: Run, outcome: Outcome, sink: Sink | None = None) -> None:
+        if outcome.status == "aborted":
+            await asyncio.sleep(LATE_SECONDS)
+        await finish(endings, run, outcome, sink)
+
+    setattr(Endings, "finish", slowly)  # noqa: B010
+    setattr(ledger, "ask_to_stop", lambda *_: None)  # noqa: B010
+
+
 SABOTAGES: dict[str, Callable[[], None]] = {
     "acknowledge early": acknowledge_early,
     "send again": send_again,
     "forget recovery": forget_recovery,
     "repeat effects": repeat_effects,
+    "forget stops": forget_stops,
 }

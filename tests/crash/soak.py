@@ -20,7 +20,7 @@ from tests.emulators.telegram_control import TelegramEmulator
 CYCLES_A_BLOCK = 10
 AT_A_POINT = 0.75
 GENTLY = 0.2
-HITS = (1, 1, 1, 2, 3, 5)
+HITS = (1, 1, 1, 1, 2, 3)
 LONGEST_LIFE = 1.2
 MOST_FAULTS = 8
 """After so many blocks with violations there is no use in more."""

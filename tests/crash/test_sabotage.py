@@ -64,6 +64,16 @@ async def at_work_then_killed(block: Block) -> None:
     await block.gateway.kill()
 
 
+async def stopped_then_killed(block: Block) -> None:
+    """Killed once the person was told that it is stopped, and long enough that going on is no delay of the stop."""
+    await block.start()
+    await block.say([order(1, words=40, pace=100)])
+    await block.telegram.wait(chat_id=CHAT, contains="answer to")
+    await block.say([Said("stop", CHAT, "/stop")])
+    await block.telegram.wait(chat_id=CHAT, contains="Stopped.")
+    await block.gateway.kill()
+
+
 async def test_a_message_that_is_acknowledged_before_it_is_kept_is_missed(shared: Grounds) -> None:
     for sabotage, found in ((None, False), ("acknowledge early", True)):
         async with shared.block(1 + found, sabotage=sabotage) as block:
@@ -115,3 +125,18 @@ async def test_an_effect_that_may_have_been_is_not_repeated(shared: Grounds) -> 
         await block.settle()
     assert block.outcome.violations == []
     assert block.outcome.ends == {"dead_lettered": 1}
+
+
+async def test_a_stop_that_is_forgotten_is_noticed(shared: Grounds) -> None:
+    async with shared.block(1, sabotage="forget stops") as block:
+        await stopped_then_killed(block)
+        await block.settle()
+    assert any("after its stop was acknowledged" in line for line in block.outcome.violations), block.outcome
+
+
+async def test_a_stop_that_is_kept_holds_over_the_crash(shared: Grounds) -> None:
+    async with shared.block(1) as block:
+        await stopped_then_killed(block)
+        await block.settle()
+    assert block.outcome.violations == []
+    assert block.outcome.ends == {"answered": 1, "suppressed": 1}
