@@ -120,10 +120,7 @@ class GatewayApp:
 
     async def stop(self, reason: str = "service restart") -> None:
         """Let what is under way end, tell the clients, stop the plugins in reverse, close the store, release the lock."""
-        self._stops = True
-        self.restarts.close()
-        self.facts.phase = Phase.DRAINING
-        await self._drain()
+        await self.drain()
         self._bus.publish(EventFrame("shutdown", dumps({"reason": reason, "restartExpectedMs": RESTART_EXPECTED_MS})))
         await self._stack.aclose()
 
@@ -205,8 +202,13 @@ class GatewayApp:
         self._tasks.spawn("health", self._run_health())
         self._tasks.spawn("requests", self._run_requests())
 
-    async def _drain(self) -> None:
-        """Everything works while this lasts, but for new requests, which are refused."""
+    async def drain(self) -> None:
+        """Let what is under way end, once. Everything works while this lasts, but for new requests, which are refused."""
+        if self._stops:
+            return
+        self._stops = True
+        self.facts.phase = Phase.DRAINING
+        self.restarts.close()
         drain = self._tasks.spawn("drain", self.host.drain())
         hurry = self._tasks.spawn("hurry", self._hurry.wait())
         await asyncio.wait({drain, hurry}, return_when=asyncio.FIRST_COMPLETED)

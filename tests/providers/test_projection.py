@@ -213,6 +213,10 @@ def test_a_turn_that_goes_on_after_a_crash_is_taken_as_well(provider: str, strea
 def test_the_judges_see_an_unpaired_call() -> None:
     """What the builder excludes is what they refuse."""
     torn = (UserMessage(content=(Text("hi"),)), AssistantMessage(content=(ToolCall("a", "look", {}),)), UserMessage(content=(Text("so"),)))
+    with pytest.raises(ValueError, match="has no result"):
+        request_of(torn, tools=True, system="")
+    request = request_of((), tools=True, system="")
+    object.__setattr__(request, "messages", torn)
     for provider in ("openai", "anthropic"):
         with pytest.raises(AssertionError):
-            JUDGES[provider](request_of(torn, tools=True, system=""))
+            JUDGES[provider](request)

@@ -284,3 +284,30 @@ async def test_a_context_offers_what_its_protocol_says(good: Distributions, host
     task = context.spawn("work", asyncio.sleep(0, "done"))
     assert task.get_name() == "good/work"
     assert await task == "done"
+
+
+DRAINS = """
+    drain_seconds = {seconds}
+
+    async def drain(self):
+        self.context.service(list).append("drains")
+        {body}
+"""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "body", "told"),
+    [("5", "pass", True), ("0.05", "await asyncio.Event().wait()", True), ("5", "1 / 0", True), ("0", "pass", False)],
+)
+async def test_what_is_under_way_may_end_before_anything_stops(
+    good: Distributions, hosting: MakeHosting, seconds: str, body: str, told: bool
+) -> None:
+    """P4: each plugin in its own time, and the fault of one is its own."""
+    good.add("draining", JOURNAL + DRAINS.replace("{seconds}", seconds).replace("{body}", body))
+    journal: list[str] = []
+    running = hosting(services={list: journal})
+    await running.run()
+    async with asyncio.timeout(4):
+        await running.host.drain()
+    assert journal == ["+draining", *(["drains"] if told else [])]
+    await running.check_good()

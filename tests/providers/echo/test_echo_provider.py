@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from openclaw_kernel.api import (
+    AssistantMessage,
     ModelEvent,
     Provider,
     ProviderErrorKind,
@@ -47,14 +48,17 @@ async def test_a_message_can_ask_for_a_tool_and_its_result_is_repeated(tmp_path:
     assert answer.completed.stop_reason == "tool_calls"
     assert answer.completed.tool_calls == (ToolCall("echo_1", "weather", {"city": "Paris"}),)
     result = ToolResultMessage(call_id="echo_1", name="weather", text="rain")
-    assert (await ask(provider, request("x", result, model="echo"))).text == "weather: rain"
+    assert (
+        await ask(provider, request("x", AssistantMessage(content=answer.completed.tool_calls), result, model="echo"))
+    ).text == "weather: rain"
 
 
 async def test_settings_can_ask_for_a_tool_that_is_called_once(tmp_path: Path) -> None:
     provider = echo(tmp_path, tool={"name": "fetch", "arguments": {"url": "x"}})
-    assert (await ask(provider, request("hi", model="echo"))).completed.tool_calls[0].name == "fetch"
+    called = (await ask(provider, request("hi", model="echo"))).completed.tool_calls
+    assert called[0].name == "fetch"
     result = ToolResultMessage(call_id="echo_1", name="fetch", text="page")
-    assert (await ask(provider, request("hi", result, model="echo"))).completed.tool_calls == ()
+    assert (await ask(provider, request("hi", AssistantMessage(content=called), result, model="echo"))).completed.tool_calls == ()
 
 
 @pytest.mark.parametrize("kind", list(ProviderErrorKind))

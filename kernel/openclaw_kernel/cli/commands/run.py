@@ -69,6 +69,8 @@ def _run_again() -> int:
 
 async def _serve(loaded: Loaded, home: Path, *, as_json: bool, first_start: bool) -> int | None:
     """Return the exit code, None where a restart was asked for."""
+    import signal
+
     from openclaw_kernel.app import CannotStart, GatewayApp
     from openclaw_kernel.lock import AlreadyRunning
     from openclaw_kernel.protocol.registry import RegistryError
@@ -93,7 +95,11 @@ async def _serve(loaded: Loaded, home: Path, *, as_json: bool, first_start: bool
         raise NotNow(str(error)) from error
     _announce(app, home, as_json=as_json, first_start=first_start)
     await _first_of(stopping, app.restarts.wanted)
-    if not app.restarts.wanted.is_set():
+    wanted = app.restarts.wanted.is_set()
+    await app.drain()
+    # Whoever presses Ctrl+C from here on does not want to wait any longer.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if not wanted:
         await app.stop()
         return OK
     await app.stop("gateway restart")
@@ -111,9 +117,7 @@ def _stopped_by_signals(app: GatewayApp) -> asyncio.Event:
 
     def stop() -> None:
         if stopping.is_set() or app.stops:
-            # Who asks again does not want to wait for what is under way; who presses Ctrl+C a third time, for nothing at all.
             app.hurry()
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
         stopping.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
