@@ -176,7 +176,8 @@ class Intake:
             entry.admission = admission
         entry.agent_id, entry.session_key = route.agent_id, route.session_key
         text = entry.message.text
-        command = self._world.commands.find("/stop" if is_stop(text) else text)
+        # One that waited before a crash is no command, whatever it says.
+        command = None if entry.state == "queued" else self._world.commands.find("/stop" if is_stop(text) else text)
         if command is None:
             await self._line_up(entry, route)
             return

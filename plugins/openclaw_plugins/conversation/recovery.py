@@ -115,7 +115,7 @@ class Recovery:
         self._endings = endings
 
     async def recover(self) -> Sequence[Inbound]:
-        """Line up what waited, take up or end what ran; return the messages about which nothing was decided yet."""
+        """Line up what waited, take up or end what ran; return, in order, the messages about which nothing was decided yet."""
         left, unreadable = await self._world.store.read(ledger.unfinished)
         stopped = await self._world.store.read(_stopped_ids)
         if unreadable:
@@ -131,9 +131,10 @@ class Recovery:
                 continue
             if entry.id in stopped:
                 await self._end(run_of(entry), Left(attempts=0, stopped=True))
-            elif entry.state == "queued":
+            elif entry.state == "queued" and not undecided:
                 self._line_up(run_of(entry))
             else:
+                # What waited stays behind a message that came before it, also where about that one nothing was decided yet.
                 undecided.append(entry)
         return undecided
 

@@ -245,3 +245,28 @@ async def test_killed_at_any_moment_everything_accepted_ends_and_nothing_is_said
         told = await texts(emulator, chat)
         # Each message got its answer, or was said to be lost on the way: nobody is left without a word.
         assert len(told) >= 15
+
+
+async def test_killed_before_the_first_of_two_was_decided_they_are_answered_in_order(
+    emulator: TelegramEmulator, start_gateway: StartGateway
+) -> None:
+    gateway = await start_gateway(config(emulator, CHAT))
+    await emulator.user_message("!slow 100\n" + "word " * 300, chat_id=CHAT)
+    await emulator.wait(chat_id=CHAT, contains="word word")
+    for text in ("second", "third"):
+        last = await emulator.user_message(text, chat_id=CHAT)
+    await emulator.wait(confirmed=last["update_id"])
+    await until(lambda: rows(gateway, "SELECT state FROM conversation_inbound WHERE state = 'queued'") == [("queued",)] * 2)
+    await gateway.kill()
+    # As where the third's row was written before the second's.
+    with closing(sqlite3.connect(gateway.home / "state.sqlite3")) as connection:
+        connection.execute(
+            "UPDATE conversation_inbound SET state = 'accepted', agent_id = NULL, session_key = NULL, run_id = NULL"
+            " WHERE id = (SELECT min(id) FROM conversation_inbound WHERE state = 'queued')"
+        )
+        connection.execute("UPDATE conversation_inbound SET state = 'answered' WHERE state = 'running'")
+        connection.commit()
+    await gateway.start()
+    await emulator.wait(chat_id=CHAT, contains="third")
+    shown = [text for text in await texts(emulator) if text in ("second", "third")]
+    assert shown == ["second", "third"]
