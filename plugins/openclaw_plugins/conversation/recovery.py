@@ -125,7 +125,7 @@ class Recovery:
         for run in runs:
             if run is not None:
                 self._line_up(run)
-        undecided = []
+        undecided: list[Inbound] = []
         for entry in left:
             if entry.state == "running":
                 continue
