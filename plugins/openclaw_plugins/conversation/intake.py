@@ -212,7 +212,7 @@ class Intake:
                     agent_id=run.agent_id,
                     session_key=run.session_key,
                     run_id=run.run_id,
-                    route_reason=route.reason,
+                    route_reason=route.reason or None,
                     admission=entry.admission,
                 ),
             )

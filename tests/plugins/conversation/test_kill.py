@@ -270,3 +270,4 @@ async def test_killed_before_the_first_of_two_was_decided_they_are_answered_in_o
     await emulator.wait(chat_id=CHAT, contains="third")
     shown = [text for text in await texts(emulator) if text in ("second", "third")]
     assert shown == ["second", "third"]
+    assert rows(gateway, "SELECT count(*) FROM conversation_inbound WHERE route_reason = ''") == [(0,)]
