@@ -16,6 +16,7 @@ from aiohttp import web
 
 from openclaw_config.load import ConfigError, Issue, Loaded, load
 from openclaw_config.models import GatewayAuth
+from openclaw_kernel.api.children import kill_leftovers
 from openclaw_kernel.api.errors import GatewayError, InvalidRequest
 from openclaw_kernel.api.requests import Requests
 from openclaw_kernel.api.services import Connections, EventReplay, Events, Gateway, PageAccess, PluginStatus, Restarts
@@ -182,6 +183,7 @@ class GatewayApp:
             place=self.loaded.placed,
         )
         stack.push_async_callback(self._close_tasks)
+        self._tasks.spawn("leftovers", self._end_leftovers())
         stack.push_async_callback(store.close)
         stack.push_async_callback(event_log.close)
         stack.push_async_callback(self.host.stop, STOP_SECONDS)
@@ -370,6 +372,11 @@ class GatewayApp:
             if now >= next_tick:
                 next_tick = now + self.limits.tick_interval_ms / 1000
                 self._bus.publish(EventFrame("tick", b'{"ts":%d}' % now_ms()))
+
+    async def _end_leftovers(self) -> None:
+        count = await asyncio.to_thread(kill_leftovers, self.home)
+        if count:
+            logger.warning("ended %d processes that an earlier gateway of %s had left behind", count, self.home)
 
     async def _run_health(self) -> None:
         # Apart from the clock: what plugins say of themselves must not be able to stop it.

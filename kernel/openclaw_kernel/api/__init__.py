@@ -3,6 +3,7 @@
 from openclaw_config.models import Config
 from openclaw_config.secrets import Secret
 from openclaw_kernel.api.channel import AccountStatus, Channel, ChannelCapabilities, SendFailed
+from openclaw_kernel.api.children import Leash
 from openclaw_kernel.api.command import Command, CommandCall
 from openclaw_kernel.api.errors import (
     AgentTimeout,
@@ -155,6 +156,7 @@ __all__ = [
     "KeptAnswer",
     "KeptError",
     "KeyValue",
+    "Leash",
     "Message",
     "Method",
     "Migration",

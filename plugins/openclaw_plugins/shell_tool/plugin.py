@@ -29,10 +29,10 @@ class ShellToolPlugin:
                 label="Shell",
                 description=(
                     "Run a program in the workspace and return its output. Give argv as a list; nothing in it is expanded. "
-                    "Do not leave programs running in the background: they are ended with the call where the system allows it."
+                    "Do not leave programs running in the background: they are ended with the call."
                 ),
                 params=ShellParams,
-                run=Shell(settings, os.environ).run,
+                run=Shell(settings, os.environ, self._context.home).run,
                 retry_class=RetryClass.SIDE_EFFECTING,
                 # The command's own deadline comes first; this one catches what it cannot.
                 timeout_seconds=settings.timeout_seconds + 5,

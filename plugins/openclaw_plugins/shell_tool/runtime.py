@@ -1,24 +1,23 @@
-"""Running one command: a vector of arguments, a process group, a deadline."""
+"""Running one command: a vector of arguments, a deadline, and the end of everything it started."""
 
 from __future__ import annotations
 
 import asyncio
-import os
+import functools
 import shutil
-import signal
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from openclaw_kernel.api import ToolContext, ToolError, ToolResult
+from openclaw_kernel.api import Leash, ToolContext, ToolError, ToolResult
 from openclaw_plugins.shell_tool.output import HeadAndTail
 from openclaw_plugins.shell_tool.settings import ShellToolSettings
 
 SHELL: Final = "/bin/sh"
 TERM_GRACE_SECONDS: Final = 0.5
-DRAIN_SECONDS: Final = 0.25
+GONE_SECONDS: Final = 0.8
 
 
 class ShellParams(BaseModel):
@@ -38,9 +37,13 @@ class _Child(asyncio.SubprocessProtocol):
     """Collects the output of a process without a task of its own."""
 
     def __init__(self, limit: int) -> None:
+        self.transport: asyncio.SubprocessTransport | None = None
         self.output = HeadAndTail(limit)
         self.exited = asyncio.Event()
         self.drained = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.SubprocessTransport", transport)
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         self.output.add(data)
@@ -48,46 +51,55 @@ class _Child(asyncio.SubprocessProtocol):
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         self.drained.set()
 
+    @property
+    def status(self) -> int | None:
+        return None if self.transport is None else self.transport.get_returncode()
+
     def process_exited(self) -> None:
         self.exited.set()
 
 
 class Shell:
-    """The tool's work. `environment` is the gateway's, of which commands see what the settings name."""
+    """The tool's work. `environment` is the gateway's, of which commands see what the settings name; `home` its state folder."""
 
-    def __init__(self, settings: ShellToolSettings, environment: Mapping[str, str]) -> None:
+    def __init__(self, settings: ShellToolSettings, environment: Mapping[str, str], home: Path) -> None:
         self._settings = settings
         self._environment = environment
+        self._home = home
 
     async def run(self, context: ToolContext, params: ShellParams) -> ToolResult:
-        """Run the command to its end, its deadline or cancellation; none of its process group outlives the call."""
+        """Run the command to its end, its deadline or cancellation; nothing that it started outlives the call."""
         argv = self._argv(params)
         cwd = _inside(context.workspace, params.cwd)
         executable = self._executable(argv[0], cwd)
         seconds = min(params.timeout_seconds or self._settings.timeout_seconds, self._settings.timeout_seconds)
-        loop = asyncio.get_running_loop()
+        leash = Leash(self._home)
+        child = _Child(self._settings.output_bytes)
         try:
-            transport, child = await loop.subprocess_exec(
-                lambda: _Child(self._settings.output_bytes),
-                *argv,
+            await leash.start(
+                functools.partial(asyncio.get_running_loop().subprocess_exec, lambda: child),
+                argv,
                 executable=executable,
                 cwd=cwd,
-                env=self._child_environment(context.workspace),
+                environment=self._child_environment(context.workspace),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
-                start_new_session=True,
             )
+            late = await _ended(child, leash, seconds)
         except OSError as error:
             raise ToolError(f"{argv[0]} cannot be run: {error.strerror or error}") from error
-        group = transport.get_pid()
-        try:
-            late = await _ended(child, group, seconds)
         finally:
-            # What the command left running in its group goes with it, also when the call is cancelled.
-            _signal(group, signal.SIGKILL)
-            transport.close()
-        return _result(child, transport.get_returncode(), late_after=seconds if late else None)
+            try:
+                # Also when the call is cancelled.
+                leash.kill()
+                if child.transport is not None:
+                    await _within(child.exited, GONE_SECONDS)
+            finally:
+                leash.release()
+                if child.transport is not None:
+                    child.transport.close()
+        return _result(child, child.status, late_after=seconds if late else None)
 
     def _argv(self, params: ShellParams) -> list[str]:
         if (params.argv is None) == (params.command is None):
@@ -146,15 +158,16 @@ def _inside(workspace: Path, cwd: str) -> Path:
     return folder
 
 
-async def _ended(child: _Child, group: int, seconds: float) -> bool:
-    """Wait for the process and the rest of its output; return whether it had to be stopped."""
+async def _ended(child: _Child, leash: Leash, seconds: float) -> bool:
+    """Wait for the end of the command and of all it started; return whether it had to be stopped."""
     late = not await _within(child.exited, seconds)
     if late:
-        _signal(group, signal.SIGTERM)
+        leash.terminate()
         if not await _within(child.exited, TERM_GRACE_SECONDS):
-            _signal(group, signal.SIGKILL)
-            await child.exited.wait()
-    await _within(child.drained, DRAIN_SECONDS)
+            leash.kill()
+            await _within(child.exited, GONE_SECONDS)
+    # Nobody is left who could write, so this is the time that what was written takes to be read.
+    await _within(child.drained, GONE_SECONDS)
     return late
 
 
@@ -165,14 +178,6 @@ async def _within(event: asyncio.Event, seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-def _signal(group: int, number: signal.Signals) -> None:
-    try:
-        os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):
-        # Nothing of it is left, or nothing that is ours.
-        return
 
 
 def _result(child: _Child, status: int | None, *, late_after: float | None) -> ToolResult:

@@ -1,22 +1,20 @@
-"""One run of the program in a process group of its own, and its end with everything it started."""
+"""One run of the program, and its end with everything it started."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
-import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, cast
 
-#: What tells the processes of one run from all others: whatever they start inherits it.
-RUN_VARIABLE: Final = "OPENCLAW_CLI_RUN"
+from openclaw_kernel.api import Leash
+
 _TERM_SECONDS: Final = 0.5
 _LOOK_SECONDS: Final = 0.01
 _EXIT_SECONDS: Final = 5.0
+_GONE_SECONDS: Final = 0.8
 _LINE_LIMIT_BYTES: Final = 32 * 1024 * 1024
 _STDERR_LINES: Final = 20
 
@@ -32,9 +30,9 @@ class EndlessLine(Exception):
 class CliProcess:
     """A started program. Whoever starts one calls `close`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, run: str) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, leash: Leash) -> None:
         self._process = process
-        self._run = run
+        self._leash = leash
         self._stdin = cast("asyncio.StreamWriter", process.stdin)
         self._stdout = cast("asyncio.StreamReader", process.stdout)
         self._stderr = cast("asyncio.StreamReader", process.stderr)
@@ -42,30 +40,28 @@ class CliProcess:
         self._drained = asyncio.Event()
 
     @classmethod
-    async def start(cls, command: Sequence[str], *, cwd: Path, environment: Mapping[str, str]) -> CliProcess:
-        """Start it. Raise `OSError` where it or the folder is not there."""
-        run = uuid.uuid4().hex
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            cwd=cwd,
-            env={**environment, RUN_VARIABLE: run},
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            # Its own session and group: a signal for the gateway's is not for it, and one for it is for all of it.
-            start_new_session=True,
-            limit=_LINE_LIMIT_BYTES,
-        )
-        return cls(process, run)
-
-    @property
-    def pid(self) -> int:
-        """Id of the program and of its group."""
-        return self._process.pid
+    async def start(cls, command: Sequence[str], *, cwd: Path, environment: Mapping[str, str], home: Path) -> CliProcess:
+        """Start it; `home` is the gateway's state folder. Raise `OSError` where the program or the folder is not there."""
+        leash = Leash(home)
+        try:
+            process = await leash.start(
+                asyncio.create_subprocess_exec,
+                command,
+                environment=environment,
+                cwd=cwd,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                limit=_LINE_LIMIT_BYTES,
+            )
+        except BaseException:
+            leash.release()
+            raise
+        return cls(process, leash)
 
     @property
     def returncode(self) -> int | None:
-        """Exit code, None while it runs."""
+        """Exit code, None while it or anything it started runs."""
         return self._process.returncode
 
     @property
@@ -119,20 +115,17 @@ class CliProcess:
 
     async def close(self) -> None:
         """End it and all it started, within a second: asked first, then killed."""
-        started = descendants(self.pid)
         try:
             if self._process.returncode is None:
-                self._signal(signal.SIGTERM)
+                self._leash.terminate()
                 await self._has_ended(_TERM_SECONDS)
         finally:
-            # Also where this wait itself is cancelled. Its tools run in sessions of their own, beyond the group.
-            started |= descendants(self.pid)
-            self._signal(signal.SIGKILL)
-            for pid, birth in (started | of_run(self._run)).items():
-                if birth_of(pid) == birth:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-        await self._has_ended(_EXIT_SECONDS)
+            # Also where this wait itself is cancelled.
+            self._leash.kill()
+            try:
+                await self._has_ended(_GONE_SECONDS)
+            finally:
+                self._leash.release()
 
     async def _has_ended(self, seconds: float) -> bool:
         """Wait for its end, so long at most. `Process.wait` would wait for whoever holds its pipes as well."""
@@ -141,39 +134,3 @@ class CliProcess:
                 while self._process.returncode is None:  # noqa: ASYNC110  # nothing tells of the end alone
                     await asyncio.sleep(_LOOK_SECONDS)
         return self._process.returncode is not None
-
-    def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, number)
-
-
-def descendants(pid: int) -> dict[int, str]:
-    """Return every process under this one with the time of its birth, where the system has /proc; else none."""
-    found: dict[int, str] = {}
-    waiting = [pid]
-    while waiting:
-        for task in Path(f"/proc/{waiting.pop()}/task").glob("*/children"):
-            with contextlib.suppress(OSError):
-                for child in map(int, task.read_text().split()):
-                    found[child] = birth_of(child)
-                    waiting.append(child)
-    return found
-
-
-def of_run(run: str) -> dict[int, str]:
-    """Return every process that inherited the mark of a run, also those whose parents are gone; as `descendants`."""
-    mark = f"{RUN_VARIABLE}={run}".encode()
-    found: dict[int, str] = {}
-    for environment in Path("/proc").glob("[0-9]*/environ"):
-        with contextlib.suppress(OSError):
-            if mark in environment.read_bytes().split(b"\0"):
-                pid = int(environment.parent.name)
-                found[pid] = birth_of(pid)
-    return found
-
-
-def birth_of(pid: int) -> str:
-    """Return what tells a process from a later one of the same id; empty where there is none."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    return ""

@@ -135,7 +135,7 @@ class ClaudeCliProvider:
         try:
             # By its whole path: a name would be looked for in the workspace where the PATH has a relative entry.
             program = find_program(self._settings.command, os.environ) or self._settings.command
-            return await CliProcess.start([program, *wanted], cwd=request.workspace, environment=own)
+            return await CliProcess.start([program, *wanted], cwd=request.workspace, environment=own, home=self._context.home)
         except OSError as error:
             message = f"cannot start {self._settings.command} in {request.workspace}: {error}"
             raise self._error(ProviderErrorKind.UNAVAILABLE, message, request.model) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from openclaw_kernel.api import RetryClass, Tool
@@ -10,6 +11,8 @@ from openclaw_plugins.shell_tool.settings import ShellToolSettings
 
 
 class Context:
+    home = Path("/state")
+
     def settings(self, model: type[ShellToolSettings]) -> ShellToolSettings:
         return model.model_validate({"timeoutSeconds": 7})
 

@@ -17,7 +17,7 @@ from openclaw_plugins.shell_tool.settings import ShellToolSettings
 
 
 def shell(gateway: Mapping[str, str] | None = None, **settings: Any) -> Shell:
-    return Shell(ShellToolSettings.model_validate(settings), gateway or {})
+    return Shell(ShellToolSettings.model_validate(settings), gateway or {}, Path("/state"))
 
 
 def context(workspace: Path) -> ToolContext:
@@ -97,7 +97,9 @@ async def test_a_folder_outside_the_workspace_is_refused(tmp_path: Path, cwd: st
 async def test_a_command_sees_only_the_listed_environment(tmp_path: Path) -> None:
     environment = {"LANG": "C.UTF-8", "SECRET": "x", "PATH": str(tmp_path), "LD_PRELOAD": "evil.so", "EDITOR": "vi"}
     seen = (await run(tmp_path, "env", tool=shell(environment, environment=["LANG", "EDITOR", "ABSENT"]))).text
-    assert sorted(seen.splitlines()) == sorted(["EDITOR=vi", f"HOME={tmp_path}", "LANG=C.UTF-8", "PATH=/usr/local/bin:/usr/bin:/bin"])
+    *listed, mark = sorted(seen.splitlines(), key=lambda line: line.startswith("OPENCLAW_CHILD="))
+    assert sorted(listed) == sorted(["EDITOR=vi", f"HOME={tmp_path}", "LANG=C.UTF-8", "PATH=/usr/local/bin:/usr/bin:/bin"])
+    assert mark.startswith("OPENCLAW_CHILD=")
 
 
 async def test_a_program_planted_in_the_workspace_is_not_found_by_name(tmp_path: Path) -> None:

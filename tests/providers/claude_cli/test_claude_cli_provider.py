@@ -25,8 +25,8 @@ from openclaw_kernel.api import (
     ToolStep,
     UserMessage,
 )
+from openclaw_kernel.api.keeper import children
 from openclaw_providers.claude_cli.plugin import ClaudeCliPlugin
-from openclaw_providers.claude_cli.process import descendants
 from tests.emulators.model_control import API_KEY, EmulatorProcess
 from tests.providers.support import Context, ask, fail, load, request, said
 from tests.support.requirements import find_claude
@@ -336,10 +336,14 @@ async def until_running(name: str, *, count: int = 1) -> list[int]:
     """Wait until so many processes of a name run under this one; return the whole tree."""
     async with asyncio.timeout(10):
         while True:
-            tree = list(descendants(os.getpid()))
+            tree = below(os.getpid())
             if sum(name_of(pid) == name for pid in tree) >= count:
                 return [pid for pid in tree if name_of(pid) not in ("python", "python3")]
             await asyncio.sleep(0.02)
+
+
+def below(pid: int) -> list[int]:
+    return [found for child in children(pid) for found in (child, *below(child))]
 
 
 def name_of(pid: int) -> str:
