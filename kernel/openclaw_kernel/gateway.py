@@ -15,8 +15,10 @@ from orjson import Fragment
 from openclaw_config.describe import schema_of
 from openclaw_config.load import Loaded
 from openclaw_kernel import __version__
+from openclaw_kernel.api.conversations import Sessions, SessionsSummary
 from openclaw_kernel.api.methods import Method
-from openclaw_kernel.api.services import AgentInfo, AgentRuntime, Channels, PluginState, PluginStatus, Providers, Sessions, SessionsSummary
+from openclaw_kernel.api.services import Channels, PluginState, PluginStatus, Providers
+from openclaw_kernel.api.turns import AgentInfo, AgentRuntime
 from openclaw_kernel.logs import log_path, tail
 from openclaw_kernel.presence import PresenceBook
 from openclaw_kernel.protocol.connection import Connection

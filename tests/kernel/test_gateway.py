@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from openclaw_kernel.api import Sessions
-from openclaw_kernel.api.services import AgentRuntime
+from openclaw_kernel.api.turns import AgentRuntime
 from openclaw_kernel.testing import run_gateway
 
 

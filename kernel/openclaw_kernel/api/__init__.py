@@ -5,6 +5,7 @@ from openclaw_config.secrets import Secret
 from openclaw_kernel.api.channel import AccountStatus, Channel, ChannelCapabilities, SendFailed
 from openclaw_kernel.api.children import Leash
 from openclaw_kernel.api.command import Command, CommandCall
+from openclaw_kernel.api.conversations import Delivery, Ingress, Sessions, SessionsSummary
 from openclaw_kernel.api.errors import (
     AgentTimeout,
     ConfigRejected,
@@ -57,19 +58,15 @@ from openclaw_kernel.api.provider import (
 from openclaw_kernel.api.requests import Claim, Encoded, KeptAnswer, KeptError, RequestKey, Requests
 from openclaw_kernel.api.scopes import ALL_SCOPES, effective_scopes
 from openclaw_kernel.api.services import (
-    AgentInfo,
-    AgentRuntime,
     Channels,
     Commands,
     Connections,
-    Delivery,
     EventGap,
     EventReplay,
     Events,
     EventSubscription,
     GapReason,
     Gateway,
-    Ingress,
     PageAccess,
     PluginState,
     PluginStatus,
@@ -77,15 +74,7 @@ from openclaw_kernel.api.services import (
     Providers,
     Restarts,
     RestartSentinel,
-    Sessions,
-    SessionsSummary,
-    Step,
-    StepBegun,
     Tools,
-    Turn,
-    TurnClosed,
-    TurnResult,
-    TurnSink,
 )
 from openclaw_kernel.api.store import KeyValue, Migration, Store
 from openclaw_kernel.api.tool import RetryClass, Tool, ToolContext, ToolResult
@@ -104,6 +93,7 @@ from openclaw_kernel.api.transcript import (
     UserPart,
     message_from_json,
 )
+from openclaw_kernel.api.turns import AgentInfo, AgentRuntime, Step, StepBegun, Turn, TurnClosed, TurnResult, TurnSink
 
 __all__ = [
     "ALL_SCOPES",

@@ -12,15 +12,7 @@ from typing import Any, Final
 
 from openclaw_config.describe import schema_of
 from openclaw_config.models import Config
-from openclaw_kernel.api.services import (
-    Channels,
-    Commands,
-    PluginState,
-    PluginStatus,
-    Policies,
-    Providers,
-    Tools,
-)
+from openclaw_kernel.api.services import Channels, Commands, PluginState, PluginStatus, Policies, Providers, Tools
 from openclaw_kernel.api.store import Store
 from openclaw_kernel.host.component import Component, ComponentState
 from openclaw_kernel.host.discovery import Discovery
