@@ -74,6 +74,7 @@ GOOD = (
     Good("agent", {"message": "and again", "sessionKey": KEY, "idempotencyKey": "run-calls-2"}, expect_final=True),
     Good("chat.inject", {"sessionKey": KEY, "message": "a note", "label": "note"}),
     Good("chat.abort", {"sessionKey": KEY}),
+    Good("sessions.abort", {"key": KEY, "clearQueued": True}),
     Good(
         "message.action",
         {"channel": "telegram", "action": "send", "params": {"target": str(CHAT), "message": "an action"}, "idempotencyKey": "action-1"},
@@ -150,6 +151,8 @@ BAD = (
     Bad("agent", {"message": "hi", "idempotencyKey": "a", "model": "echo/other"}, "echo/other"),
     Bad("chat.inject", {"sessionKey": KEY, "message": "a", "label": "l" * 101}, "label"),
     Bad("chat.abort", {}, "sessionKey"),
+    Bad("sessions.abort", {}, "key"),
+    Bad("sessions.abort", {"key": KEY, "runId": ""}, "runId"),
     Bad("send", {"to": "42", "message": "hi"}, "idempotencyKey"),
     Bad("send", {"to": "42", "message": "hi", "channel": "carrier-pigeon", "idempotencyKey": "b"}, "carrier-pigeon"),
     Bad("messages.why", {"id": "never-heard-of"}, "never-heard-of"),

@@ -130,6 +130,9 @@ SUPPLEMENT: dict[str, dict[str, Any]] = {
     "SessionsPatchResult": shape(
         {"ok": TRUE, "path": STRING, "key": NONEMPTY, "entry": OBJECT, "resolved": OBJECT},
     ),
+    "SessionsAbortResult": shape(
+        {"ok": TRUE, "status": one_of_words("aborted", "no-active-run"), "abortedRunId": nullable(NONEMPTY)}, {"runIds": array(NONEMPTY)}
+    ),
     "SessionsResetResult": shape({"ok": TRUE, "key": NONEMPTY, "entry": OBJECT}, {"resolved": OBJECT}),
     "SessionsSubscribeResult": shape({"subscribed": TRUE}, {"list": ref("SessionsListResult")}),
     "SessionsUnsubscribeResult": shape({"subscribed": {"const": False}}),
@@ -330,7 +333,6 @@ RESULT_DEFINITIONS = {
     "agent.identity.get": "AgentIdentityResult",
     "chat.startup": "ChatHistoryResult",
     "config.schema": "ConfigSchemaResponse",
-    "message.action": "SendResult",
     "message.action": "SendResult",
     "messages.dead.forget": "MessagesDeadChangedResult",
     "messages.dead.retry": "MessagesDeadChangedResult",

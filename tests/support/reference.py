@@ -182,6 +182,7 @@ def section(method: Method) -> str:
     lines = [f"### {method.name}", "", " ".join(method.doc.split()), ""]
     facts = [f"Scope: {who(method)}", repeats(method)]
     facts += ["counted as control plane"] if method.control_plane else []
+    facts += ["taken also while the gateway stops"] if method.while_draining else []
     facts += [] if method.advertised else ["not in `features.methods`"]
     lines += ["; ".join(fact for fact in facts if fact) + ".", "", "```ts"]
     params = list(rows(method.params.model_json_schema(by_alias=True))) if method.params else []

@@ -121,6 +121,7 @@ class Method:
     idempotency: Idempotency
     repeatable: str | None
     control_plane: bool
+    while_draining: bool
     advertised: bool
     requires: Callable[[Any], Iterable[Scope]] | None
     doc: str
@@ -135,6 +136,7 @@ def rpc(
     idempotency: Idempotency = Idempotency.NONE,
     repeatable: str | None = None,
     control_plane: bool = False,
+    while_draining: bool = False,
     advertised: bool = True,
     requires: Callable[[Any], Iterable[Scope]] | None = None,
 ) -> Callable[[HandlerT], HandlerT]:
@@ -142,6 +144,8 @@ def rpc(
 
     `result` is anything a pydantic `TypeAdapter` takes (a TypedDict, a model, `list[X]`); the handler returns a value of it as
     plain JSON types, a model, or `Encoded`. A handler that never waits should be sync: it runs without a task.
+
+    While the gateway waits for turns to end before it stops, it refuses every method that is not `while_draining`.
 
     A method with a scope that writes declares an `idempotency`, or in `repeatable` the reason why calling it again does no harm.
     """
@@ -156,6 +160,7 @@ def rpc(
             "idempotency": idempotency,
             "repeatable": repeatable,
             "control_plane": control_plane,
+            "while_draining": while_draining,
             "advertised": advertised,
             "requires": requires,
             "doc": (handler.__doc__ or "").strip(),

@@ -135,7 +135,7 @@ class Dispatcher:
 
     def _refusal(self, caller: Caller, invoke: Invoke) -> GatewayError | None:
         phase = self._phase()
-        if phase is Phase.DRAINING:
+        if phase is Phase.DRAINING and not invoke.method.while_draining:
             details = {"method": invoke.method.name, "reason": "gateway-restarting", "phase": phase.value}
             return Unavailable("gateway is restarting; retry shortly", details=details, retry_after_ms=1000)
         return self._control_plane_refusal(caller, invoke.method) if invoke.method.control_plane else None

@@ -231,13 +231,15 @@ class Conversation:
             raise InvalidRequest(f"model: there is no model {ref[:120]!r}; use one of {known}")
         return found.ref
 
-    async def abort(self, key: str, run_id: str | None = None) -> list[str]:
+    async def abort(self, key: str, run_id: str | None = None, *, waiting: bool = False) -> list[str]:
         """Stop a session's running turn and drop what waits, or only the run that is named; return the run ids.
+
+        With `waiting` the named run and all that waits.
 
         The stop works at once, and is on disk before this returns: what is stopped stays so after a crash. Raise
         `GatewayError` where it cannot be written; in this process it is stopped all the same.
         """
-        runs = self._signal(key, run_id)
+        runs = self._signal(key, run_id, waiting=waiting)
         if runs:
             await self.world.complete(f"write the stop of {key}", self._write_stop(runs))
         return [run.run_id for run in runs]
@@ -248,9 +250,12 @@ class Conversation:
         calls = run.journal.running() if run is not None and run.journal is not None else ()
         return [call.name for call in calls if call.kind == "tool" and call.has_effects]
 
-    def _signal(self, key: str, run_id: str | None = None) -> list[Run]:
+    def _signal(self, key: str, run_id: str | None = None, *, waiting: bool = False) -> list[Run]:
         """Stop runs in this process, before anything is waited for."""
-        runs = [run for run in self.world.board.of_session(key) if run_id is None or run.run_id == run_id]
+        runs = self.world.board.of_session(key)
+        if run_id is not None:
+            running = self.lanes.running(key)
+            runs = [run for run in runs if run.run_id == run_id or (waiting and run is not running)]
         return [run for run in runs if self._abort_run(run)]
 
     async def _write_stop(self, runs: Sequence[Run]) -> None:

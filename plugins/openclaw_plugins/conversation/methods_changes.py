@@ -1,4 +1,4 @@
-"""The methods `sessions.*` that change a session: patch, reset and delete."""
+"""The methods `sessions.*` that change a session: patch, abort, reset and delete."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from openclaw_plugins.conversation.requests import thinking_level
 from openclaw_plugins.conversation.session_rows import resolved_model
 from openclaw_plugins.conversation.sessions import SessionRow
 from openclaw_plugins.conversation.wire import (
+    SessionsAbortParams,
+    SessionsAbortResult,
     SessionsDeleteParams,
     SessionsDeleteResult,
     SessionsPatchParams,
@@ -68,7 +70,7 @@ def delete_scopes(params: SessionsDeleteParams) -> Iterable[Scope]:
 
 
 class SessionChanges:
-    """`sessions.patch`, `sessions.reset` and `sessions.delete`."""
+    """`sessions.patch`, `sessions.abort`, `sessions.reset` and `sessions.delete`."""
 
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
@@ -127,6 +129,37 @@ class SessionChanges:
             "entry": world.wire_row(row),
             "resolved": resolved_model(row, world.find_agent(row.agent_id)),
         }
+
+    @rpc(
+        "sessions.abort",
+        scope=Scope.WRITE,
+        params=SessionsAbortParams,
+        result=SessionsAbortResult,
+        repeatable="what is stopped stays stopped",
+        while_draining=True,
+    )
+    async def abort(self, call: Call, params: SessionsAbortParams) -> SessionsAbortResult:
+        """Stop a session's running turn, or the run that is named; with `clearQueued` drop what waits too.
+
+        A run id alone is enough; its session need not be named.
+        """
+        conversation = self._conversation
+        if params.key is None and params.run_id is None:
+            raise InvalidRequest("key: is missing; name a session, or a run by runId")
+        run = conversation.world.board.find(params.run_id) if params.run_id is not None else None
+        if params.key is not None:
+            key = conversation.world.keys.canonical(params.key, params.agent_id)
+            if run is not None and run.session_key != key:
+                raise InvalidRequest(f"runId: {run.run_id[:80]} does not belong to the session {key}")
+        elif run is not None:
+            key = run.session_key
+        else:
+            return _aborted([], None)
+        running = conversation.lanes.running(key)
+        target = params.run_id or (running.run_id if running is not None else None)
+        if target is None and not params.clear_queued:
+            return _aborted([], None)
+        return _aborted(await conversation.abort(key, target, waiting=bool(params.clear_queued)), target)
 
     @rpc(
         "sessions.reset",
@@ -204,6 +237,11 @@ class SessionChanges:
 
         while await self._conversation.world.store.write(step):
             pass
+
+
+def _aborted(stopped: list[str], target: str | None) -> SessionsAbortResult:
+    aborted = target if target in stopped else None
+    return {"ok": True, "status": "no-active-run" if aborted is None else "aborted", "abortedRunId": aborted, "runIds": stopped}
 
 
 def _guard(row: SessionRow, session_id: str | None, updated_at: float | None) -> None:

@@ -134,6 +134,7 @@ class ChatMethods:
         params=ChatAbortParams,
         result=ChatAbortResult,
         repeatable="what is stopped stays stopped",
+        while_draining=True,
     )
     async def abort(self, call: Call, params: ChatAbortParams) -> ChatAbortResult:
         """Stop a session's turn and drop what waits, or only the run that is named."""

@@ -62,5 +62,14 @@ class ConversationPlugin:
 
     @hookimpl
     def openclaw_register_methods(self, registrar: Registrar) -> None:
-        for owner in (ChatMethods, StartupMethods, SessionMethods, SessionChanges, AgentMethods, MessageActionMethods, WakeMethods, WhyMethods):
+        for owner in (
+            ChatMethods,
+            StartupMethods,
+            SessionMethods,
+            SessionChanges,
+            AgentMethods,
+            MessageActionMethods,
+            WakeMethods,
+            WhyMethods,
+        ):
             registrar.add_methods(owner(self._conversation))

@@ -118,6 +118,21 @@ class ChatAbortResult(TypedDict):
     runIds: list[str]
 
 
+class SessionsAbortParams(Params):
+    key: NonEmpty | None = None
+    run_id: NonEmpty | None = None
+    agent_id: NonEmpty | None = None
+    clear_queued: bool | None = None
+
+
+class SessionsAbortResult(TypedDict):
+    ok: Literal[True]
+    status: Literal["aborted", "no-active-run"]
+    abortedRunId: str | None
+    runIds: list[str]
+    """Beyond the reference: all that was stopped, with what waited."""
+
+
 class ChatInjectParams(Params):
     session_key: NonEmpty
     agent_id: NonEmpty | None = None

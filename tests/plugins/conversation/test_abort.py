@@ -185,3 +185,41 @@ async def test_the_lane_survives_random_stops(harness: Harness) -> None:
     states = await harness.settled()
     assert len(states) == 64
     await until(lambda: not harness.events.of("chat", state="error"))
+
+
+async def test_sessions_abort_stops_what_runs_and_drops_what_waits_only_if_asked(harness: Harness) -> None:
+    gate = Gate()
+    harness.runtime.script = gate
+    for number in range(4):
+        await harness.send(str(number), f"k{number}")
+    await gate.running("0")
+    answer = await harness.call("sessions.abort", None, key="main")
+    assert answer == {"ok": True, "status": "aborted", "abortedRunId": "k0", "runIds": ["k0"]}
+    assert (await harness.events.terminal("k0"))["state"] == "aborted"
+    await gate.running("1")
+    answer = await harness.call("sessions.abort", None, runId="k1", clearQueued=True)
+    assert answer == {"ok": True, "status": "aborted", "abortedRunId": "k1", "runIds": ["k1", "k2", "k3"]}
+    assert [state for _, state, _ in await harness.settled()] == ["suppressed"] * 4
+    assert gate.started == ["0", "1"]
+
+
+async def test_sessions_abort_of_nothing_says_so(harness: Harness) -> None:
+    nothing = {"ok": True, "status": "no-active-run", "abortedRunId": None, "runIds": []}
+    assert await harness.call("sessions.abort", None, key="main") == nothing
+    assert await harness.call("sessions.abort", None, key="main", clearQueued=True) == nothing
+    assert await harness.call("sessions.abort", None, runId="k1") == nothing
+    await harness.ask("work", "k1")
+    assert await harness.call("sessions.abort", None, key="main", runId="k1") == nothing
+    with pytest.raises(InvalidRequest, match="key"):
+        await harness.call("sessions.abort")
+
+
+async def test_sessions_abort_does_not_reach_into_another_session(harness: Harness) -> None:
+    gate = Gate()
+    harness.runtime.script = gate
+    await harness.send("work", "k1", session="agent:main:one")
+    await gate.running("work")
+    with pytest.raises(InvalidRequest, match="does not belong"):
+        await harness.call("sessions.abort", None, key="agent:main:other", runId="k1", clearQueued=True)
+    gate.let("work")
+    assert (await harness.events.terminal("k1"))["state"] == "final"
