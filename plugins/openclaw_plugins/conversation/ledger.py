@@ -148,6 +148,11 @@ def advance(
     )
 
 
+def leave(connection: sqlite3.Connection, inbound_id: int) -> None:
+    """Write that a turn was left in order, for the next process: it did not end this one, so its attempt does not count."""
+    connection.execute("UPDATE conversation_inbound SET attempts = max(0, attempts - 1) WHERE id = ? AND state = 'running'", (inbound_id,))
+
+
 def end(connection: sqlite3.Connection, inbound_id: int, state: EndState, reason: str | None, now_ms: int) -> bool:
     """Write a message's terminal state; return False where it has one already.
 

@@ -33,7 +33,7 @@ class Left:
     """What is on disk of a turn that ran when its process ended."""
 
     attempts: int
-    """How often it was begun."""
+    """How often it was begun, without those where the gateway stopped in order."""
     stopped: bool = False
     """Whether somebody asked for its end."""
     message: UserMessage | None = None

@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 from openclaw_kernel.api import (
     AgentRuntime,
     AgentTimeout,
+    GatewayError,
     Message,
     Text,
     ThinkingLevel,
@@ -146,13 +147,21 @@ class TurnRunner:
         outcome, task = await self._execute(run, sink)
         if outcome is not None:
             await self._endings.finish(run, outcome, sink)
-        # Else the gateway stops: the turn stays open in the ledger, and the next start takes it up.
+        else:
+            await self._leave(run)
         if task is not None and not task.done():
             # A turn that overran its time had its grace before; the lane is free within a second all the same.
             late = outcome is not None and outcome.status == "timeout"
             await asyncio.wait({task}, timeout=ABANDON_LATE_SECONDS if late else ABANDON_SECONDS)
             if not task.done():
                 logger.error("run %s ignored its cancellation and was abandoned; its session goes on", run.run_id)
+
+    async def _leave(self, run: Run) -> None:
+        """Let a turn stay open in the ledger, where the next start takes it up, for the gateway stops."""
+        try:
+            await self._world.store.write(lambda connection: ledger.leave(connection, run.inbound_id))
+        except GatewayError as error:
+            logger.warning("run %s: that it was left in order is not written, so it counts as cut off: %s", run.run_id, error.message)
 
     def took_lane(self, run: Run, begun: Begun, now_ms: int) -> None:
         """Take note that the write that begins a run is on disk."""

@@ -62,9 +62,9 @@ async def test_a_turn_that_takes_longer_goes_on_after_the_next_start(start_gatew
         await emulator.user_message("!slow 60\n" + "word " * 25 + "end", chat_id=CHAT)
         await emulator.wait(chat_id=CHAT, contains="word")
         await gateway.stop()
-        assert states(gateway) == [("running", 1)]
+        assert states(gateway) == [("running", 0)]
         await gateway.start()
-        await until(lambda: states(gateway) == [("answered", 2)])
+        await until(lambda: states(gateway) == [("answered", 1)])
         await until(lambda: _sent(gateway))
         assert len([text for text in await texts(emulator) if text.endswith("end")]) == 1
 
@@ -93,4 +93,28 @@ async def test_a_second_signal_ends_the_wait(start_gateway: StartGateway) -> Non
         gateway.process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(15):
             assert await gateway.wait_ended() == 0
-    assert states(gateway) == [("running", 1)]
+    assert states(gateway) == [("running", 0)]
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "answer"),
+    [
+        ("chat.abort", {"sessionKey": "main"}, {"ok": True, "aborted": True, "runIds": ["k1"]}),
+        ("sessions.abort", {"runId": "k1"}, {"ok": True, "status": "aborted", "abortedRunId": "k1", "runIds": ["k1"]}),
+    ],
+)
+async def test_a_turn_that_is_waited_for_can_be_stopped(
+    start_gateway: StartGateway, method: str, params: dict[str, Any], answer: dict[str, Any]
+) -> None:
+    """P15: the stop ends the wait with the turn, and the turn for good."""
+    gateway = await start_gateway({"plugins": {"entries": {"conversation": {"config": {"drainSeconds": 60}}}}})
+    async with gateway.connect() as client:
+        await client.request("chat.send", {"sessionKey": "main", "message": "!hang\nnever", "idempotencyKey": "k1"})
+        await client.expect_event(lambda frame: frame["event"] == "chat" and frame["payload"]["state"] == "delta")
+        gateway.process.send_signal(signal.SIGTERM)
+
+        await until(lambda: _refuses(client))
+        assert await client.request(method, params) == answer
+        async with asyncio.timeout(15):
+            assert await gateway.wait_ended() == 0
+    assert states(gateway) == [("suppressed", 1)]

@@ -148,6 +148,20 @@ async def test_a_turn_that_ends_the_process_every_time_is_given_up_after_two_res
     assert "stopped 3 times" in harness.channels.texts()[0]
 
 
+async def test_a_stop_in_order_is_no_attempt(harness: Harness) -> None:
+    """P4: restarts of somebody who updates the gateway do not make a turn look like one that ends it."""
+    gate = Gate()
+    harness.runtime.script = gate
+    await harness.send("work", "k1")
+    for count in range(1, 6):
+        await until(lambda count=count: len(gate.started) == count)  # type: ignore[misc]
+        await harness.restart()
+    await until(lambda: len(gate.started) == 6)
+    gate.let("work")
+    assert (await harness.events.terminal("k1"))["state"] == "final"
+    assert await harness.rows("SELECT state, resumes FROM conversation_runs") == [("ok", 5)]
+
+
 async def test_a_turn_that_waits_to_go_on_can_be_stopped(harness: Harness) -> None:
     """P15: before its turn has gone on, and for good."""
     gate = Gate()
