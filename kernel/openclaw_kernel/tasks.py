@@ -9,6 +9,8 @@ from typing import Any, Final, TypeVar
 
 logger: Final = logging.getLogger(__name__)
 
+LAST_SECONDS: Final = 1.0
+
 ValueT = TypeVar("ValueT")
 
 
@@ -69,10 +71,14 @@ class TaskOwner:
 
 
 def run_whole(main: Coroutine[Any, Any, ValueT]) -> ValueT:
-    """Run as `asyncio.run` does, to the end of `main`: what another task or a callback of a library raises to exit is logged."""
-    with asyncio.Runner() as runner:
-        loop = runner.get_loop()
-        task = loop.create_task(main, name="main")
+    """Run as `asyncio.run` does, to the end of `main`: what another task or a callback of a library raises to exit is logged.
+
+    A task that takes no notice of its cancellation, which `asyncio.run` would wait for, is named and left where it is.
+    """
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    task = loop.create_task(main, name="main")
+    try:
         while True:
             try:
                 return loop.run_until_complete(task)
@@ -80,6 +86,33 @@ def run_whole(main: Coroutine[Any, Any, ValueT]) -> ValueT:
                 if task.done():
                     raise
                 logger.exception("something outside of the owned tasks called sys.exit(%r); it is not heeded", error.code)
+    finally:
+        try:
+            if not task.done():
+                # Interrupted: it clears up, however long that takes.
+                task.cancel()
+                loop.run_until_complete(asyncio.wait({task}))
+            _end_tasks(loop)
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
+
+
+def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    waiting = asyncio.all_tasks(loop)
+    for task in waiting:
+        task.cancel("the gateway has ended")
+    if not waiting:
+        return
+    ended, hung = loop.run_until_complete(asyncio.wait(waiting, timeout=LAST_SECONDS))
+    for task in ended:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            logger.error("%s failed while the gateway ended", task.get_name(), exc_info=error)
+    for task in hung:
+        logger.error("%s does not end when cancelled; the gateway ends all the same", task.get_name())
 
 
 async def _without_exit(coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import sys
 
@@ -139,3 +140,28 @@ def test_nobody_ends_the_loop_of_all_but_its_main(caplog: pytest.LogCaptureFixtu
 def test_the_main_itself_may_exit() -> None:
     with pytest.raises(SystemExit, match="3"):
         run_whole(leave())
+
+
+def test_a_task_that_ignores_its_cancellation_does_not_hold_up_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    """P15: what was abandoned must not keep the process from ending either."""
+    caplog.set_level("ERROR")
+    ended = False
+
+    async def deaf() -> None:
+        while not ended:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(600)
+
+    async def main() -> str:
+        owner = TaskOwner("tools", failed)
+        owner.spawn("deaf", deaf())
+        await asyncio.sleep(0)
+        return "done"
+
+    def failed(name: str, error: BaseException) -> None:
+        raise AssertionError(name) from error
+
+    assert run_whole(main()) == "done"
+    ended = True
+    assert "tools/deaf does not end when cancelled" in caplog.text
+    gc.collect()

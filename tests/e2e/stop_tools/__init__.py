@@ -1,0 +1,1 @@
+"""A plugin with tools that are hard to stop."""
