@@ -14,6 +14,8 @@ GREEN: Final = "\x1b[32m"
 YELLOW: Final = "\x1b[33m"
 _RESET: Final = "\x1b[0m"
 _GAP: Final = "  "
+_TURNING: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""What overrides the direction of writing."""
 
 
 def has_colour(stream: TextIO) -> bool:
@@ -32,8 +34,20 @@ def paint_out(text: str, colour: str) -> str:
 
 
 def printable(text: str) -> str:
-    """The text without control characters but tab and newline: what others wrote must not steer the terminal."""
-    return "".join(char for char in text if char in "\t\n" or (char >= " " and not "\x7f" <= char <= "\x9f"))
+    """The text without control characters but tab and newline: what others wrote must not steer the terminal, nor turn its lines round."""
+    return "".join(char for char in text if char in "\t\n" or (char >= " " and not "\x7f" <= char <= "\x9f" and char not in _TURNING))
+
+
+def harmless(value: Any) -> Any:
+    """A JSON value whose strings are printable and on one line each: an id that others chose must not look like lines of ours."""
+    match value:
+        case str():
+            return " ".join(printable(value).split())
+        case list():
+            return [harmless(item) for item in value]
+        case dict():
+            return {name: harmless(item) for name, item in value.items()}
+    return value
 
 
 def one_line(text: str, width: int = 160) -> str:

@@ -82,3 +82,23 @@ async def test_a_limit_that_is_none_is_refused(gateway: RunningGateway) -> None:
     wrong = await command(gateway, "dead", "list", "--limit", "0")
     assert wrong.status == 2
     assert "give a number from 1 to 500" in wrong.err
+
+
+async def test_what_others_wrote_does_not_steer_the_terminal(gateway: RunningGateway) -> None:
+    """W2: a client chooses the ids of its messages, a model the words of its errors."""
+    hostile = "\x1b]0;mine\x07run\x9b31m\u202e\nm7 is answered"
+    await say(gateway, "!fail auth \x1b[2J", hostile)
+    await say(gateway, "!fail auth", f"{hostile} again")
+    for arguments in (
+        ("why", "m1"),
+        ("why", "\x1b]0;mine"),
+        ("dead", "list"),
+        ("dead", "show", "m1"),
+        ("dead", "show", "\x1b]0;mine"),
+        ("dead", "retry", "m1"),
+        ("dead", "forget", "m2"),
+    ):
+        shown = await command(gateway, *arguments)
+        assert not set(shown.out + shown.err) & set("\x1b\x07\x9b\u202e"), arguments
+        assert "m7 is answered" not in shown.out.splitlines(), arguments
+        assert shown.out or shown.err

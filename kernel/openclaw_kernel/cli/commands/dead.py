@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ from openclaw_kernel.cli.commands.why import clock, show
 from openclaw_kernel.cli.errors import unknown_shape
 from openclaw_kernel.cli.exits import OK
 from openclaw_kernel.cli.parsing import Commands
-from openclaw_kernel.cli.terminal import emit, emit_json, note, one_line, table
+from openclaw_kernel.cli.terminal import emit, emit_json, harmless, note, one_line, table
 
 MOST: Final = 500
 
@@ -45,7 +46,7 @@ def list_all(options: argparse.Namespace) -> int:
         emit_json(answer)
         return OK
     try:
-        items = answer["items"]
+        items = harmless(answer["items"])
         if not items:
             emit("nothing is dead")
             return OK
@@ -76,7 +77,7 @@ def show_one(options: argparse.Namespace) -> int:
         emit_json(answer)
         return OK
     try:
-        show(answer)
+        show(harmless(answer))
     except KeyError as missing:
         raise unknown_shape("messages.dead.show", missing) from missing
     return OK
@@ -84,7 +85,7 @@ def show_one(options: argparse.Namespace) -> int:
 
 def retry_one(options: argparse.Namespace) -> int:
     """Give one a second chance."""
-    answer = _ask(options, "messages.dead.retry", {"id": options.id})
+    answer = _ask(options, "messages.dead.retry", {"id": options.id, "idempotencyKey": str(uuid.uuid4())})
     if options.json:
         emit_json(answer)
         return OK

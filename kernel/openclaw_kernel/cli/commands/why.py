@@ -10,7 +10,7 @@ from typing import Any, Final
 from openclaw_kernel.cli.errors import unknown_shape
 from openclaw_kernel.cli.exits import FAILED, OK
 from openclaw_kernel.cli.parsing import Commands
-from openclaw_kernel.cli.terminal import GREEN, RED, YELLOW, duration, emit, emit_json, note, one_line, paint_out, table
+from openclaw_kernel.cli.terminal import GREEN, RED, YELLOW, duration, emit, emit_json, harmless, note, one_line, paint_out, table
 
 Part = Mapping[str, Any]
 
@@ -31,7 +31,7 @@ _DEAD: Final = frozenset({"dead_lettered", "failed", "unknown_after_send"})
 def add(commands: Commands) -> None:
     """Add the command."""
     details = """\
-The id is that of a run, of a message on its platform (also with its channel: telegram:1001:42:7), of a delivery, one of the ledger
+The id is that of a run, of a message on its platform (also with its chat and channel: telegram:42:7), of a delivery, one of the ledger
 (m12, as this command and dead list print it), or the beginning of one. Where it can mean several, they are listed."""
     parser = commands.add("why", "tell what became of a message, and why", run=run, asks_gateway=True, details=details)
     parser.add_argument("id", metavar="ID", help="an id of the message, its run or its delivery")
@@ -48,6 +48,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         emit_json(answer)
         return FAILED if several else OK
+    answer = harmless(answer)
     try:
         if several:
             note(f"why: {options.id!r} can mean several; name one of them by its id")
