@@ -13,6 +13,8 @@ Kind: TypeAlias = Literal["message", "delivery", "note", "swept"]
 
 MOST: Final = 20
 SHORTEST_PREFIX: Final = 4
+MOST_HEADS: Final = 2000
+MOST_ACCOUNTS: Final = 100
 LONGEST_QUERY: Final = 600
 LONGEST_NUMBER: Final = 15
 _LEDGER_ID: Final = re.compile(r"m([0-9]{1,15})")
@@ -44,7 +46,7 @@ def find(connection: sqlite3.Connection, query: str) -> list[Found]:
     query = query.strip()
     if not query or len(query) > LONGEST_QUERY:
         return []
-    return _without_doubt(connection, query) or _whole(connection, query) or _receipt(connection, query) or _beginning(connection, query)
+    return _without_doubt(connection, query) or _whole(connection, query) or _as_seen(connection, query) or _beginning(connection, query)
 
 
 def _without_doubt(connection: sqlite3.Connection, query: str) -> list[Found]:
@@ -66,15 +68,70 @@ def _whole(connection: sqlite3.Connection, query: str) -> list[Found]:
     return _apart(connection, messages, deliveries) or _in_transcript(connection, query) or _swept(connection, query)
 
 
-def _receipt(connection: sqlite3.Connection, query: str) -> list[Found]:
-    """Find what was sent by the id that the platform gave it; this looks at every delivery of the ledger."""
+def _as_seen(connection: sqlite3.Connection, query: str) -> list[Found]:
+    """Find what came or was sent by what a person sees of it: the platform's id of it, behind its chat's, behind its channel."""
     channel, _, rest = query.partition(":")
-    found = []
-    for name, place in ((query, None), (rest, channel)):
-        if name:
-            quoted = orjson.dumps(name).decode()
-            found += _deliveries(connection, "instr(receipt, ?) AND state = 'sent' AND (? IS NULL OR channel = ?)", (quoted, place, place))
+    places = [(place, name) for place, name in ((None, query), (channel, rest)) if name]
+    messages = [one for place, name in places for one in _ending_in(connection, place, name)]
+    deliveries = [one for place, name in places for one in _receipt(connection, place, name)]
+    unique = {(one.kind, one.row): one for one in _apart(connection, messages, deliveries)}
+    return list(unique.values())[:MOST]
+
+
+def _ending_in(connection: sqlite3.Connection, channel: str | None, tail: str) -> list[Found]:
+    """Find messages whose id is this behind what a person does not see (a bot, a bot and a chat): `7`, `42:7` for `100:42:7`.
+
+    Only the beginnings that there are get looked at, each once, by the index; after `MOST_HEADS` of them it is enough.
+    """
+    found: list[Found] = []
+    parts, looked = tail.count(":") + 1, 0
+    for place in _accounts(connection, channel):
+        after = ""
+        while looked < MOST_HEADS and len(found) < MOST:
+            row = connection.execute(
+                "SELECT message_id FROM conversation_inbound WHERE channel = ? AND account_id = ? AND message_id > ?"
+                " ORDER BY message_id LIMIT 1",
+                (*place, after),
+            ).fetchone()
+            if row is None:
+                break
+            looked += 1
+            head = ":".join(row[0].split(":")[:-parts])
+            # Behind all that begins like this one, for `;` comes right after `:`.
+            after = f"{head};" if head else row[0]
+            if head:
+                whole = f"{head}:{tail}"
+                # An album is named by its first message and its last one.
+                condition = "channel = ? AND account_id = ? AND (message_id = ? OR (message_id >= ? AND message_id < ?))"
+                found += _messages(connection, condition, (*place, whole, f"{whole}-", f"{whole}."))
     return found[:MOST]
+
+
+def _accounts(connection: sqlite3.Connection, channel: str | None) -> list[tuple[str, str]]:
+    """Return from where messages came, by the index."""
+    found: list[tuple[str, str]] = []
+    place = ("", "") if channel is None else (channel, "")
+    while len(found) < MOST_ACCOUNTS:
+        row = connection.execute(
+            "SELECT channel, account_id FROM conversation_inbound WHERE (channel, account_id) > (?, ?)"
+            " ORDER BY channel, account_id LIMIT 1",
+            place,
+        ).fetchone()
+        if row is None or (channel is not None and row[0] != channel):
+            break
+        place = row
+        found.append(row)
+    return found
+
+
+def _receipt(connection: sqlite3.Connection, channel: str | None, name: str) -> list[Found]:
+    """Find what was sent by the id that the platform gave it, also behind its chat; this looks at every delivery of the ledger."""
+    chat, _, number = name.rpartition(":")
+    return _deliveries(
+        connection,
+        "state = 'sent' AND (instr(receipt, ?) OR (instr(receipt, ?) AND peer_id = ?)) AND (? IS NULL OR channel = ?)",
+        (orjson.dumps(name).decode(), orjson.dumps(number).decode(), chat, channel, channel),
+    )
 
 
 def _beginning(connection: sqlite3.Connection, query: str) -> list[Found]:
@@ -134,7 +191,8 @@ def _in_transcript(connection: sqlite3.Connection, query: str) -> list[Found]:
     if row is None:
         return []
     row_id, run_id, role = row
-    found = [] if run_id is None else _messages(connection, "id IN (SELECT inbound_id FROM conversation_runs WHERE run_id = ?)", (run_id,))
+    in_session = "id IN (SELECT inbound_id FROM conversation_runs WHERE run_id = ? AND session_id = ?)"
+    found = [] if run_id is None else _messages(connection, in_session, (run_id, session_id))
     return found or [Found("note", row_id, query, f"message of the transcript {session_id}, by the {role}")]
 
 

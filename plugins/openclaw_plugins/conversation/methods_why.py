@@ -23,7 +23,7 @@ Id: TypeAlias = Annotated[str, Field(min_length=1, max_length=LONGEST_QUERY)]
 
 class MessagesWhyParams(Params):
     id: Id
-    """A run id, a platform's message id (also `channel:id`), a ledger id (`m12`), a delivery id, or its beginning."""
+    """A run id, a platform's message id (also `channel:id` or `channel:chat:id`), a ledger id (`m12`), a delivery id, or its beginning."""
 
 
 class Candidate(TypedDict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any
 
 import pytest
@@ -215,3 +216,73 @@ async def test_the_attempts_that_are_kept_are_bounded(harness: Harness) -> None:
     assert [log[0]["number"], log[-1]["number"], len(log)] == [6, attempts.KEPT + 5, attempts.KEPT]
     assert max(len(attempt["error"] or "") for attempt in log) == attempts.LONGEST_ERROR
     assert log[0]["retryAfterMs"] is not None
+
+
+async def test_a_message_is_found_by_what_a_person_sees_of_it(harness: Harness) -> None:
+    """W2: nobody sees the number of a bot."""
+    await harness.receive("one", "1001:42:7")
+    await harness.receive("two", "1001:-43:8")
+    await harness.receive("three", "1001:-43:7")
+    await harness.receive("album", "1001:42:11-13")
+    await harness.receive("other", "9:42:70", channel="irc")
+    await harness.settled()
+    for query, text in (
+        ("telegram:42:7", "one"),
+        ("42:7", "one"),
+        ("1001:42:7", "one"),
+        ("telegram:-43:7", "three"),
+        ("8", "two"),
+        ("telegram:8", "two"),
+        ("telegram:42:11", "album"),
+        ("irc:42:70", "other"),
+    ):
+        assert (await why(harness, query))["message"]["text"] == text, query
+    several = (await why(harness, "telegram:7"))["candidates"]
+    assert sorted(one["about"] for one in several) == [
+        "message 1001:-43:7 of telegram, answered",
+        "message 1001:42:7 of telegram, answered",
+    ]
+    for unknown in ("telegram:42:9", "irc:42:7", "telegram:42:", ":7"):
+        with pytest.raises(InvalidRequest, match="nothing is known"):
+            await why(harness, unknown)
+
+
+async def test_what_was_sent_is_found_by_its_chat(harness: Harness) -> None:
+    place = Target(channel="telegram", account_id="default", peer_kind="direct", peer_id="42")
+    first = await harness.services[Delivery].enqueue(place, text="news")
+    await harness.services[Delivery].enqueue(place, text="more")
+    await sent(harness, 2)
+    assert (await why(harness, "telegram:42:m1"))["deliveries"][0]["deliveryId"] == first
+    assert (await why(harness, "42:m1"))["deliveries"][0]["deliveryId"] == first
+    with pytest.raises(InvalidRequest, match="nothing is known"):
+        await why(harness, "telegram:43:m1")
+
+
+async def test_the_search_by_what_a_person_sees_does_not_walk_the_ledger(harness: Harness) -> None:
+    from openclaw_plugins.conversation import finding
+
+    def fill(connection: sqlite3.Connection) -> None:
+        connection.executemany(
+            "INSERT INTO conversation_inbound (channel, account_id, message_id, received_ms, updated_ms, state, body)"
+            " VALUES (?, 'default', ?, 1, 1, 'answered', '{}')",
+            [("telegram", f"1001:{chat}:{number}") for chat in range(20) for number in range(200)]
+            + [("irc", f"{number:08}") for number in range(finding.MOST_HEADS + 100)],
+        )
+
+    await harness.store.write(fill)
+    asked = 0
+
+    def search(connection: sqlite3.Connection) -> list[finding.Found]:
+        def count(statement: str) -> None:
+            nonlocal asked
+            asked += 1
+
+        connection.set_trace_callback(count)
+        try:
+            return finding.find(connection, "telegram:7:199")
+        finally:
+            connection.set_trace_callback(None)
+
+    (found,) = await harness.store.read(search)
+    assert found.about == "message 1001:7:199 of telegram, answered"
+    assert asked < 20 + finding.MOST_HEADS * 2
