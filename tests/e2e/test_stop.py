@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sqlite3
 import sys
 import time
@@ -20,6 +21,7 @@ from typing import Any, Protocol
 
 import pytest
 
+from openclaw_kernel.api.keeper import children
 from tests.emulators.model_control import API_KEY, EmulatorProcess
 from tests.emulators.telegram_control import TelegramEmulator
 from tests.plugins.conversation.harness import until
@@ -127,13 +129,22 @@ class Scene:
         return [float(line.split()[0]) for line in self.file.read_text().splitlines()] if self.file.exists() else []
 
     def children(self) -> list[int]:
-        """Those that the shell has started and that still run."""
-        file = self.workspace / "pids"
-        return [int(pid) for pid in file.read_text().split() if is_alive(int(pid))] if file.exists() else []
+        return running_in(self.workspace)
 
     def ended(self) -> list[tuple[str, str | None]]:
-        with closing(sqlite3.connect(f"file:{self.gateway.home}/state.sqlite3?mode=ro", uri=True)) as connection:
-            return connection.execute(ENDED).fetchall()
+        return ended_in(self.gateway)
+
+
+def running_in(workspace: Path) -> list[int]:
+    """Those of the family that still run."""
+    file = workspace / "pids"
+    return [int(pid) for pid in file.read_text().split() if is_alive(int(pid))] if file.exists() else []
+
+
+def ended_in(gateway: RunningGateway) -> list[tuple[str, str | None]]:
+    """State and reason of each message, in order."""
+    with closing(sqlite3.connect(f"file:{gateway.home}/state.sqlite3?mode=ro", uri=True)) as connection:
+        return connection.execute(ENDED).fetchall()
 
 
 def is_alive(pid: int) -> bool:
@@ -297,9 +308,9 @@ async def test_what_lost_its_keeper_is_ended_by_the_next_start_of_the_same_folde
             await until((scene.workspace / "started").exists, "the children")
             keeper = int((scene.workspace / "keeper").read_text())
             # Stopped first, for it must not see the gateway's end.
-            os.kill(keeper, 19)
+            os.kill(keeper, signal.SIGSTOP)
             await scene.gateway.kill()
-            os.kill(keeper, 9)
+            os.kill(keeper, signal.SIGKILL)
             assert len(scene.children()) == 1
             await scene.gateway.start()
             await until(lambda: not scene.children(), "the end of the children")
@@ -308,3 +319,60 @@ async def test_what_lost_its_keeper_is_ended_by_the_next_start_of_the_same_folde
     finally:
         stranger.kill()
         await stranger.wait()
+
+
+def of_a_program(tmp_path: Path) -> dict[str, Any]:
+    """A config whose model is a program that starts a family and hangs, in the place of the real one."""
+    delta = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "hello from the program"}}
+    result = {"type": "result", "subtype": "success", "result": "hello from the program", "usage": {}}
+    answer = "\n".join(map(json.dumps, ({"type": "stream_event", "event": delta}, result)))
+    program = tmp_path / "claude"
+    program.write_text(f"#!/bin/sh\nread -r line\nif [ -e started ]; then echo '{answer}'; exit 0; fi\n{FAMILY}")
+    program.chmod(0o755)
+    return {"models": {"providers": {"echo": None, "claude-cli": {"command": str(program)}}}}
+
+
+@linux
+async def test_a_stop_ends_all_that_a_program_in_the_place_of_a_model_started(start_gateway: StartGateway, tmp_path: Path) -> None:
+    gateway = await start_gateway(of_a_program(tmp_path))
+    workspace = gateway.home / "workspace" / "main"
+    async with AsyncExitStack() as stack:
+        surface = Socket(gateway, stack)
+        await surface.say("hang")
+        await until((workspace / "started").exists, "the children")
+        assert len(running_in(workspace)) == 5
+        assert json.loads(await surface.stop())["aborted"]
+        await until(lambda: not running_in(workspace), "the end of the children")
+        await surface.say("hello")
+        await surface.answered("hello from the program")
+        assert ended_in(gateway) == [("suppressed", "stopped"), ("answered", None)]
+
+
+@linux
+async def test_a_gateway_that_is_killed_takes_its_model_programs_along(start_gateway: StartGateway, tmp_path: Path) -> None:
+    gateway = await start_gateway(of_a_program(tmp_path))
+    workspace = gateway.home / "workspace" / "main"
+    async with gateway.connect() as client:
+        await client.request("chat.send", {"sessionKey": "main", "message": "hang", "idempotencyKey": "k1"})
+        await until((workspace / "started").exists, "the children")
+        await gateway.kill()
+    await until(lambda: not running_in(workspace), "the end of the children")
+
+
+@linux
+@pytest.mark.requires("xllamacpp")
+async def test_a_gateway_that_is_killed_takes_its_local_model_along(start_gateway: StartGateway) -> None:
+    """Also a worker that cannot notice the end of its input."""
+    gateway = await start_gateway({"models": {"providers": {"echo": None, "local": {"preload": True}}}})
+
+    def workers() -> list[int]:
+        below = children(gateway.process.pid)
+        return [pid for pid in below if b"openclaw_providers.local.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+    (worker,) = await until(workers, "the worker")
+    async with gateway.connect() as client:
+        await client.request("chat.send", {"sessionKey": "main", "message": "hello", "idempotencyKey": "k1"})
+        assert (await client.request("agent.wait", {"runId": "k1", "timeoutMs": 60_000}, deadline=70))["status"] == "ok"
+        os.kill(worker, signal.SIGSTOP)
+        await gateway.kill()
+    await until(lambda: not is_alive(worker), "the end of the worker")
