@@ -75,6 +75,8 @@ class Leash:
         word = await asyncio.get_running_loop().sock_recv(self._gateway, 16)
         if not word.startswith(b"+"):
             self._cleared = word.startswith(b"-")
+            if isinstance(started, asyncio.subprocess.Process):
+                await started.wait()
             number = int(word[1:] or 0)
             raise OSError(number, os.strerror(number) if number else "its keeper was ended")
         return started
