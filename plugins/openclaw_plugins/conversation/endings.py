@@ -68,6 +68,8 @@ class Ending:
         end_run(connection, run_row, outcome, now_ms)
         reason = outcome.error or ("silent" if outcome.silent else STOPPED if outcome.status == "aborted" else outcome.stop_reason)
         state: ledger.EndState = "suppressed" if outcome.silent else _END_STATES[outcome.status]
+        if not run.begun:
+            ledger.note_decision(connection, run)
         first = ledger.end(connection, run.inbound_id, state, None if state == "answered" else reason, now_ms)
         draft = _reply(run, outcome) if first else None
         outgoing = outbox_rows.insert(connection, draft, now_ms) if draft is not None else None

@@ -40,6 +40,7 @@ logger: Final = logging.getLogger(__name__)
 
 STOP_SECONDS: Final = 3.0
 RESET_SECONDS: Final = 2.0
+STOP_WRITTEN_SECONDS: Final = 1.5
 READY_POLL_SECONDS: Final = 0.02
 READY_POLLS: Final = 500
 CLEANING_ROWS: Final = 500
@@ -237,11 +238,16 @@ class Conversation:
         With `waiting` the named run and all that waits.
 
         The stop works at once, and is on disk before this returns: what is stopped stays so after a crash. Raise
-        `GatewayError` where it cannot be written; in this process it is stopped all the same.
+        `GatewayError` where it cannot be written, or not in time; in this process it is stopped all the same.
         """
         runs = self._signal(key, run_id, waiting=waiting)
         if runs:
-            await self.world.complete(f"write the stop of {key}", self._write_stop(runs))
+            try:
+                async with asyncio.timeout(STOP_WRITTEN_SECONDS):
+                    await self.world.complete(f"write the stop of {key}", self._write_stop(runs))
+            except TimeoutError:
+                text = f"session {key}: stopped, but the store has not taken that yet; after a crash of the gateway now it would go on"
+                raise Unavailable(text, retry_after_ms=1000) from None
         return [run.run_id for run in runs]
 
     def at_work(self, key: str) -> list[str]:
@@ -260,7 +266,7 @@ class Conversation:
 
     async def _write_stop(self, runs: Sequence[Run]) -> None:
         now = self.world.now_ms()
-        await write_patiently(self.world.store, lambda connection: ledger.ask_to_stop(connection, [run.inbound_id for run in runs], now))
+        await write_patiently(self.world.store, lambda connection: ledger.ask_to_stop(connection, runs, now))
 
     def _abort_run(self, run: Run) -> bool:
         if not run.lined_up or not concerns(run.number) or not run.stop():

@@ -13,7 +13,7 @@ import orjson
 
 from openclaw_kernel.api import Admission, Attachment, File, Image, InboundMessage, Target, UserPart
 from openclaw_plugins.conversation import writable
-from openclaw_plugins.conversation.runs import RunOptions
+from openclaw_plugins.conversation.runs import Run, RunOptions
 
 OpenState: TypeAlias = Literal["accepted", "routed", "queued", "running"]
 EndState: TypeAlias = Literal["answered", "suppressed", "dead_lettered", "superseded"]
@@ -179,12 +179,27 @@ def reopen(connection: sqlite3.Connection, inbound_id: int, run_id: str, now_ms:
     )
 
 
-def ask_to_stop(connection: sqlite3.Connection, inbound_ids: Sequence[int], now_ms: int) -> None:
+def ask_to_stop(connection: sqlite3.Connection, runs: Sequence[Run], now_ms: int) -> None:
     """Write that somebody asked for the end of open messages; no later start takes them up."""
+    for run in runs:
+        note_decision(connection, run)
     connection.executemany(
         "UPDATE conversation_inbound SET stop_ms = coalesce(stop_ms, ?)"
         " WHERE id = ? AND state IN ('accepted', 'routed', 'queued', 'running')",
-        [(now_ms, inbound_id) for inbound_id in inbound_ids],
+        [(now_ms, run.inbound_id) for run in runs],
+    )
+
+
+def note_decision(connection: sqlite3.Connection, run: Run) -> None:
+    """Write where an open message goes and why, for one that ends before its turn begins."""
+    if not run.session_key:
+        return
+    verdict, reason = (None, None) if run.admission is None else (run.admission.verdict.value, run.admission.reason)
+    connection.execute(
+        "UPDATE conversation_inbound SET agent_id = ?, session_key = ?, run_id = ?, route_reason = coalesce(route_reason, ?),"
+        " admission = coalesce(admission, ?), admission_reason = coalesce(admission_reason, ?)"
+        " WHERE id = ? AND state IN ('accepted', 'routed', 'queued', 'running')",
+        (run.agent_id, run.session_key, run.run_id, run.route_reason, verdict, reason, run.inbound_id),
     )
 
 

@@ -113,6 +113,33 @@ async def test_each_kind_of_end_has_its_reason(harness: Harness) -> None:
     assert "no such rule" in unrouted["reason"]
 
 
+async def test_a_message_that_is_stopped_before_its_turn_begins_tells_who_decided(harness: Harness) -> None:
+    """Its stop may overtake the write of where it goes: then the stop, or its end, writes that down."""
+    gate = Gate()
+    harness.runtime.script = gate
+    await harness.receive("first", "first")
+    await gate.running("first")
+    await harness.receive("second", "hasty")
+
+    async def queued() -> bool:
+        return ("hasty", "queued", None) in await harness.states()
+
+    await until(queued)
+
+    def forget(connection: sqlite3.Connection) -> None:
+        connection.execute(
+            "UPDATE conversation_inbound SET state = 'accepted', agent_id = NULL, session_key = NULL, route_reason = NULL, admission = NULL"
+            " WHERE message_id = 'hasty'"
+        )
+
+    await harness.store.write(forget)
+    await harness.receive("/stop", "stop")
+    await harness.settled()
+    message = (await why(harness, "hasty"))["message"]
+    assert (message["state"], message["reason"], message["begunMs"]) == ("suppressed", "stopped", None)
+    assert (message["route"]["reason"], message["admission"]["verdict"]) == ("test", "allow")
+
+
 async def test_a_clients_request_and_a_note_are_told(harness: Harness) -> None:
     await harness.ask("hello", "request-1")
     answer = await why(harness, "request-1")
