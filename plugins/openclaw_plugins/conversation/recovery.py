@@ -67,12 +67,12 @@ def decide(left: Left) -> Decision:
     """
     if left.stopped:
         return End(Outcome(status="aborted", stop_reason="aborted"))
-    if left.message is None:
-        return End(_interrupted(INTERRUPTED))
     answered = {message.call_id for message in left.messages if isinstance(message, ToolResultMessage)}
     doubtful = [call for call in left.calls if call.state == "running" and call.has_effects and call.call_id not in answered]
     if doubtful:
         return End(_interrupted(_in_doubt(doubtful)))
+    if left.message is None:
+        return End(_interrupted(INTERRUPTED))
     last = left.messages[-1] if left.messages else None
     if isinstance(last, AssistantMessage) and not last.tool_calls:
         if last.stop_reason not in _BROKEN_OFF:
@@ -211,5 +211,10 @@ def _read_turn(connection: sqlite3.Connection, run: Run) -> _TurnRows | None:
     if row is None:
         return None
     run_row, session_id, started_ms, resumes, attempts = row
-    first, messages = transcript.read_turn(connection, session_id, run.run_id)
+    try:
+        first, messages = transcript.read_turn(connection, session_id, run.run_id)
+    except (ValueError, KeyError, TypeError):
+        # Its row is known all the same, and gets the end.
+        logger.exception("run %s: its messages cannot be read back", run.run_id)
+        first, messages = 0, []
     return run_row, session_id, started_ms, resumes, first, attempts, messages, journal.read(connection, run_row)

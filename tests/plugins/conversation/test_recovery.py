@@ -68,6 +68,7 @@ def test_what_may_be_done_again_goes_on_from_what_is_recorded(case: Left) -> Non
         (left(CALLING, RESULT, calls=(tool(RetryClass.SIDE_EFFECTING, call_id="c2"),)), "the tool shell"),
         (left(calls=(model("side-effecting"),)), "the model echo/echo"),
         (left(CALLING, calls=(tool(RetryClass.SIDE_EFFECTING),), attempts=9), "the tool shell"),
+        (Left(attempts=1, calls=(tool(RetryClass.SIDE_EFFECTING),)), "the tool shell"),
     ],
 )
 def test_what_may_have_had_an_effect_ends_the_turn_and_is_named(case: Left, named: str) -> None:

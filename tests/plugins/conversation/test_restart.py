@@ -269,3 +269,23 @@ async def test_nothing_is_answered_before_the_gateway_is_ready(tmp_path: Path) -
         assert harness.runtime.turns == []
         harness.gateway.ready = True
         assert (await harness.events.terminal("k1"))["state"] == "final"
+
+
+async def test_a_turn_whose_messages_cannot_be_read_ends_with_its_own_row(harness: Harness) -> None:
+    """P1, P10: no run stays open for ever beside the one that says how it ended."""
+    harness.runtime.script = partial(working, retry_class=RetryClass.SIDE_EFFECTING)
+    await harness.send("work", "k1")
+    await in_the_tool(harness)
+
+    def spoil(connection: sqlite3.Connection) -> None:
+        connection.execute("UPDATE conversation_messages SET body = '{\"role\": \"nobody\"}' WHERE role = 'assistant'")
+
+    await harness.store.write(spoil)
+    await harness.restart()
+    ((_, state, reason),) = await harness.settled()
+    assert state == "dead_lettered"
+    assert "the tool shell was at work" in (reason or "")
+    assert await harness.rows("SELECT state FROM conversation_runs") == [("interrupted",)]
+    assert await harness.rows("SELECT DISTINCT state FROM conversation_steps WHERE state = 'running'") == []
+    harness.runtime.script = say
+    assert (await harness.ask("go on", "k9"))["state"] == "final"
