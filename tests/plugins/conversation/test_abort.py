@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+import threading
 import time
 
 import pytest
 
-from openclaw_kernel.api import AssistantMessage, InvalidRequest, Sessions, ToolCall, Turn, TurnResult, TurnSink
+from openclaw_kernel.api import AssistantMessage, InvalidRequest, Sessions, ToolCall, Turn, TurnResult, TurnSink, Unavailable
 from tests.plugins.conversation.harness import Gate, Harness, say, until
 
 
@@ -223,3 +225,31 @@ async def test_sessions_abort_does_not_reach_into_another_session(harness: Harne
         await harness.call("sessions.abort", None, key="agent:main:other", runId="k1", clearQueued=True)
     gate.let("work")
     assert (await harness.events.terminal("k1"))["state"] == "final"
+
+
+async def test_a_stop_is_answered_while_the_store_hangs(harness: Harness) -> None:
+    """P15: nothing goes on, and the answer says what is not certain; it is written once the store is well."""
+    gate = Gate()
+    harness.runtime.script = gate
+    await harness.send("work", "k1")
+    await gate.running("work")
+    held, released = threading.Event(), threading.Event()
+
+    def hang(connection: sqlite3.Connection) -> None:
+        held.set()
+        released.wait(30)
+
+    hanging = asyncio.ensure_future(harness.store.write(hang))
+    await until(held.is_set)
+    began = time.monotonic()
+    try:
+        with pytest.raises(Unavailable, match="stopped, but"):
+            await harness.call("chat.abort", None, sessionKey="main")
+        assert time.monotonic() - began < 2.0
+        await until(lambda: gate.cancelled == ["work"])
+        assert time.monotonic() - began < 2.5
+    finally:
+        released.set()
+    await hanging
+    assert [state for _, state, _ in await harness.settled()] == ["suppressed"]
+    assert await harness.rows("SELECT count(*) FROM conversation_inbound WHERE stop_ms IS NOT NULL") == [(1,)]
