@@ -26,6 +26,7 @@ IN_MEMORY: Final = 32
 IN_DOUBT: Final = "⚠️ My last answer may not have reached you: it broke off while it was being sent. If you do not see it, ask again."
 UNDER_WAY_SECONDS: Final = 3.0
 SHORTEST_PAUSE: Final = 0.05
+CLOCK_STEP_MS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +75,7 @@ class Outbox:
         self._queues: dict[Conversation, deque[Outgoing]] = {}
         self._active: dict[str, Outgoing] = {}
         self._pauses = Pauses()
+        self._looked_ms = now_ms()
         self._under_way: set[str] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -130,12 +132,12 @@ class Outbox:
 
     async def flush(self) -> None:
         """Wait until nothing is left that could be sent now; what waits for its time or its channel is not waited for."""
-        while due := [item.ended for item in self._active.values() if item.ended is not None and self._could_go(item)]:
+        while due := [queue[0].ended for queue in self._queues.values() if queue and queue[0].ended and self._could_go(queue[0])]:
             await asyncio.wait(due, timeout=self._rules.channel_poll)
 
     def _could_go(self, item: Outgoing) -> bool:
         due = max(item.next_attempt_ms, self._pauses.until(item.target))
-        return due <= self._now_ms() and not self._is_down(item.target.channel)
+        return due <= self._look() and not self._is_down(item.target.channel)
 
     async def _serve(self, conversation: Conversation, queue: deque[Outgoing]) -> None:
         try:
@@ -175,7 +177,7 @@ class Outbox:
     async def _wait_until_due(self, item: Outgoing) -> Literal["due", "expired", "stopping"]:
         """Wait for the row's time, for the pause of its account and for its channel."""
         while not self._stopping:
-            now = self._now_ms()
+            now = self._look()
             due = max(item.next_attempt_ms, self._pauses.until(item.target))
             if now - item.since_ms > self._rules.expiry_ms:
                 return "expired"
@@ -191,6 +193,19 @@ class Outbox:
         # An unknown channel is not down: sending says so, and that is the end of the message.
         channels = self._channels()
         return channel in channels.ids() and channels.capabilities(channel) is None
+
+    def _look(self) -> int:
+        """Return the time, on the loop's thread; a clock that was set back takes with it what was to wait until a time of its own."""
+        now = self._now_ms()
+        back = self._looked_ms - now
+        self._looked_ms = now
+        if back > CLOCK_STEP_MS:
+            logger.warning("outbox: the clock was set back by %.0f s; what waits goes on waiting as long as it was to", back / 1000)
+            self._pauses.set_back(back)
+            for item in self._active.values():
+                item.next_attempt_ms -= back
+                item.since_ms -= back
+        return now
 
     async def _attempt(self, item: Outgoing) -> Receipt | SendFailed:
         """Offer a row to its channel once, after that is written down."""
@@ -221,7 +236,7 @@ class Outbox:
             return True
         reason = writable.text(str(answer))
         outcome: attempts.Outcome = "unknown" if answer.unknown else "failed"
-        now = self._now_ms()
+        now = self._look()
         if answer.permanent:
             await self._end(item, "failed", "refused", error=reason)
             return True

@@ -25,3 +25,7 @@ class Pauses:
     def until(self, target: Target) -> int:
         """Return when the account of a place may be used again; a time that is past means now."""
         return self._until.get((target.channel, target.account_id), 0)
+
+    def set_back(self, milliseconds: int) -> None:
+        """Keep the pauses as long as they are where the clock was set back."""
+        self._until = {account: until - milliseconds for account, until in self._until.items()}

@@ -311,3 +311,43 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, object]) ->
 def test_the_waits_double_up_to_a_ceiling() -> None:
     rules = DeliveryRules(first_delay=1, longest_delay=300)
     assert [rules.delay(attempts) for attempts in (1, 2, 3, 9, 10, 50)] == [1, 2, 4, 256, 300, 300]
+
+
+async def test_a_stop_does_not_wait_for_what_stands_behind_one_that_waits(harness: Harness) -> None:
+    """P4: a platform that wants silence for an hour does not use up the time in which turns may end."""
+
+    async def limited(message: OutboundMessage) -> None:
+        raise SendFailed("slow down", retry_after=3600.0)
+
+    harness.channels.script = limited
+    first = await deliver(harness, "one")
+    await deliver(harness, "two")
+
+    async def waits() -> bool:
+        return (await state_of(harness, first))[1] == 1
+
+    await until(waits)
+    (unit,) = harness.registered.units
+    async with asyncio.timeout(2):
+        await unit.drain()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("whole_account", [False, True])
+async def test_a_clock_that_is_set_back_does_not_hold_up_what_waits(harness: Harness, whole_account: bool) -> None:
+    """P1: the wait is as long as it was to be, whatever the clock says."""
+    tries: list[str] = []
+
+    async def fails_once(message: OutboundMessage) -> None:
+        tries.append(message.text)
+        if len(tries) == 1:
+            raise SendFailed("slow down", retry_after=0.5, whole_account=whole_account)
+
+    harness.channels.script = fails_once
+    one = await deliver(harness, "one")
+
+    async def waits() -> bool:
+        return await state_of(harness, one) == ("prepared", 1, "slow down")
+
+    await until(waits)
+    harness.offset_ms = -3_600_000
+    assert (await ended(harness, one))[0] == "sent"
