@@ -73,6 +73,8 @@ class Verified:
     principal: str
     mint: object = field(repr=False)
     device: Proven | None = None
+    delay_ms: int = 0
+    """For how long the answer is held back: a wrong secret came beside the good token."""
 
     def __post_init__(self) -> None:
         if self.mint is not _MINT:
@@ -159,7 +161,10 @@ class Verifier:
             verdict = self._tokens.check_token(device.id, role, token, scopes)
             if verdict == "ok":
                 self._limiter.succeeded(DEVICE_TOKEN, caller)
-                return Verified(DEVICE_TOKEN, device_principal(device.id), _MINT, device)
+                # A device is no place to guess the secret from: what came beside its token is counted.
+                guessed = reason.endswith("_mismatch") and any(text not in {"", None, token} for text in (offered.token, offered.password))
+                delay_ms = self._limiter.failed(_SECRET, caller, now_ms) if guessed else 0
+                return Verified(DEVICE_TOKEN, device_principal(device.id), _MINT, device, delay_ms)
             if verdict == "scopes":
                 return Refused("scope_mismatch")
         return self._refuse("device_token_mismatch" if offered.device_token else reason, [*tried, DEVICE_TOKEN], caller, now_ms)

@@ -181,6 +181,9 @@ class Handshake:
 
     def _recall(self, waiting: _Waiting, *, first: bool) -> list[Action]:
         # The last word is always said at once, without a wait in which the device could be removed.
+        if first and waiting.verified.delay_ms and self._pairing is not None:
+            self._waiting = waiting
+            return [Delay(waiting.verified.delay_ms), Settle(waiting.claim)]
         if self._pairing is None:
             nobody = ApprovalNeeded(reason="not-paired", request_id=None)
             hint = "this gateway pairs no devices; enable the plugin 'pairing'"

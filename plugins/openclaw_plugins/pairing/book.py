@@ -149,6 +149,15 @@ class DeviceBook:
             raise InvalidRequest(f"{text}; see device.pair.list")
         return found
 
+    def handed_out(self, request: Request) -> dict[str, tuple[str, ...]]:
+        """What an approval gives, by role; a device that is no longer what it was gets back all that it had."""
+        given = {request.role: request.scopes}
+        device = self._devices.get(request.device_id)
+        if device is not None and request.reason == "metadata-upgrade":
+            for name in device.live_roles:
+                given[name] = (*given.get(name, ()), *device.roles[name].scopes)
+        return given
+
     def role(self, device_id: str, role: str) -> Role:
         """What a device is approved for in a role that was not revoked; raise `InvalidRequest`."""
         self._must_be_loaded()
@@ -209,8 +218,10 @@ class DeviceBook:
         self._removed.discard(device.device_id)
 
     async def _issue(self, device: Device, name: str, scopes: tuple[str, ...] | None) -> _Issued:
-        text, token = new_token(self._context.now_ms(), scopes)
         role = device.roles[name]
+        # Tokens are told apart in time by when they were issued, also where the clock was set back.
+        latest_ms = max((held.issued_ms for held in role.tokens), default=0)
+        text, token = new_token(max(self._context.now_ms(), latest_ms + 1), scopes)
         await self._save(_with_role(device, name, role.issued(token)))
         issued = self._issued[device.device_id, name] = _Issued(text, token)
         return issued

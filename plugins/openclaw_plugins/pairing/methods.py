@@ -52,7 +52,8 @@ class DeviceMethods:
     async def approve(self, call: Call, params: wire.RequestParams) -> dict[str, Any]:
         """Let a device in as it asked, with no more than the caller's own scopes."""
         request = self._book.request(params.request_id)
-        refuse_beyond(call.client, request.device_id, request.role, request.scopes)
+        for role, scopes in self._book.handed_out(request).items():
+            refuse_beyond(call.client, request.device_id, role, scopes)
         device = await self._book.approve(request.request_id)
         return {"requestId": request.request_id, "device": self._row(device)}
 

@@ -20,7 +20,7 @@ from openclaw_kernel.api.methods import methods_of
 from openclaw_kernel.protocol.auth import Verifier
 from openclaw_kernel.protocol.connect import ConnectParams
 from openclaw_kernel.protocol.device import signed_texts
-from openclaw_kernel.protocol.handshake import Action, Handshakes, Peer, Phase, Settle
+from openclaw_kernel.protocol.handshake import Action, Delay, Handshakes, Peer, Phase, Settle
 from openclaw_kernel.protocol.limiter import FailureLimiter
 from openclaw_kernel.store.sqlite import SqliteStore
 from openclaw_kernel.tasks import TaskOwner
@@ -131,6 +131,8 @@ class Gate:
 
     def __init__(self, store: SqliteStore, *, policy: str = "auto", mode: str = "token", clock: Clock | None = None) -> None:
         self.clock = clock or Clock()
+        self.waited_ms = 0
+        """For how long the last handshake that was settled was held back."""
         self.context = Context(store, self.clock, policy)
         self.book = DeviceBook(self.context)  # type: ignore[arg-type]  # the part of a context it needs
         self.methods = DeviceMethods(self.context, self.book)  # type: ignore[arg-type]
@@ -144,8 +146,10 @@ class Gate:
         (challenge,) = handshake.open()
         nonce = str(challenge.frame).split('"nonce":"')[1].split('"')[0]  # type: ignore[union-attr]
         actions = handshake.receive(request("connect", device.params(nonce, self.clock(), **more)))
-        while actions and isinstance(actions[0], Settle):
-            actions = handshake.resume(await self.handshakes.settle(actions[0].claim))
+        self.waited_ms = 0
+        while actions and isinstance(actions[-1], Settle):
+            self.waited_ms += sum(action.milliseconds for action in actions if isinstance(action, Delay))
+            actions = handshake.resume(await self.handshakes.settle(actions[-1].claim))
         return actions
 
     async def call(self, name: str, caller: Person | None = None, **params: Any) -> Any:

@@ -119,6 +119,23 @@ async def test_a_device_cannot_raise_itself(gate: Gate) -> None:
         await gate.call("device.pair.approve", own, requestId=await waiting(gate, device, scopes=(), role="node"))
 
 
+@pytest.mark.parametrize("asked", [(), ("operator.read",)])
+@pytest.mark.parametrize("role", ["operator", "node"])
+async def test_who_lets_a_changed_device_back_in_hands_out_all_that_it_had(gate: Gate, asked: tuple[str, ...], role: str) -> None:
+    """S5: the pin is all that keeps it out."""
+    device = await paired(gate, ("operator.admin",))
+    if role == "node":
+        await gate.call("device.token.revoke", deviceId=device.id, role="operator")
+        await gate.call("device.pair.approve", requestId=await waiting(gate, device, scopes=("operator.read",)))
+        await gate.call("device.pair.approve", requestId=await waiting(gate, device, scopes=(), role="node"))
+    request_id = await waiting(gate, device, scopes=asked, platform="windows")
+    with pytest.raises(Forbidden, match=r"missing scope: operator\.admin"):
+        await gate.call("device.pair.approve", Person(scopes=PAIRING | {"operator.read"}), requestId=request_id)
+    refused(await gate.shake(device, scopes=None, platform="windows"))
+    await gate.call("device.pair.approve", requestId=await waiting(gate, device, scopes=asked, platform="windows"))
+    accepted(await gate.shake(device, scopes=None, platform="windows"))
+
+
 async def test_nothing_is_rotated_beyond_what_the_device_is_approved_for(gate: Gate) -> None:
     device = await paired(gate, ("operator.read",))
     with pytest.raises(InvalidRequest, match=r"not approved for operator\.write"):

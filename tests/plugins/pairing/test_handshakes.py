@@ -313,6 +313,20 @@ async def test_a_good_device_token_is_no_wrong_guess_of_the_secret(gate: Gate) -
     accepted(await gate.shake(device, REMOTE, auth=SECRET))
 
 
+@pytest.mark.parametrize("field", ["token", "password"])
+async def test_a_device_with_a_good_token_cannot_guess_the_secret_beside_it(gate: Gate, field: str) -> None:
+    """S3: neither uncounted from elsewhere, nor without a wait from here."""
+    device = await paired(gate)
+    token = await token_of(gate, device)
+    for guess in range(10):
+        accepted(await gate.shake(device, REMOTE, auth={field: f"guess-{guess}", "deviceToken": token}))
+    accept = accepted(await gate.shake(device, REMOTE, auth={field: TOKEN, "deviceToken": token}))
+    assert accept.verified.method == "device-token"
+    for guess, waited_ms in (("x", 250), ("y", 500), (token, 0)):
+        accepted(await gate.shake(device, auth={field: guess, "deviceToken": token}))
+        assert gate.waited_ms == waited_ms
+
+
 async def test_a_new_token_is_issued_once_and_the_old_one_stays_good_until_it_is_seen(tmp_path: Path) -> None:
     device = TestDevice()
     async with opened(tmp_path) as gate:
