@@ -7,14 +7,22 @@ from collections.abc import Collection, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-FORWARDING_HEADERS: Final = (
-    "Forwarded",
-    "X-Forwarded-For",
-    "X-Forwarded-Host",
-    "X-Forwarded-Proto",
-    "X-Real-IP",
-    "Via",
+_FORWARDED: Final = (
+    "forwarded",
+    "x-forwarded",
+    "x-original-",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-envoy-",
+    "true-client-ip",
+    "cf-",
+    "fly-",
+    "fastly-",
+    "tailscale-",
+    "via",
 )
+"""How the names of headers begin that proxies and tunnels add."""
 _LOCAL_NAMES: Final = frozenset({"localhost"})
 _PRIVATE_SUFFIXES: Final = (".local", ".ts.net")
 
@@ -30,8 +38,14 @@ def is_loopback(address: str) -> bool:
 
 
 def is_direct_local(address: str, headers: Mapping[str, str]) -> bool:
-    """Tell whether the peer is loopback itself, with nobody forwarding for somebody else."""
-    return is_loopback(address) and not any(name in headers for name in FORWARDING_HEADERS)
+    """Tell whether the peer is loopback itself, with nobody forwarding for somebody else.
+
+    Who asked for another host than this machine came through something that says nothing of itself.
+    """
+    if not is_loopback(address) or any(name.lower().startswith(_FORWARDED) for name in headers):
+        return False
+    host = headers.get("Host")
+    return host is not None and _host_is_loopback(host)
 
 
 def _is_private_host(host: str) -> bool:

@@ -62,11 +62,42 @@ def test_a_page_of_another_origin_is_not_ours(origin: str) -> None:
     assert same_origin(f"http://{HOST}", HOST)
 
 
-@pytest.mark.parametrize("name", ["Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Forwarded",
+        "X-Forwarded",
+        "X-Forwarded-For",
+        "X-Forwarded-Host",
+        "X-Forwarded-Proto",
+        "x-forwarded-port",
+        "X-Forwarded-Server",
+        "X-Original-Forwarded-For",
+        "X-Real-IP",
+        "X-Client-IP",
+        "CF-Connecting-IP",
+        "True-Client-IP",
+        "Fly-Client-IP",
+        "Tailscale-User-Login",
+        "VIA",
+    ],
+)
 def test_who_is_forwarded_is_not_local(name: str) -> None:
-    assert is_direct_local("127.0.0.1", {})
-    assert not is_direct_local("127.0.0.1", {name: "127.0.0.1"})
-    assert not is_direct_local("203.0.113.9", {"X-Forwarded-For": "127.0.0.1"})
+    """S17."""
+    assert is_direct_local("127.0.0.1", {"Host": HOST})
+    assert not is_direct_local("127.0.0.1", {"Host": HOST, name: "127.0.0.1"})
+    assert not is_direct_local("203.0.113.9", {"Host": HOST, "X-Forwarded-For": "127.0.0.1"})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:18789", "localhost:18789", "LOCALHOST", "[::1]:18789", "127.0.1.1"])
+def test_who_asks_for_this_machine_is_local(host: str) -> None:
+    assert is_direct_local("::1", {"Host": host})
+
+
+@pytest.mark.parametrize("host", [None, "", "[", "gateway.example.org", "box.tail1234.ts.net:443", "192.168.1.5:18789", "localhost.evil.example"])
+def test_who_asks_for_another_host_came_through_a_proxy_that_says_nothing(host: str | None) -> None:
+    """S17."""
+    assert not is_direct_local("127.0.0.1", {} if host is None else {"Host": host})
 
 
 def test_loopback_in_all_its_spellings() -> None:
