@@ -160,7 +160,8 @@ class Conversation:
         now = self.world.now_ms()
         await self.intake.end_left_behind(now - round(self._settings.orphan_seconds * 1000))
         before = now - self._settings.ledger_days * DAY_MS
-        for forget in (ledger.forget_old, forget_old_runs):
+        # Runs go first: the number of a message may be given again, and its runs must not pass for those of another one.
+        for forget in (forget_old_runs, ledger.forget_old):
             while await self.world.store.write(functools.partial(forget, before_ms=before, limit=CLEANING_ROWS)):
                 pass
 

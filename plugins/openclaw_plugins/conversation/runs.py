@@ -150,27 +150,35 @@ class EndedRun:
 
 
 class RunBoard:
-    """Every run that has not ended, by run id and by request."""
+    """Every run that has not ended, by run id and by request.
+
+    The run id of a client's run is the key that the client chose: clients that chose alike have a run each.
+    """
 
     def __init__(self) -> None:
-        self._runs: dict[str, Run] = {}
+        self._runs: dict[str, list[Run]] = {}
         self._requests: dict[str, Run] = {}
         self._sessions: dict[str, list[Run]] = {}
-        self._waiting: dict[str, list[asyncio.Future[Run]]] = {}
+        self._waiting: dict[str, list[tuple[str | None, asyncio.Future[Run]]]] = {}
         self.ending: set[int] = set()
         """Messages whose end is decided and not on disk."""
 
     def add(self, run: Run) -> None:
         """Take up a run."""
-        self._runs[run.run_id] = run
+        alike = self._runs.setdefault(run.run_id, [])
+        if run not in alike:
+            alike.append(run)
         self._sessions.setdefault(run.session_key, []).append(run)
         if run.request is not None:
             self._requests[run.request[0]] = run
 
     def remove(self, run: Run) -> None:
         """Forget a run that never came to be."""
-        if self._runs.get(run.run_id) is run:
-            del self._runs[run.run_id]
+        alike = self._runs.get(run.run_id, [])
+        if run in alike:
+            alike.remove(run)
+        if not alike:
+            self._runs.pop(run.run_id, None)
         siblings = self._sessions.get(run.session_key, [])
         if run in siblings:
             siblings.remove(run)
@@ -183,13 +191,18 @@ class RunBoard:
         """Forget an ended run and wake who waits for it."""
         self.remove(run)
         run.done.set()
-        for waiter in self._waiting.pop(run.run_id, ()):
-            if not waiter.done():
+        for message_id, waiter in self._waiting.get(run.run_id, ()):
+            # Who waits for a run of its own is not told of another client's.
+            if not waiter.done() and (message_id not in self._requests or self._requests[message_id].run_id != run.run_id):
                 waiter.set_result(run)
 
-    def find(self, run_id: str) -> Run | None:
-        """Return an active run."""
-        return self._runs.get(run_id)
+    def find(self, run_id: str, message_id: str | None = None) -> Run | None:
+        """Return an active run: that of the client's own request where there is one, else the newest of the id."""
+        own = None if message_id is None else self._requests.get(message_id)
+        if own is not None and own.run_id == run_id:
+            return own
+        alike = self._runs.get(run_id)
+        return alike[-1] if alike else None
 
     def by_request(self, message_id: str) -> Run | None:
         """Return the active run of a client's request."""
@@ -197,16 +210,17 @@ class RunBoard:
 
     def inbound_ids(self) -> set[int]:
         """Return the messages of the active runs, and of those whose end is still to be written."""
-        return {run.inbound_id for run in self._runs.values()} | self.ending
+        return {run.inbound_id for alike in self._runs.values() for run in alike} | self.ending
 
     def of_session(self, session_key: str) -> Sequence[Run]:
         """Return the active runs of a session, in the order in which they came."""
         return tuple(self._sessions.get(session_key, ()))
 
-    async def wait(self, run_id: str, seconds: float) -> Run | None:
-        """Wait for a run of this id to end, also one that is not there yet; None after the time."""
+    async def wait(self, run_id: str, seconds: float, message_id: str | None = None) -> Run | None:
+        """Wait for a run of this id to end, also one that is not there yet, the client's own first; None after the time."""
         waiter: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(run_id, []).append(waiter)
+        place = (message_id, waiter)
+        self._waiting.setdefault(run_id, []).append(place)
         try:
             async with asyncio.timeout(seconds):
                 return await waiter
@@ -214,8 +228,8 @@ class RunBoard:
             return None
         finally:
             waiting = self._waiting.get(run_id, [])
-            if waiter in waiting:
-                waiting.remove(waiter)
+            if place in waiting:
+                waiting.remove(place)
             if not waiting:
                 self._waiting.pop(run_id, None)
 
@@ -278,17 +292,22 @@ def find_ended_of(connection: sqlite3.Connection, inbound_id: int) -> EndedRun |
 
 
 def forget_old_runs(connection: sqlite3.Connection, before_ms: int, limit: int) -> bool:
-    """Delete a bounded number of old runs and of their steps; return whether there may be more."""
-    runs = connection.execute(
-        "DELETE FROM conversation_runs WHERE ended_ms < ? AND id IN (SELECT id FROM conversation_runs ORDER BY id LIMIT ?)",
-        (before_ms, limit),
-    ).rowcount
+    """Delete a bounded number of old runs and of their steps; return whether there may be more.
+
+    A run goes after its steps: its number may be given again, and what is left of another one would pass for its journal.
+    """
     steps = connection.execute(
         "DELETE FROM conversation_steps WHERE ended_ms < ? AND state IS NOT 'running'"
         " AND id IN (SELECT id FROM conversation_steps ORDER BY id LIMIT ?)",
         (before_ms, limit),
     ).rowcount
-    return max(runs, steps) >= limit
+    if steps >= limit:
+        return True
+    runs = connection.execute(
+        "DELETE FROM conversation_runs WHERE ended_ms < ? AND id IN (SELECT id FROM conversation_runs ORDER BY id LIMIT ?)",
+        (before_ms, limit),
+    ).rowcount
+    return runs >= limit
 
 
 def model_steps(connection: sqlite3.Connection, since_ms: int, until_ms: int) -> list[dict[str, Any]]:

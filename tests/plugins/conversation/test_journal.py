@@ -146,3 +146,22 @@ async def test_a_stop_is_on_disk_when_it_is_acknowledged(harness: Harness, queue
     states = {name: (state, reason) for name, state, reason in await harness.settled()}
     assert states[f"token:{run}"] == ("suppressed", "stopped")
     assert set(states.values()) == {("suppressed", "stopped"), ("answered", None)}
+
+
+async def test_cleaning_that_is_cut_off_leaves_no_steps_without_their_run(harness: Harness) -> None:
+    """P4: the number of a run is given again, and what is left of another journal would hide that a call began."""
+    from openclaw_plugins.conversation.runs import forget_old_runs
+
+    async def script(turn: Turn, sink: TurnSink) -> TurnResult:
+        for _ in range(5):
+            await sink.record_step(ended("shell", RetryClass.SIDE_EFFECTING))
+        return TurnResult(status="ok", text="done")
+
+    harness.runtime.script = script
+    for key in ("k1", "k2"):
+        await harness.ask("work", key)
+    more = True
+    while more:
+        more = await harness.store.write(lambda connection: forget_old_runs(connection, before_ms=harness.now_ms() + 1, limit=3))
+        assert await harness.rows("SELECT count(*) FROM conversation_steps WHERE run NOT IN (SELECT id FROM conversation_runs)") == [(0,)]
+    assert await harness.rows("SELECT count(*) FROM conversation_runs") == [(0,)]
