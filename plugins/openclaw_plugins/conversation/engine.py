@@ -114,10 +114,16 @@ class Conversation:
         return self._settings.drain_seconds
 
     async def drain(self) -> None:
-        """Begin no further turn; wait until those under way have ended and their answers are out. Cancelled when its time is over."""
+        """Begin no further turn; wait until turns and commands under way have ended and their answers are out.
+
+        Cancelled when its time is over.
+        """
         if self._lanes is None:
             return
         await self.lanes.drain()
+        await self.intake.drain()
+        for command in self.world.board.beside_lanes():
+            await command.done.wait()
         await self.world.outbox.flush()
 
     async def close(self) -> None:

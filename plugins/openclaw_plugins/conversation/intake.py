@@ -51,6 +51,8 @@ class Intake:
         self._backlog: deque[Inbound] = deque()
         self._in_hand: Counter[int] = Counter()
         """Steps that are being taken, by message."""
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -97,6 +99,10 @@ class Intake:
             run.row_id = left.run_row or 0
             await self._submissions.end_broken(run, BROKEN)
 
+    async def drain(self) -> None:
+        """Wait until no step is being taken: a command that is cut off would be run again by the next process."""
+        await self._idle.wait()
+
     async def work(self) -> None:
         """Decide about what arrives, in order, until cancelled."""
         while True:
@@ -111,6 +117,7 @@ class Intake:
         """Take a step on a message's way; whatever goes wrong with it is the end of this message alone."""
         # Counted from now on, not from when the step is first run: nothing may find the message left behind in between.
         self._in_hand[entry.id] += 1
+        self._idle.clear()
         return self._take_step(entry, step)
 
     async def _take_step(self, entry: Inbound, step: Coroutine[Any, Any, None]) -> None:
@@ -125,6 +132,8 @@ class Intake:
             self._in_hand[entry.id] -= 1
             if not self._in_hand[entry.id]:
                 del self._in_hand[entry.id]
+            if not self._in_hand:
+                self._idle.set()
 
     # --- channels -----------------------------------------------------------------------------------------------------
 

@@ -216,6 +216,10 @@ class RunBoard:
         """Return the active runs of a session, in the order in which they came."""
         return tuple(self._sessions.get(session_key, ()))
 
+    def beside_lanes(self) -> Sequence[Run]:
+        """Return the active runs that have no lane and wait for none: commands, and what is refused."""
+        return [run for runs in self._sessions.values() for run in runs if not run.lined_up]
+
     async def wait(self, run_id: str, seconds: float, message_id: str | None = None) -> Run | None:
         """Wait for a run of this id to end, also one that is not there yet, the client's own first; None after the time."""
         waiter: asyncio.Future[Run] = asyncio.get_running_loop().create_future()

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from openclaw_kernel.api import Command, CommandCall, Commands
 from tests.emulators.telegram_control import TelegramEmulator
-from tests.plugins.conversation.harness import until
+from tests.plugins.conversation.harness import Harness, until
 from tests.support.gateway import RunningGateway, StartGateway
 from tests.support.ws_client import RequestFailed, WsClient
 
@@ -118,3 +119,29 @@ async def test_a_turn_that_is_waited_for_can_be_stopped(
         async with asyncio.timeout(15):
             assert await gateway.wait_ended() == 0
     assert states(gateway) == [("suppressed", 1)]
+
+
+async def test_a_command_under_way_is_waited_for_and_not_run_again(harness: Harness) -> None:
+    """P4, P5: whether it came from a channel or from a client."""
+    ran: list[str] = []
+    released = asyncio.Event()
+
+    async def slow(call: CommandCall) -> str:
+        ran.append(call.session_key)
+        await released.wait()
+        return "done"
+
+    harness.services[Commands].add(Command(name="slow", description="takes its time", run=slow))
+    await harness.receive("/slow", "1")
+    await harness.send("/slow", "k1")
+    await until(lambda: len(ran) == 2)
+    (unit,) = harness.registered.units
+    draining = asyncio.create_task(unit.drain())  # type: ignore[attr-defined]
+    await asyncio.wait({draining}, timeout=0.2)
+    assert not draining.done()
+    released.set()
+    await draining
+    assert harness.channels.texts() == ["done"]
+    await harness.restart()
+    assert [state for _, state, _ in await harness.settled()] == ["answered", "answered"]
+    assert len(ran) == 2
