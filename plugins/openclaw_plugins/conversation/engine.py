@@ -239,15 +239,15 @@ class Conversation:
             raise InvalidRequest(f"model: there is no model {ref[:120]!r}; use one of {known}")
         return found.ref
 
-    async def abort(self, key: str, run_id: str | None = None, *, waiting: bool = False) -> list[str]:
+    async def abort(self, key: str, run_id: str | None = None, *, message_id: str | None = None, waiting: bool = False) -> list[str]:
         """Stop a session's running turn and drop what waits, or only the run that is named; return the run ids.
 
-        With `waiting` the named run and all that waits.
+        With `waiting` the named run and all that waits. Of several runs of one id that of the client's own message is meant.
 
         The stop works at once, and is on disk before this returns: what is stopped stays so after a crash. Raise
         `GatewayError` where it cannot be written, or not in time; in this process it is stopped all the same.
         """
-        runs = self._signal(key, run_id, waiting=waiting)
+        runs = self._signal(key, run_id, message_id, waiting=waiting)
         if runs:
             try:
                 async with asyncio.timeout(STOP_WRITTEN_SECONDS):
@@ -263,12 +263,12 @@ class Conversation:
         calls = run.journal.running() if run is not None and run.journal is not None else ()
         return [call.name for call in calls if call.kind == "tool" and call.has_effects]
 
-    def _signal(self, key: str, run_id: str | None = None, *, waiting: bool = False) -> list[Run]:
+    def _signal(self, key: str, run_id: str | None = None, message_id: str | None = None, *, waiting: bool = False) -> list[Run]:
         """Stop runs in this process, before anything is waited for."""
         runs = self.world.board.of_session(key)
         if run_id is not None:
-            running = self.lanes.running(key)
-            runs = [run for run in runs if run.run_id == run_id or (waiting and run is not running)]
+            running, named = self.lanes.running(key), self.world.board.find(run_id, message_id, key)
+            runs = [run for run in runs if run is named or (waiting and run is not running)]
         return [run for run in runs if self._abort_run(run)]
 
     async def _write_stop(self, runs: Sequence[Run]) -> None:

@@ -23,7 +23,7 @@ from openclaw_kernel.api import (
     Unavailable,
     rpc,
 )
-from openclaw_plugins.conversation import runs
+from openclaw_plugins.conversation import ledger, runs
 from openclaw_plugins.conversation.engine import Conversation
 from openclaw_plugins.conversation.ledger import WEBCHAT, parts_of
 from openclaw_plugins.conversation.methods_chat import append_assistant, tool_events_owner
@@ -106,28 +106,47 @@ class AgentMethods:
 
     @rpc("agent.wait", scope=Scope.WRITE, params=AgentWaitParams, result=AgentWaitResult, repeatable="it only waits")
     async def wait(self, call: Call, params: AgentWaitParams) -> dict[str, Any]:
-        """Wait for a run to end, also one that ended before or has not been sent yet."""
+        """Wait for a run to end, also one that ended before or has not been sent yet.
+
+        Where several clients have a run of this id, the caller's own is meant.
+        """
         world = self._conversation.world
         run_id = params.run_id
-        active = world.board.find(run_id)
-        if active is None:
-            ended = await world.store.read(lambda connection: runs.find_ended(connection, run_id))
-            if ended is not None and ended.ended_ms is not None:
-                return _waited(ended)
-        run = await world.board.wait(run_id, params.timeout_ms / 1000)
+        own = message_id_of(call.client, run_id)
+        ended = await self._ended_before(run_id, own)
+        if ended is not None:
+            return _waited(ended)
+        run = await world.board.wait(run_id, params.timeout_ms / 1000, own)
         if run is not None:
             return _waited(_ended(run))
         # It may have come and gone while the ledger was asked.
-        ended = await world.store.read(lambda connection: runs.find_ended(connection, run_id))
-        if ended is not None and ended.ended_ms is not None:
+        ended = await self._ended_before(run_id, own)
+        if ended is not None:
             return _waited(ended)
-        active = world.board.find(run_id)
+        active = world.board.find(run_id, own)
         answer: dict[str, Any] = {"runId": run_id, "status": "timeout"}
         if active is not None and active.started_ms is None:
             answer["status"] = "pending"
         elif active is not None:
             answer["startedAt"] = active.started_ms
         return answer
+
+    async def _ended_before(self, run_id: str, message_id: str) -> EndedRun | None:
+        """Return a run that has ended: that of the client's own message, else of anybody's where none of this id is active."""
+        world = self._conversation.world
+        active = world.board.find(run_id, message_id)
+        if active is not None and active.request is not None and active.request[0] == message_id:
+            return None
+
+        def read(connection: sqlite3.Connection) -> EndedRun | None:
+            known = ledger.find(connection, ledger.WEBCHAT, ledger.DEFAULT_ACCOUNT, message_id)
+            own = None if known is None or known.run_id != run_id else runs.find_ended_of(connection, known.id)
+            if own is not None and own.ended_ms is not None:
+                return own
+            return None if active is not None else runs.find_ended(connection, run_id)
+
+        ended = await world.store.read(read)
+        return None if ended is None or ended.ended_ms is None else ended
 
     @rpc("send", scope=Scope.WRITE, params=SendParams, result=SendResult, idempotency=Idempotency.HANDLED)
     async def send(self, call: Call, params: SendParams) -> SendResult | Encoded:

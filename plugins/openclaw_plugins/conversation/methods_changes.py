@@ -15,6 +15,7 @@ from openclaw_plugins.conversation.engine import Conversation
 from openclaw_plugins.conversation.requests import thinking_level
 from openclaw_plugins.conversation.session_rows import resolved_model
 from openclaw_plugins.conversation.sessions import SessionRow
+from openclaw_plugins.conversation.submissions import message_id_of
 from openclaw_plugins.conversation.wire import (
     SessionsAbortParams,
     SessionsAbortResult,
@@ -146,10 +147,12 @@ class SessionChanges:
         conversation = self._conversation
         if params.key is None and params.run_id is None:
             raise InvalidRequest("key: is missing; name a session, or a run by runId")
-        run = conversation.world.board.find(params.run_id) if params.run_id is not None else None
+        board = conversation.world.board
+        own = None if params.run_id is None else message_id_of(call.client, params.run_id)
+        run = None if params.run_id is None else board.find(params.run_id, own)
         if params.key is not None:
             key = conversation.world.keys.canonical(params.key, params.agent_id)
-            if run is not None and run.session_key != key:
+            if run is not None and board.find(run.run_id, own, key) is None:
                 raise InvalidRequest(f"runId: {run.run_id[:80]} does not belong to the session {key}")
         elif run is not None:
             key = run.session_key
@@ -159,7 +162,7 @@ class SessionChanges:
         target = params.run_id or (running.run_id if running is not None else None)
         if target is None and not params.clear_queued:
             return _aborted([], None)
-        return _aborted(await conversation.abort(key, target, waiting=bool(params.clear_queued)), target)
+        return _aborted(await conversation.abort(key, target, message_id=own, waiting=bool(params.clear_queued)), target)
 
     @rpc(
         "sessions.reset",

@@ -140,11 +140,10 @@ class ChatMethods:
         """Stop a session's turn and drop what waits, or only the run that is named."""
         world = self._conversation.world
         key = world.keys.canonical(params.session_key, params.agent_id)
-        if params.run_id is not None:
-            run = world.board.find(params.run_id)
-            if run is not None and run.session_key != key:
-                raise InvalidRequest(f"runId: {params.run_id[:80]} does not belong to the session {key}")
-        stopped = await self._conversation.abort(key, params.run_id)
+        own = None if params.run_id is None else message_id_of(call.client, params.run_id)
+        if params.run_id is not None and world.board.find(params.run_id, own, key) is None and world.board.find(params.run_id):
+            raise InvalidRequest(f"runId: {params.run_id[:80]} does not belong to the session {key}")
+        stopped = await self._conversation.abort(key, params.run_id, message_id=own)
         return {"ok": True, "aborted": bool(stopped), "runIds": stopped}
 
     @rpc(

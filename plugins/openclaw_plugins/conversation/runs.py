@@ -196,13 +196,12 @@ class RunBoard:
             if not waiter.done() and (message_id not in self._requests or self._requests[message_id].run_id != run.run_id):
                 waiter.set_result(run)
 
-    def find(self, run_id: str, message_id: str | None = None) -> Run | None:
-        """Return an active run: that of the client's own request where there is one, else the newest of the id."""
-        own = None if message_id is None else self._requests.get(message_id)
-        if own is not None and own.run_id == run_id:
-            return own
-        alike = self._runs.get(run_id)
-        return alike[-1] if alike else None
+    def find(self, run_id: str, message_id: str | None = None, session_key: str | None = None) -> Run | None:
+        """Return an active run, of a session: that of the client's own message where there is one, else the newest of the id."""
+        alike = [run for run in self._runs.get(run_id, ()) if session_key in (None, run.session_key)]
+        own = [run for run in alike if run.request is not None and run.request[0] == message_id]
+        found = own or alike
+        return found[-1] if found else None
 
     def by_request(self, message_id: str) -> Run | None:
         """Return the active run of a client's request."""

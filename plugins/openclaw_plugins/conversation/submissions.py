@@ -235,9 +235,6 @@ class Submissions:
     def _joined(self, request: Request) -> Submission | None:
         active = self._world.board.by_request(request.message_id)
         if active is None:
-            other = self._world.board.find(request.run_id)
-            if other is not None:
-                raise _conflict(request.run_id)
             return None
         if active.request is not None and active.request[1] != request.key.digest:
             raise _conflict(request.run_id)

@@ -141,6 +141,48 @@ async def test_a_client_cannot_read_what_another_was_answered(harness: Harness) 
     assert (mine["messageId"], theirs["messageId"]) == ("m1", "m2")
 
 
+async def test_a_client_is_not_hindered_by_the_run_of_another_with_its_key(harness: Harness) -> None:
+    """Each has a run of its own under the key, waits for its own and stops its own."""
+    gate = Gate()
+    harness.runtime.script = gate
+    ann, bob = TestClient(principal="device:ann"), TestClient(principal="device:bob")
+    calls = {}
+    for client, text in ((ann, "ann"), (bob, "bob")):
+        params = {"sessionKey": text, "message": text, "idempotencyKey": "same"}
+        calls[text] = asyncio.create_task(harness.call("agent", client, **params))
+        await gate.running(text)
+    waits = [asyncio.create_task(harness.call("agent.wait", client, runId="same", timeoutMs=20_000)) for client in (ann, bob)]
+    gate.let("ann")
+    assert (await calls["ann"])["result"]["payloads"][0]["text"] == "done: ann"
+    assert (await waits[0])["status"] == "ok"
+    assert (await harness.call("agent.wait", ann, runId="same", timeoutMs=0))["status"] == "ok"
+    assert (await harness.call("agent.wait", bob, runId="same", timeoutMs=0))["status"] == "timeout"
+    assert not waits[1].done()
+    for method, key in (("chat.abort", "sessionKey"), ("sessions.abort", "key")):
+        with pytest.raises(InvalidRequest, match="does not belong"):
+            await harness.call(method, bob, **{key: "ann", "runId": "same"})
+    assert (await harness.call("chat.abort", bob, sessionKey="bob", runId="same"))["runIds"] == ["same"]
+    with pytest.raises(GatewayError):
+        await calls["bob"]
+    assert (await waits[1])["status"] == "error"
+    assert (await harness.call("agent.wait", ann, runId="same", timeoutMs=0))["status"] == "ok"
+
+
+@pytest.mark.parametrize(("method", "key"), [("chat.abort", "sessionKey"), ("sessions.abort", "key")])
+async def test_a_client_stops_its_own_run_where_another_of_its_id_waits_in_the_session(harness: Harness, method: str, key: str) -> None:
+    gate = Gate()
+    harness.runtime.script = gate
+    ann, bob = TestClient(principal="device:ann"), TestClient(principal="device:bob")
+    for client, text in ((ann, "first"), (bob, "second")):
+        await harness.call("chat.send", client, sessionKey="main", message=text, idempotencyKey="same")
+    await gate.running("first")
+    await harness.call(method, ann, **{key: "main", "runId": "same"})
+    await gate.running("second")
+    assert gate.cancelled == ["first"]
+    gate.let("second")
+    assert (await harness.call("agent.wait", bob, runId="same", timeoutMs=20_000))["status"] == "ok"
+
+
 async def test_what_was_answered_before_there_was_a_table_is_still_known(harness: Harness) -> None:
     """Rows of the version before have key and answer in the plugin's own columns."""
     first = await harness.send("hi", "k1")
