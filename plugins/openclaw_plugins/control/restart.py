@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 from typing import Any, Final
@@ -10,6 +11,7 @@ from openclaw_kernel.api import (
     Call,
     Encoded,
     Gateway,
+    GatewayError,
     Idempotency,
     InvalidRequest,
     KeptAnswer,
@@ -59,11 +61,20 @@ class RestartMethods:
             restarts.write(connection, sentinel)
             return None
 
-        known = await self._context.store.write(write)
-        if known is not None:
-            return known.replay()
-        restarts.begin(sentinel.reason, params.restart_delay_ms / 1000)
-        return answer
+        async def write_and_begin() -> KeptAnswer | GatewayError | None:
+            try:
+                known = await self._context.store.write(write)
+            except GatewayError as error:
+                return error
+            if known is None:
+                restarts.begin(sentinel.reason, params.restart_delay_ms / 1000)
+            return known
+
+        # A client that is gone meanwhile cancels its call; what is written down to be done is done all the same.
+        known = await asyncio.shield(self._context.spawn("request a restart", write_and_begin()))
+        if isinstance(known, GatewayError):
+            raise known
+        return answer if known is None else known.replay()
 
     def _sentinel(self, params: wire.RestartParams) -> RestartSentinel:
         return RestartSentinel(

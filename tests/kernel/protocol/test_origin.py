@@ -94,7 +94,9 @@ def test_who_asks_for_this_machine_is_local(host: str) -> None:
     assert is_direct_local("::1", {"Host": host})
 
 
-@pytest.mark.parametrize("host", [None, "", "[", "gateway.example.org", "box.tail1234.ts.net:443", "192.168.1.5:18789", "localhost.evil.example"])
+@pytest.mark.parametrize(
+    "host", [None, "", "[", "gateway.example.org", "box.tail1234.ts.net:443", "192.168.1.5:18789", "localhost.evil.example"]
+)
 def test_who_asks_for_another_host_came_through_a_proxy_that_says_nothing(host: str | None) -> None:
     """S17."""
     assert not is_direct_local("127.0.0.1", {} if host is None else {"Host": host})

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from typing import Any
 
 import pytest
 
+from openclaw_kernel.api import Call, RestartSentinel
 from openclaw_kernel.cli.exits import NOT_RESTARTED
+from openclaw_kernel.tasks import TaskOwner
+from openclaw_plugins.control.restart import RestartMethods
+from openclaw_plugins.control.wire import RestartParams
 from tests.emulators.telegram_control import TelegramEmulator
 from tests.kernel.cli.command import run_command
-from tests.plugins.conversation.harness import until
+from tests.plugins.conversation.harness import TestClient, until
 from tests.support.gateway import RunningGateway, StartGateway
 from tests.support.ws_client import RequestFailed, WsClient, is_chat, is_event
 
@@ -208,3 +213,59 @@ async def test_ctrl_c_during_a_restart_ends_the_gateway(gateway: RunningGateway)
         await client.expect_event(is_event("shutdown"))
         gateway.process.terminate()
     assert await gateway.wait_ended() in (0, -15)
+
+
+class _Desk:
+    """Implements the services a request for a restart needs; its store takes a write, and answers when it is told to."""
+
+    boot_id = "boot"
+    pending = False
+    store: Any
+
+    def __init__(self) -> None:
+        self.store = self
+        self.taken, self.told = asyncio.Event(), asyncio.Event()
+        self.begun = asyncio.Event()
+        self.written: list[RestartSentinel] = []
+        self.tasks = TaskOwner("control", lambda _name, _error: None)
+        self.spawn = self.tasks.spawn
+
+    def service(self, _kind: type) -> Any:
+        return self
+
+    def now_ms(self) -> int:
+        return 1
+
+    async def check(self) -> None:
+        return
+
+    async def write_in(self, change: Callable[[Any], Any]) -> Any:
+        answer = change(None)
+        self.taken.set()
+        await self.told.wait()
+        return answer
+
+    def write(self, *given: Any) -> Any:
+        if len(given) == 1:
+            return self.write_in(given[0])
+        self.written.append(given[1])
+        return None
+
+    def begin(self, _reason: str, _delay: float) -> None:
+        self.begun.set()
+
+
+async def test_a_restart_that_is_written_down_begins_though_its_client_is_gone() -> None:
+    """A connection that closes cancels its calls; a repeat is told that the restart was scheduled, so it has to be."""
+    desk = _Desk()
+    methods = RestartMethods(desk)  # type: ignore[arg-type]  # the part of a context it needs
+    client = TestClient()
+    call = Call(client=client, method="gateway.restart.request", request_id="r1", respond_early=lambda _value: None, request=None)
+    asked = asyncio.create_task(methods.restart(call, RestartParams.model_validate({})))
+    await desk.taken.wait()
+    asked.cancel()
+    await asyncio.wait({asked})
+    desk.told.set()
+    async with asyncio.timeout(5):
+        await desk.begun.wait()
+    assert len(desk.written) == 1

@@ -318,8 +318,8 @@ async def test_a_device_with_a_good_token_cannot_guess_the_secret_beside_it(gate
     """S3: neither uncounted from elsewhere, nor without a wait from here."""
     device = await paired(gate)
     token = await token_of(gate, device)
-    for guess in range(10):
-        accepted(await gate.shake(device, REMOTE, auth={field: f"guess-{guess}", "deviceToken": token}))
+    for number in range(10):
+        accepted(await gate.shake(device, REMOTE, auth={field: f"guess-{number}", "deviceToken": token}))
     accept = accepted(await gate.shake(device, REMOTE, auth={field: TOKEN, "deviceToken": token}))
     assert accept.verified.method == "device-token"
     for guess, waited_ms in (("x", 250), ("y", 500), (token, 0)):
