@@ -33,7 +33,9 @@ class Log(Protocol):
 
     @property
     def recording(self) -> bool: ...
-    def append(self, event: str, payload: bytes, topics: Collection[str] | None, scoped_topic: str | None) -> None:
+    def append(
+        self, event: str, payload: bytes, topics: Collection[str] | None, scoped_topic: str | None, replaces: str | None = None
+    ) -> None:
         """Take an event without waiting for the disk."""
 
 
@@ -72,6 +74,7 @@ class EventBus:
         connections: Collection[str] | None = None,
         exclude: Collection[str] = (),
         droppable: bool = False,
+        replaces: str | None = None,
     ) -> None:
         """See `openclaw_kernel.api.Events.broadcast`."""
         scope = event_scope(event)
@@ -89,7 +92,7 @@ class EventBus:
             return
         encoded = dumps(payload)
         if log is not None:
-            log.append(event, encoded, topics, scoped_topic)
+            log.append(event, encoded, topics, scoped_topic, replaces)
         frame = EventFrame(event, encoded, droppable=droppable)
         for subscriber in receivers:
             subscriber.offer(frame)

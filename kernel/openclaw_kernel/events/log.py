@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import Final, TypeAlias
 
 from openclaw_kernel.api.errors import GatewayError, InvalidRequest, Unavailable
 from openclaw_kernel.api.services import GapReason
@@ -29,6 +29,9 @@ _SOON_BYTES: Final = 1_048_576
 _FIRST_DELAY: Final = 0.05
 _LONGEST_DELAY: Final = 10.0
 _CLOSE_SECONDS: Final = 3.0
+_NEWEST_KEPT: Final = 1_000
+
+_Key: TypeAlias = tuple[str, tuple[str, ...] | None, str | None, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,8 @@ class EventLog:
         self._waiting: list[Record] = []
         self._waiting_bytes = 0
         self._last = 0
-        self._total = 0
+        self._total = self._taken_total = 0
+        self._newest: dict[_Key, tuple[int, int]] = {}
         self._lost = False
         self._targets: list[_Target] = []
         self._tail: deque[Record] = deque()
@@ -81,7 +85,7 @@ class EventLog:
         self.oldest = await self._store.read(table.oldest_of)
         self.epochs = found.epochs
         self.written = self._last = found.last
-        self._total = found.total
+        self._total = self._taken_total = found.total
         self._wanted_ms = found.wanted_ms
         if found.epochs and self._is_wanted():
             await self._begin(None if found.ended else GapReason.CRASH)
@@ -140,7 +144,9 @@ class EventLog:
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    def append(self, event: str, payload: bytes, topics: Collection[str] | None, scoped_topic: str | None) -> None:
+    def append(
+        self, event: str, payload: bytes, topics: Collection[str] | None, scoped_topic: str | None, replaces: str | None = None
+    ) -> None:
         """Take an event, to be written soon; does nothing while nothing is recorded."""
         if not self.recording:
             return
@@ -150,11 +156,24 @@ class EventLog:
         self._last += 1
         self._total += size
         names = None if topics is None else tuple(topics)
-        self._waiting.append(Record(self._last, self._now_ms(), event, names, scoped_topic, payload, self._total))
+        replaced = None if replaces is None else self._replace((event, names, scoped_topic, replaces), len(payload))
+        self._waiting.append(Record(self._last, self._now_ms(), event, names, scoped_topic, payload, self._total, replaced))
         self._waiting_bytes += size
         self._work.set()
         if self._waiting_bytes >= _SOON_BYTES:
             self._hurry.set()
+
+    def _replace(self, key: _Key, size: int) -> int | None:
+        """Note the newest event of its kind; return the position of the one before, whose bytes no longer count."""
+        before = self._newest.pop(key, None)
+        self._newest[key] = (self._last, size)
+        if len(self._newest) > _NEWEST_KEPT:
+            del self._newest[next(iter(self._newest))]
+        if before is None:
+            return None
+        position, freed = before
+        self._total -= freed
+        return position
 
     @property
     def last(self) -> int:
@@ -167,7 +186,8 @@ class EventLog:
             len(self._waiting),
         )
         self._last = self._waiting[0].position - 1
-        self._total = self._waiting[0].total - self._waiting[0].size
+        self._total = self._taken_total
+        self._newest.clear()
         self._waiting, self._waiting_bytes = [], 0
         self._lost = True
         for target in self._targets:
@@ -175,13 +195,18 @@ class EventLog:
         self._notify()
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self.bounds.maintain_seconds
         while True:
             if not self._waiting and not self._lost:
                 if self._closing:
                     return
                 self._work.clear()
-                if not await _within(self.bounds.maintain_seconds, self._work):
-                    await self._maintain()
+                await _within(max(0.0, due - loop.time()), self._work)
+            if loop.time() >= due:
+                await self._maintain()
+                due = loop.time() + self.bounds.maintain_seconds
+            if not self._waiting and not self._lost:
                 continue
             self._hurry.clear()
             if not self._closing:
@@ -191,6 +216,7 @@ class EventLog:
 
     async def _flush(self) -> None:
         batch, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        self._taken_total = self._total
         epoch = self._new_epoch(GapReason.LOST) if self._lost else None
         self._lost = False
         self.oldest = await self._written(lambda connection: self._write(connection, batch, epoch), len(batch))
@@ -237,8 +263,8 @@ class EventLog:
                 await self._store.write(lambda connection: table.mark(connection, name, wanted_ms=wanted, ended=False))
             while more and self.oldest is not None and now - self.oldest.time_ms > self.bounds.age_seconds * 1000:
                 self.oldest, more = await self._store.write(lambda connection: table.trim(connection, self.bounds, now))
-        except GatewayError as error:
-            logger.warning("old events are not forgotten yet: %s", error.message)
+        except (GatewayError, sqlite3.Error) as error:
+            logger.warning("old events are not forgotten yet: %s", error)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -281,7 +307,7 @@ class EventLog:
             return []
         if self._tail and self._tail[0].position <= after + 1:
             first = after + 1 - self._tail[0].position
-            return list(islice(self._tail, first, first + table.PAGE_ROWS))
+            return table.fitting(islice(self._tail, first, first + table.PAGE_ROWS), self.bounds.page)
         until, size = self.written, self.bounds.page
         records = await self._store.read(lambda connection: table.page(connection, after, until, size))
         return records if records and records[0].position == after + 1 else None

@@ -38,11 +38,16 @@ class Bounds:
     linger_seconds: float = 0.5
     """The same while nobody does."""
     maintain_seconds: float = 60.0
+    settle_seconds: float = 5.0
+    """How long `events.subscribe` waits for the disk."""
 
 
 @dataclass(slots=True)
 class Record:
-    """One event of the log. `topics` and `scoped_topic` are those of the broadcast; `total` is the log's bytes up to here."""
+    """One event of the log. `topics` and `scoped_topic` are those of the broadcast; `total` is the log's bytes up to here.
+
+    `replaced` is the position of the event that this one made needless; of that one the log keeps an empty payload.
+    """
 
     position: int
     time_ms: int
@@ -51,6 +56,7 @@ class Record:
     scoped_topic: str | None
     payload: bytes
     total: int
+    replaced: int | None = None
     _frame: bytes | None = field(default=None, repr=False, compare=False)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -22,7 +23,6 @@ UNKEPT_EVENTS: Final = UNSCOPED_EVENTS | {"presence", "connect.challenge"}
 """State that a client is told again by itself."""
 _SKIPPED_BEFORE_TOLD: Final = 1_000
 _RETRY_SECONDS: Final = 1.0
-_SETTLE_SECONDS: Final = 5.0
 
 
 class Follower(Subscriber, Protocol):
@@ -110,14 +110,17 @@ class LogReplay:
     async def _settle(self, follower: Follower, following: _Following) -> tuple[Place, GapReason | None]:
         """Wait until all that the connection got as plain events is on disk: a cursor behind it is the first it is given."""
         name = follower.connection_id
+        settled: tuple[Place, GapReason | None] | None = None
         try:
-            async with asyncio.timeout(_SETTLE_SECONDS):
+            async with asyncio.timeout(self._log.bounds.settle_seconds):
                 settled = await self._log.settled()
         except TimeoutError:
-            if self._following.get(name) is following:
+            raise Unavailable("events cannot be written to disk now; the log has the details", retry_after_ms=1000) from None
+        finally:
+            if settled is None and self._following.get(name) is following:
+                # Meanwhile nobody sent it what was recorded.
                 self.unsubscribe(name)
                 follower.skipped()
-            raise Unavailable("events cannot be written to disk now; the log has the details", retry_after_ms=1000) from None
         if self._following.get(name) is not following:
             raise InvalidRequest("another events.subscribe or events.unsubscribe of this connection came before the answer")
         return settled
@@ -148,8 +151,8 @@ class _Feed:
             self._cross()
             try:
                 page = await self._log.read(self.place.position)
-            except GatewayError as error:
-                logger.warning("events cannot be read again; trying again in %.0f s: %s", _RETRY_SECONDS, error.message)
+            except (GatewayError, sqlite3.Error) as error:
+                logger.warning("events cannot be read again; trying again in %.0f s: %s", _RETRY_SECONDS, error)
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             if page is None:
@@ -194,7 +197,7 @@ class _Feed:
         self._follower.send(gap_frame(reason, self._log.cursor(self.place), None if oldest is None else oldest.time_ms))
 
     def _is_for(self, record: Record) -> bool:
-        if self._events is not None and record.event not in self._events:
+        if not record.payload or (self._events is not None and record.event not in self._events):
             return False
         if record.event not in self._scopes:
             self._scopes[record.event] = event_scope(record.event)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from openclaw_kernel.api.services import GapReason
-from openclaw_kernel.events.records import Bounds, Epoch, Record, topics_of, topics_text
+from openclaw_kernel.events.records import Bounds, Epoch, Record, record_size, topics_of, topics_text
 
 EPOCHS_KEPT: Final = 1_000
 PAGE_ROWS: Final = 256
@@ -80,14 +80,16 @@ def mark(connection: sqlite3.Connection, name: str, *, wanted_ms: int, ended: bo
 
 
 def insert(connection: sqlite3.Connection, records: Sequence[Record]) -> None:
-    """Write records under their positions."""
-    connection.executemany(
-        _INSERT,
-        [
-            (one.position, one.time_ms, one.event, topics_text(one.topics), one.scoped_topic, one.payload, one.size, one.total)
-            for one in records
-        ],
-    )
+    """Write records under their positions, and empty those that they replace: positions have no holes."""
+    replaced = {one.replaced for one in records if one.replaced is not None}
+    rows = []
+    for one in records:
+        payload = b"" if one.position in replaced else one.payload
+        size = record_size(one.event, payload)
+        rows.append((one.position, one.time_ms, one.event, topics_text(one.topics), one.scoped_topic, payload, size, one.total))
+    connection.executemany(_INSERT, rows)
+    before = [(position,) for position in replaced if position < records[0].position]
+    connection.executemany("UPDATE kernel_events SET size = size - length(payload), payload = x'' WHERE position = ?", before)
 
 
 def trim(connection: sqlite3.Connection, bounds: Bounds, now_ms: int, limit: int = TRIMMED_AT_ONCE) -> tuple[Oldest | None, bool]:
@@ -116,13 +118,18 @@ def oldest_of(connection: sqlite3.Connection) -> Oldest | None:
 
 def page(connection: sqlite3.Connection, after: int, until: int, size: int) -> list[Record]:
     """Return the records after a position in order: as many as fit into `size` bytes, one at least."""
-    records: list[Record] = []
     rows = connection.execute(_PAGE, (after, until, PAGE_ROWS))
-    for position, time_ms, event, topics, scoped_topic, payload, total in rows:
-        record = Record(position, time_ms, event, topics_of(topics), scoped_topic, payload, total)
-        size -= record.size
-        if records and size < 0:
-            break
-        records.append(record)
+    found = fitting((Record(row[0], row[1], row[2], topics_of(row[3]), *row[4:]) for row in rows), size)
     rows.close()
-    return records
+    return found
+
+
+def fitting(records: Iterable[Record], size: int) -> list[Record]:
+    """Return the first records that fit into `size` bytes, one at least."""
+    found: list[Record] = []
+    for record in records:
+        size -= record.size
+        if found and size < 0:
+            break
+        found.append(record)
+    return found

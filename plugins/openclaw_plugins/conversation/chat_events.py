@@ -42,6 +42,8 @@ class RunStream:
         """True until who follows a run that goes on was told what there is of it: what came before a crash may be less or more."""
         self._thinking = ""
         self._unsent_thinking = ""
+        self._part = 0
+        """Counts what a reader sees between two pieces of text: across it, no piece stands for another."""
         self._next_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -97,6 +99,7 @@ class RunStream:
         if self._closed:
             return
         self.flush()
+        self._part += 1
         data: dict[str, Any] = {"phase": phase, "name": name, "toolCallId": call_id}
         if phase == "start":
             data["args"] = dict(arguments)
@@ -120,6 +123,7 @@ class RunStream:
         if self._unsent_thinking:
             self.flush()
         self._thinking = ""
+        self._part += 1
 
     def flush(self) -> None:
         """Send what waits for its time."""
@@ -127,17 +131,17 @@ class RunStream:
             self._timer.cancel()
             self._timer = None
         if self._unsent_thinking:
-            self._agent("thinking", {"text": self._thinking, "delta": self._unsent_thinking})
+            self._agent("thinking", {"text": self._thinking, "delta": self._unsent_thinking}, replaces=self._piece("thinking"))
             self._unsent_thinking = ""
         if self._unsent:
             delta, self._unsent = self._unsent, ""
-            self._agent("assistant", {"text": self._text, "delta": delta})
+            self._agent("assistant", {"text": self._text, "delta": delta}, replaces=self._piece("assistant"))
             payload = self._chat_payload("delta")
             payload |= {"deltaText": delta, "message": self._message(self._text)}
             if self._replaces:
                 payload |= {"deltaText": self._text, "replace": True}
                 self._replaces = False
-            self._broadcast("chat", payload)
+            self._broadcast("chat", payload, replaces=self._piece("chat"))
             self._progress("text", self._text)
         self._next_at = self._loop.time() + PACE_SECONDS
 
@@ -182,8 +186,12 @@ class RunStream:
     def _message(self, text: str) -> dict[str, Any]:
         return {"role": "assistant", "content": [{"type": "text", "text": text}], "timestamp": self._clock()}
 
-    def _agent(self, stream: str, data: dict[str, Any]) -> None:
-        self._broadcast("agent", self._agent_payload(stream, data))
+    def _piece(self, stream: str) -> str:
+        """Return the key under which a piece of text stands for those before it, each of which it begins with."""
+        return f"{self._run.run_id}:{self._part}:{stream}"
+
+    def _agent(self, stream: str, data: dict[str, Any], *, replaces: str | None = None) -> None:
+        self._broadcast("agent", self._agent_payload(stream, data), replaces=replaces)
 
     def _agent_payload(self, stream: str, data: dict[str, Any]) -> dict[str, Any]:
         self._seq += 1
@@ -200,8 +208,8 @@ class RunStream:
     def _chat_payload(self, state: str) -> dict[str, Any]:
         return chat_payload(self._run, self._seq, state)
 
-    def _broadcast(self, event: str, payload: dict[str, Any]) -> None:
-        self._events.broadcast(event, payload, scoped_topic=session_topic(self._run.session_key))
+    def _broadcast(self, event: str, payload: dict[str, Any], *, replaces: str | None = None) -> None:
+        self._events.broadcast(event, payload, scoped_topic=session_topic(self._run.session_key), replaces=replaces)
 
     def _progress(self, phase: Literal["started", "text", "tool", "ended"], text: str = "") -> None:
         if self._target is not None:

@@ -113,6 +113,7 @@ class RecordedEvents:
         connections: Collection[str] | None = None,
         exclude: Collection[str] = (),
         droppable: bool = False,
+        replaces: str | None = None,
     ) -> None:
         wire = json.loads(dumps(payload))
         contract.validate_event({"type": "event", "event": event, "payload": wire})

@@ -49,6 +49,7 @@ class RecordedEvents:
         connections: Collection[str] | None = None,
         exclude: Collection[str] = (),
         droppable: bool = False,
+        replaces: str | None = None,
     ) -> None:
         """Keep it, once it fits the contract."""
         contract.validate_event({"type": "event", "event": event, "payload": dict(payload)})
