@@ -47,9 +47,10 @@ class RestartDesk:
         connection.execute("DELETE FROM kernel_sentinels WHERE id <= ?", (int(cursor.lastrowid or 0) - MOST_SENTINELS,))
 
     def take(self, connection: sqlite3.Connection) -> Sequence[RestartSentinel]:
-        """Take what earlier processes left to be told, inside the write that tells it."""
+        """Take what earlier processes left to be told, inside the write that tells it. What cannot be read is left out."""
         rows = connection.execute("DELETE FROM kernel_sentinels WHERE boot_id <> ? RETURNING id, body", (self._boot_id,)).fetchall()
-        return [_sentinel(orjson.loads(body)) for _, body in sorted(rows)]
+        found = [_sentinel(body) for _, body in sorted(rows)]
+        return [sentinel for sentinel in found if sentinel is not None]
 
     def begin(self, reason: str, delay_seconds: float) -> None:
         """Restart after the delay; an earlier restart that is under way stays as it is."""
@@ -64,6 +65,12 @@ class RestartDesk:
             self._timer.cancel()
 
 
-def _sentinel(body: dict[str, Any]) -> RestartSentinel:
-    target = body.pop("target")
-    return RestartSentinel(**body, target=None if target is None else Target(**target))
+def _sentinel(text: str) -> RestartSentinel | None:
+    try:
+        body: dict[str, Any] = orjson.loads(text)
+        target = body.pop("target")
+        return RestartSentinel(**body, target=None if target is None else Target(**target))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # Another version wrote it: that a restart is not told of must keep nobody from being answered.
+        logger.warning("a restart cannot be told of: %s", error)
+        return None

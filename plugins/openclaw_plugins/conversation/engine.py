@@ -146,7 +146,9 @@ class Conversation:
             await asyncio.sleep(READY_POLL_SECONDS)
         self.lanes.open()
         self.world.outbox.open()
-        await tell_restarts(self.world)
+        for problem in await asyncio.gather(tell_restarts(self.world), return_exceptions=True):
+            if problem is not None:
+                logger.error("nobody is told of the restart", exc_info=problem)
         await self.intake.work()
 
     async def _clean(self) -> None:

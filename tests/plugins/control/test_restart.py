@@ -150,6 +150,22 @@ async def test_a_config_that_could_not_start_keeps_the_gateway_as_it_is(gateway:
     assert rows(gateway, "SELECT count(*) FROM kernel_sentinels") == [(0,)]
 
 
+@pytest.mark.parametrize("body", ["{", "[]", "{}", '{"target": {"channel": "x"}}', '{"reason": "r", "target": null, "later": 1}'])
+async def test_what_cannot_be_read_of_a_restart_keeps_nobody_from_being_answered(
+    emulator: TelegramEmulator, start_gateway: StartGateway, body: str
+) -> None:
+    telegram = {"botToken": emulator.token, "apiRoot": emulator.api_root, "allowFrom": [CHAT], "pollTimeoutSeconds": 1}
+    gateway = await start_gateway({"channels": {"telegram": telegram}})
+    await gateway.kill()
+    with closing(sqlite3.connect(f"{gateway.home}/state.sqlite3")) as connection:
+        connection.execute("INSERT INTO kernel_sentinels (boot_id, body) VALUES ('of another process', ?)", (body,))
+        connection.commit()
+    await gateway.start()
+    await emulator.user_message("hello", chat_id=CHAT)
+    await emulator.wait(chat_id=CHAT, contains="hello")
+    assert rows(gateway, "SELECT count(*) FROM kernel_sentinels") == [(0,)]
+
+
 async def test_the_method_is_for_admins(gateway: RunningGateway) -> None:
     async with gateway.connect() as client:
         with pytest.raises(RequestFailed, match="deliveryContext"):
