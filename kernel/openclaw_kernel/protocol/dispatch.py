@@ -23,6 +23,7 @@ from openclaw_kernel.tasks import TaskOwner
 
 logger = logging.getLogger("openclaw.protocol")
 
+LONGEST_KEY: Final = 512
 _KEEPING_SECONDS: Final = 2.0
 """How long a caller waits for its answer to be on disk where the store fails."""
 
@@ -223,6 +224,9 @@ def _key_of(caller: Caller, invoke: Invoke) -> RequestKey | None:
     if not key:
         return None
     name = invoke.method.name
+    if len(key) > LONGEST_KEY:
+        # It is kept in every row and told in every event of what it begins.
+        raise InvalidRequest(f"invalid {name} params: at idempotencyKey: has {len(key)} characters; use at most {LONGEST_KEY}")
     try:
         digest = digest_of(invoke.params)
     except (TypeError, ValueError, RecursionError):

@@ -271,6 +271,15 @@ async def test_params_that_are_no_json_are_named(gateway: Gateway) -> None:
     assert (refused["error"]["code"], "too large" in refused["error"]["message"]) == ("INVALID_REQUEST", True)
 
 
+@pytest.mark.parametrize("method", ["once", "own"])
+async def test_a_key_is_no_place_to_keep_things(gateway: Gateway, method: str) -> None:
+    """A key is in every row and event of what it begins, and whatever began can be asked for by it."""
+    refused = await gateway.call(method, idempotencyKey="k" * 513)
+    assert (refused["error"]["code"], "at most 512" in refused["error"]["message"]) == ("INVALID_REQUEST", True)
+    assert gateway.methods.ran == []
+    assert (await gateway.call(method, idempotencyKey="k" * 512))["ok"] is True
+
+
 class Silent:
     @rpc("silent", scope=Scope.WRITE, result=dict[str, Any])
     def silent(self, _call: Call) -> dict[str, Any]:
