@@ -37,6 +37,8 @@ logger: Final = logging.getLogger(__name__)
 BACKLOG: Final = 4096
 BATCH: Final = 128
 LEFT_AT_ONCE: Final = 100
+AHEAD_MS: Final = 86_400_000
+"""How far a platform's clock may be ahead of ours."""
 BROKEN: Final = "Something went wrong with your message; it was not answered. Please try again."
 _BRACKETS: Final = re.compile(r"[\[\]\s]+")
 
@@ -150,7 +152,8 @@ class Intake:
             channel=message.target.channel,
             account_id=message.target.account_id,
             message_id=message.message_id,
-            received_ms=message.timestamp_ms or now,
+            # A platform's word on the time, as far as it can be: it is shown, and sorted by.
+            received_ms=message.timestamp_ms if 0 < message.timestamp_ms <= now + AHEAD_MS else now,
             state="accepted",
             message=message,
         )

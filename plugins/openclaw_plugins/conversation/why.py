@@ -57,10 +57,10 @@ def explain_requests(query: str, seen: Sequence[Mapping[str, Any]]) -> dict[str,
 
 
 def ledger_begins(connection: sqlite3.Connection) -> int | None:
-    """Return when the oldest message or delivery of the ledger came, None where it is empty."""
+    """Return when the oldest message or delivery of the ledger was taken in, None where it is empty."""
     times = [
         row[0]
-        for table, column in (("inbound", "received_ms"), ("outbox", "created_ms"))
+        for table, column in (("inbound", "coalesce(accepted_ms, received_ms)"), ("outbox", "created_ms"))
         if (row := connection.execute(f"SELECT {column} FROM conversation_{table} ORDER BY id LIMIT 1").fetchone()) is not None  # noqa: S608
     ]
     return min(times, default=None)

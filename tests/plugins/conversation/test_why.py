@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from openclaw_kernel.api import (
     Admission,
     Delivery,
+    Ingress,
     InvalidRequest,
     OutboundMessage,
     SendFailed,
@@ -22,7 +24,7 @@ from openclaw_kernel.api import (
     Usage,
     Verdict,
 )
-from tests.plugins.conversation.harness import Gate, Harness, until
+from tests.plugins.conversation.harness import Gate, Harness, inbound, until
 
 DAY_MS = 86_400_000
 
@@ -313,3 +315,16 @@ async def test_the_search_by_what_a_person_sees_does_not_walk_the_ledger(harness
     (found,) = await harness.store.read(search)
     assert found.about == "message 1001:7:199 of telegram, answered"
     assert asked < 20 + finding.MOST_HEADS * 2
+
+
+@pytest.mark.parametrize("timestamp_ms", [-(10**15), 10**18, 2**62])
+async def test_a_time_that_is_none_is_not_believed(harness: Harness, timestamp_ms: int) -> None:
+    """W2: what a platform says of the time must not break the way of a message, nor the answer that nothing is known."""
+    harness.policies.admission = lambda message: Admission(verdict=Verdict.DROP, reason="nobody")
+    message = dataclasses.replace(inbound("hello", "1"), timestamp_ms=timestamp_ms)
+    assert await harness.services[Ingress].accept(message)
+    await harness.settled()
+    told = (await why(harness, "m1"))["message"]
+    assert abs(told["receivedMs"] - harness.now_ms()) < DAY_MS
+    with pytest.raises(InvalidRequest, match="begins 20"):
+        await why(harness, "nobody")

@@ -91,7 +91,11 @@ def clock(milliseconds: float | None) -> str:
     """A time of this machine's clock, to the millisecond."""
     if milliseconds is None:
         return "not written down"
-    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(milliseconds / 1000))}.{int(milliseconds) % 1000:03d}"
+    try:
+        seconds = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(milliseconds / 1000))
+    except (OverflowError, OSError, ValueError):
+        return f"{milliseconds:.0f} ms, which is no time"
+    return f"{seconds}.{int(milliseconds) % 1000:03d}"
 
 
 def quoted(part: Part) -> str:
