@@ -22,7 +22,7 @@ from openclaw_kernel.api import (
     Route,
     Verdict,
 )
-from openclaw_plugins.conversation import ledger, outbox_rows, writable
+from openclaw_plugins.conversation import journal, ledger, outbox_rows, writable
 from openclaw_plugins.conversation.command_desk import Visit
 from openclaw_plugins.conversation.commands import is_stop
 from openclaw_plugins.conversation.durable import write_patiently, write_until_done
@@ -87,6 +87,8 @@ class Intake:
 
         def write(connection: sqlite3.Connection) -> tuple[bool, outbox_rows.Outgoing | None]:
             ended = ledger.end(connection, left.id, "dead_lettered", ledger.LEFT_BEHIND, now)
+            if ended and left.entry is None:
+                journal.give_up(connection, left.id, ledger.LEFT_BEHIND, now)
             if not ended or left.entry is None or left.entry.from_client:
                 return ended, None
             draft = outbox_rows.Draft(target=left.entry.message.target, text=BROKEN, inbound_id=left.id)

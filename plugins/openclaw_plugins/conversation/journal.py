@@ -195,6 +195,16 @@ def interrupt(connection: sqlite3.Connection, run_row: int, now_ms: int) -> None
     )
 
 
+def give_up(connection: sqlite3.Connection, inbound_id: int, reason: str, now_ms: int) -> None:
+    """End the open turns of a message that cannot be read, with their open rows."""
+    rows = connection.execute("SELECT id FROM conversation_runs WHERE inbound_id = ? AND ended_ms IS NULL", (inbound_id,)).fetchall()
+    for (run_row,) in rows:
+        interrupt(connection, run_row, now_ms)
+        connection.execute(
+            "UPDATE conversation_runs SET state = 'interrupted', ended_ms = ?, error = ? WHERE id = ?", (now_ms, reason, run_row)
+        )
+
+
 def read(connection: sqlite3.Connection, run_row: int) -> tuple[Call, ...]:
     """Return the rows of a run in their order."""
     rows = connection.execute(

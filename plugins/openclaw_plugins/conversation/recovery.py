@@ -24,6 +24,7 @@ from openclaw_plugins.conversation.world import World
 logger: Final = logging.getLogger(__name__)
 
 MOST_RESUMES: Final = 2
+UNREADABLE: Final = "cannot be read back"
 _BROKEN_OFF: Final = frozenset({"error", "timeout", "aborted"})
 """Stop reasons of an assistant message that is what there was of an answer."""
 
@@ -148,7 +149,8 @@ class Recovery:
 
         def write(connection: sqlite3.Connection) -> None:
             for inbound_id in inbound_ids:
-                ledger.end(connection, inbound_id, "dead_lettered", "cannot be read back", now)
+                ledger.end(connection, inbound_id, "dead_lettered", UNREADABLE, now)
+                journal.give_up(connection, inbound_id, UNREADABLE, now)
 
         await write_patiently(self._world.store, write)
 

@@ -14,6 +14,7 @@ from openclaw_kernel.api import (
     AssistantMessage,
     OutboundMessage,
     RetryClass,
+    Sessions,
     Step,
     StepBegun,
     Text,
@@ -289,3 +290,32 @@ async def test_a_turn_whose_messages_cannot_be_read_ends_with_its_own_row(harnes
     assert await harness.rows("SELECT DISTINCT state FROM conversation_steps WHERE state = 'running'") == []
     harness.runtime.script = say
     assert (await harness.ask("go on", "k9"))["state"] == "final"
+
+
+@pytest.mark.parametrize("found_by", ["the next start", "the sweeper"])
+async def test_a_message_that_cannot_be_read_takes_its_open_turn_with_it(harness: Harness, found_by: str) -> None:
+    """P1: nothing stays open in any table."""
+    harness.runtime.script = partial(working, retry_class=RetryClass.SIDE_EFFECTING)
+    await harness.send("work", "k1")
+    await in_the_tool(harness)
+
+    def spoil(connection: sqlite3.Connection) -> None:
+        connection.execute("UPDATE conversation_inbound SET body = '{'")
+
+    if found_by == "the next start":
+        await harness.store.write(spoil)
+        await harness.restart()
+    else:
+        await harness.crash()
+        with closing(sqlite3.connect(harness.home / "state.sqlite")) as connection:
+            connection.execute("UPDATE conversation_inbound SET state = 'answered'")
+            connection.commit()
+        await harness.start()
+        await harness.store.write(spoil)
+        await harness.store.write(
+            lambda connection: connection.execute("UPDATE conversation_inbound SET state = 'running', updated_ms = 1")
+        )
+        await harness.services[Sessions].clean()
+    assert [state for _, state, _ in await harness.settled()] == ["dead_lettered"]
+    assert await harness.rows("SELECT state, ended_ms > 0 FROM conversation_runs") == [("interrupted", 1)]
+    assert await harness.rows("SELECT state FROM conversation_steps WHERE kind = 'tool'") == [("interrupted",)]
