@@ -82,7 +82,7 @@ class Client(Protocol):
     def instance_id(self) -> str | None: ...
 
     def has(self, scope: Scope) -> bool:
-        """Tell whether the connection holds the scope, directly or by implication."""
+        """Tell whether the connection holds the scope, directly or by implication; false once its right was withdrawn."""
         ...
 
     def subscribe(self, topic: str) -> None:

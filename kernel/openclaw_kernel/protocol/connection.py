@@ -181,8 +181,8 @@ class Connection:
         self._ping_due = 0.0
 
     def has(self, scope: Scope) -> bool:
-        """Tell whether the connection holds the scope."""
-        return scope.value in self.effective_scopes
+        """Tell whether the connection holds the scope; one whose right was withdrawn holds none."""
+        return not self.invalidated and scope.value in self.effective_scopes
 
     def subscribe(self, topic: str) -> None:
         """Receive events that are broadcast to the topic."""

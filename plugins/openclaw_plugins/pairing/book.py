@@ -16,6 +16,7 @@ from openclaw_kernel.api import (
     DeviceClaim,
     DeviceGrant,
     Events,
+    GatewayError,
     InvalidRequest,
     PairingReason,
     PluginContext,
@@ -33,6 +34,7 @@ MOST_DEVICES: Final = 1_000
 _REFRESH_MS: Final = 30_000
 
 ValueT = TypeVar("ValueT")
+Allowed = Callable[[], None]
 Change = Callable[[sqlite3.Connection], ValueT]
 
 
@@ -169,43 +171,55 @@ class DeviceBook:
             raise InvalidRequest(f"device {device_id[:12]} has no role {role[:64]!r}; it has {found}")
         return held
 
-    async def approve(self, request_id: str) -> Device:
+    # `allowed` raises where the caller may not; it is asked again when the change is made, for its right may be gone by then.
+
+    async def approve(self, request_id: str, *, allowed: Allowed) -> Device:
         """Let the device in as it asked; raise `InvalidRequest` where it no longer waits."""
         request = self.request(request_id)
         if request.device_id not in self._devices and len(self._devices) >= MOST_DEVICES:
             raise InvalidRequest(f"{len(self._devices)} devices are approved, which is the limit; remove some with device.pair.remove")
-        return self._there(await self._change("approve", partial(self._approve_waiting, request)), "requestId")
+        return self._there(await self._change("approve", partial(self._approve_waiting, request), allowed), "requestId")
 
-    async def reject(self, request_id: str) -> Request:
+    async def reject(self, request_id: str, *, allowed: Allowed) -> Request:
         """Forget a request; raise `InvalidRequest` where it no longer waits."""
-        return self._there(await self._change("reject", partial(self._reject, self.request(request_id))), "requestId")
+        return self._there(await self._change("reject", partial(self._reject, self.request(request_id)), allowed), "requestId")
 
-    async def remove(self, device_id: str, *, answering: str) -> None:
+    async def remove(self, device_id: str, *, answering: str, allowed: Allowed) -> None:
         """Forget a device and close its connections; raise `InvalidRequest` for an unknown one."""
         if device_id not in self._devices:
             raise InvalidRequest(f"unknown deviceId {device_id[:80]!r}; see device.pair.list")
-        await self._change("remove", partial(self._remove, device_id, answering))
+        await self._change("remove", partial(self._remove, device_id, answering), allowed)
 
-    async def rotate(self, device_id: str, role: str, scopes: tuple[str, ...] | None, *, answering: str) -> tuple[str, Token]:
+    async def rotate(
+        self, device_id: str, role: str, scopes: tuple[str, ...] | None, *, answering: str, allowed: Allowed
+    ) -> tuple[str, Token]:
         """Replace every token of a role by a new one and close its connections; raise `InvalidRequest`."""
         self.role(device_id, role)
-        return self._there(await self._change("rotate", partial(self._rotate, device_id, role, scopes, answering)), "deviceId")
+        change = partial(self._rotate, device_id, role, scopes, answering)
+        return self._there(await self._change("rotate", change, allowed), "deviceId")
 
-    async def revoke(self, device_id: str, role: str, *, answering: str) -> int:
+    async def revoke(self, device_id: str, role: str, *, answering: str, allowed: Allowed) -> int:
         """Take a role away and close its connections; return when. Only a person can give it back. Raise `InvalidRequest`."""
         self.role(device_id, role)
-        return self._there(await self._change("revoke", partial(self._revoke, device_id, role, answering)), "deviceId")
+        return self._there(await self._change("revoke", partial(self._revoke, device_id, role, answering), allowed), "deviceId")
 
     # --- changes; each runs alone ---
 
-    async def _change(self, name: str, change: Callable[[], Coroutine[Any, Any, ValueT]]) -> ValueT:
-        async def alone() -> ValueT:
+    async def _change(self, name: str, change: Callable[[], Coroutine[Any, Any, ValueT]], allowed: Allowed = lambda: None) -> ValueT:
+        async def alone() -> ValueT | GatewayError:
             async with self._lock:
+                try:
+                    allowed()
+                except GatewayError as error:
+                    return error
                 return await change()
 
         self._must_be_loaded()
         # A caller that gives up must not leave disk and memory apart.
-        return await asyncio.shield(self._context.spawn(name, alone()))
+        answer: ValueT | GatewayError = await asyncio.shield(self._context.spawn(name, alone()))
+        if isinstance(answer, GatewayError):
+            raise answer
+        return answer
 
     async def _save(self, device: Device, further: Change[object] | None = None) -> None:
         def write(connection: sqlite3.Connection) -> None:
@@ -305,8 +319,11 @@ class DeviceBook:
         if device is None or role is None:
             return None
         now_ms = self._context.now_ms()
-        await self._save(_with_role(device, name, replace(role, tokens=(), revoked_ms=now_ms)))
+        # What was asked for in addition must not give back what is taken away.
+        revoked = _with_role(device, name, replace(role, tokens=(), revoked_ms=now_ms))
+        await self._save(revoked, lambda connection: tables.drop_request(connection, device_id))
         self._issued.pop((device_id, name), None)
+        self._forget_requests(device_id, "rejected")
         self._disconnect(device_id, name, "device-token-revoked", answering)
         return now_ms
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from openclaw_kernel.api import (
@@ -52,9 +53,13 @@ class DeviceMethods:
     async def approve(self, call: Call, params: wire.RequestParams) -> dict[str, Any]:
         """Let a device in as it asked, with no more than the caller's own scopes."""
         request = self._book.request(params.request_id)
-        for role, scopes in self._book.handed_out(request).items():
-            refuse_beyond(call.client, request.device_id, role, scopes)
-        device = await self._book.approve(request.request_id)
+
+        def allowed() -> None:
+            for role, scopes in self._book.handed_out(request).items():
+                refuse_beyond(call.client, request.device_id, role, scopes)
+
+        allowed()
+        device = await self._book.approve(request.request_id, allowed=allowed)
         return {"requestId": request.request_id, "device": self._row(device)}
 
     @rpc(
@@ -67,8 +72,9 @@ class DeviceMethods:
     async def reject(self, call: Call, params: wire.RequestParams) -> dict[str, Any]:
         """Forget a request; the device may ask again."""
         request = self._book.request(params.request_id)
-        refuse_beyond(call.client, request.device_id, request.role)
-        await self._book.reject(request.request_id)
+        allowed = partial(refuse_beyond, call.client, request.device_id, request.role)
+        allowed()
+        await self._book.reject(request.request_id, allowed=allowed)
         return {"requestId": request.request_id, "deviceId": request.device_id}
 
     @rpc(
@@ -80,10 +86,14 @@ class DeviceMethods:
     )
     async def remove(self, call: Call, params: wire.DeviceParams) -> dict[str, Any]:
         """Forget a device, its roles and tokens, and close its connections."""
-        roles = next((device.roles for device in self._book.devices() if device.device_id == params.device_id), {})
-        for role in roles or ["operator"]:
-            refuse_beyond(call.client, params.device_id, role)
-        await self._book.remove(params.device_id, answering=call.client.connection_id)
+
+        def allowed() -> None:
+            roles = next((device.roles for device in self._book.devices() if device.device_id == params.device_id), {})
+            for role in roles or ["operator"]:
+                refuse_beyond(call.client, params.device_id, role)
+
+        allowed()
+        await self._book.remove(params.device_id, answering=call.client.connection_id, allowed=allowed)
         return {"deviceId": params.device_id}
 
     @rpc(
@@ -102,8 +112,9 @@ class DeviceMethods:
         if beyond:
             raise InvalidRequest(f"scopes: the device is not approved for {beyond[0]}; approve a request of it first")
         # Without scopes the token has all that the role has, which is handed out as well.
-        refuse_beyond(call.client, params.device_id, params.role, role.scopes if scopes is None else scopes)
-        text, token = await self._book.rotate(params.device_id, params.role, scopes, answering=call.client.connection_id)
+        allowed = partial(refuse_beyond, call.client, params.device_id, params.role, role.scopes if scopes is None else scopes)
+        allowed()
+        text, token = await self._book.rotate(params.device_id, params.role, scopes, answering=call.client.connection_id, allowed=allowed)
         is_own = device_of(call.client.principal) == params.device_id
         return {
             "deviceId": params.device_id,
@@ -123,8 +134,9 @@ class DeviceMethods:
     )
     async def revoke(self, call: Call, params: wire.RevokeParams) -> dict[str, Any]:
         """Take a role away from a device and close its connections; it is given back by an approval only."""
-        refuse_beyond(call.client, params.device_id, params.role)
-        revoked_ms = await self._book.revoke(params.device_id, params.role, answering=call.client.connection_id)
+        allowed = partial(refuse_beyond, call.client, params.device_id, params.role)
+        allowed()
+        revoked_ms = await self._book.revoke(params.device_id, params.role, answering=call.client.connection_id, allowed=allowed)
         return {"deviceId": params.device_id, "role": params.role, "revokedAtMs": revoked_ms}
 
     def _row(self, device: Device) -> dict[str, Any]:

@@ -79,6 +79,9 @@ def refuse_beyond(caller: Client, device_id: str, role: str, scopes: Iterable[st
     unknown = sorted(set(scopes) - ALL_SCOPES)
     if unknown:
         raise InvalidRequest(f"scopes: there is no scope {unknown[0][:64]!r}; known are {', '.join(sorted(ALL_SCOPES))}")
+    if not caller.has(Scope.PAIRING):
+        # It was there when the call began: the connection was ended meanwhile.
+        raise _missing(Scope.PAIRING, "the right to manage devices was taken away")
     if not caller.has(Scope.ADMIN):
         own = device_of(caller.principal)
         if own is not None and own != device_id:

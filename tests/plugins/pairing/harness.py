@@ -65,6 +65,7 @@ class RecordedConnections:
     """Implements Connections; keeps who was ended."""
 
     ended: list[tuple[str, str, str | None]] = field(default_factory=list)
+    people: list[Person] = field(default_factory=list)
 
     def are_open(self, principal: str) -> bool:
         """Nobody is connected."""
@@ -73,6 +74,8 @@ class RecordedConnections:
     def invalidate(self, principal: str, reason: str, *, role: str | None = None, answering: str | None = None) -> int:
         """Keep it."""
         self.ended.append((principal, reason, role))
+        for person in self.people:
+            person.invalidated = person.invalidated or person.principal == principal
         return 0
 
 
@@ -114,10 +117,11 @@ class Person:
     principal: str = "token"
     role: str = "operator"
     connection_id: str = "caller"
+    invalidated: bool = False
 
     def has(self, scope: Scope) -> bool:
         """As a connection answers it."""
-        return scope.value in effective_scopes(self.scopes)
+        return not self.invalidated and scope.value in effective_scopes(self.scopes)
 
 
 @dataclass
@@ -159,7 +163,9 @@ class Gate:
         method = getattr(self.methods, short)
         (declared,) = [one for one in methods_of(self.methods) if one.name == name]
         assert declared.params is not None
-        answer = method(Call(caller or Person()), declared.params.model_validate(params))
+        person = caller or Person()
+        self.context.connections.people.append(person)
+        answer = method(Call(person), declared.params.model_validate(params))
         result = await answer if asyncio.iscoroutine(answer) else answer
         contract.validate_result(name, result)
         return result

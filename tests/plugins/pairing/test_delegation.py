@@ -56,7 +56,7 @@ async def paired(gate: Gate, scopes: tuple[str, ...], role: str = "operator") ->
 def may(caller: frozenset[str], role: str, scopes: tuple[str, ...]) -> bool:
     """Whether a person with these scopes may hand out that."""
     held = effective_scopes(caller)
-    return set(scopes) <= held and (role == "operator" or "operator.admin" in held)
+    return {"operator.pairing", *scopes} <= held and (role == "operator" or "operator.admin" in held)
 
 
 @pytest.mark.parametrize("caller", CALLERS)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from openclaw_kernel.api import InvalidRequest, effective_scopes
+from openclaw_kernel.api import Forbidden, InvalidRequest, effective_scopes
 from openclaw_kernel.protocol.handshake import Close, Peer
 from openclaw_plugins.pairing.book import PENDING_MS
 from openclaw_plugins.pairing.tables import MOST_PER_ADDRESS, MOST_REQUESTS
@@ -412,6 +412,35 @@ async def check_taken_away(gate: Gate, device: TestDevice, token: str, how: str)
     # What was approved before does not come back with it.
     assert accepted(await gate.shake(device, scopes=None)).scopes == READ
     refused(await gate.shake(device, auth={"deviceToken": token}))
+
+
+@pytest.mark.parametrize("how", ["remove", "revoke"])
+async def test_what_was_asked_before_it_was_taken_away_gives_nothing_back(gate: Gate, how: str) -> None:
+    """S20: an approval that somebody had still open on the screen."""
+    device = await paired(gate, scopes=READ)
+    request_id = (await waits(gate, device, scopes=("operator.read", "operator.write")))["requestId"]
+    if how == "remove":
+        await gate.call("device.pair.remove", deviceId=device.id)
+    else:
+        await gate.call("device.token.revoke", deviceId=device.id, role="operator")
+    assert gate.context.events.resolved()[-1] == (request_id, "rejected")
+    with pytest.raises(InvalidRequest, match="unknown requestId"):
+        await gate.call("device.pair.approve", requestId=request_id)
+    await waits(gate, device, scopes=READ)
+
+
+@pytest.mark.parametrize("how", ["remove", "revoke", "rotate"])
+async def test_nothing_that_waited_is_done_for_a_device_whose_right_was_taken_meanwhile(gate: Gate, how: str) -> None:
+    """S20: the right is looked at where the change is made, not where it was asked for."""
+    caller, device = await paired(gate), TestDevice()
+    request_id = (await waits(gate, device))["requestId"]
+    own = Person(principal=f"device:{caller.id}")
+    method = "device.pair.remove" if how == "remove" else f"device.token.{how}"
+    params: dict[str, Any] = {"deviceId": caller.id} | ({} if how == "remove" else {"role": "operator"})
+    taken, approval = gate.call(method, **params), gate.call("device.pair.approve", own, requestId=request_id)
+    _, asked = await asyncio.gather(taken, approval, return_exceptions=True)
+    assert isinstance(asked, Forbidden), asked
+    await waits(gate, device)
 
 
 async def test_a_device_removed_while_it_connects_is_not_let_in(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
