@@ -438,8 +438,8 @@ async def test_nothing_that_waited_is_done_for_a_device_whose_right_was_taken_me
     method = "device.pair.remove" if how == "remove" else f"device.token.{how}"
     params: dict[str, Any] = {"deviceId": caller.id} | ({} if how == "remove" else {"role": "operator"})
     taken, approval = gate.call(method, **params), gate.call("device.pair.approve", own, requestId=request_id)
-    _, asked = await asyncio.gather(taken, approval, return_exceptions=True)
-    assert isinstance(asked, Forbidden), asked
+    ends = await asyncio.gather(taken, approval, return_exceptions=True)
+    assert isinstance(ends[1], Forbidden), ends
     await waits(gate, device)
 
 

@@ -163,6 +163,14 @@ async def test_what_a_proxy_forwards_is_never_approved_by_itself(gateway: Runnin
         assert failed.details["code"] == "PAIRING_REQUIRED"
 
 
+async def test_what_a_silent_proxy_passes_on_is_not_approved_by_itself(gateway: RunningGateway) -> None:
+    """S17: all that such a proxy leaves of the truth is the host that was asked for."""
+    failed, _, _ = await Device().refused(gateway.ws_url, auth=shared(gateway), headers={"Host": "gateway.example.org"})
+    assert failed.details["code"] == "PAIRING_REQUIRED"
+    async with Device().connect(gateway.ws_url, auth=shared(gateway), headers={"Host": "localhost:18789"}) as client:
+        await client.request("health")
+
+
 @pytest.mark.parametrize("protocol", [(4, 4), (3, 4), (3, 3)])
 async def test_a_node_of_this_version_and_the_one_before_connects_once_it_is_approved(
     gateway: RunningGateway, protocol: tuple[int, int]
