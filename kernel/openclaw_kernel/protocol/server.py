@@ -105,7 +105,8 @@ class GatewayServer:
             timeout=limits.close_seconds,
             autoping=False,
             compress=False,
-            max_msg_size=limits.max_payload,
+            # aiohttp refuses a message of this very size.
+            max_msg_size=limits.max_payload + 1,
             decode_text=False,
         )
         await ws.prepare(request)
@@ -197,9 +198,9 @@ class GatewayServer:
                 await asyncio.sleep(0)
 
     def _take(self, connection: Connection, session: Session, owner: TaskOwner, data: bytes) -> None:
-        outcome = session.receive(data)
         if connection.invalidated:
             return
+        outcome = session.receive(data)
         if type(outcome) is Invoke:
             if self._dispatcher.waits(outcome):
                 owner.spawn(outcome.method.name, self._run(connection, session, outcome))
@@ -220,11 +221,10 @@ class GatewayServer:
             session.finished(invoke.request)
 
     async def _wait_closed(self, ws: web.WebSocketResponse, outbound: Outbound) -> None:
-        # The writer still owes the peer its last frames and the close; the abort timer bounds the wait.
-        while outbound.closing is not None and not ws.closed:
-            message = await ws.receive()
-            if message.type not in _MESSAGES and message.type not in {WSMsgType.PING, WSMsgType.PONG}:
-                return
+        # The writer still owes the peer its last frames and the close, and reads what the peer had sent until it answers: a socket
+        # closed with bytes unread is reset, and the close frame lost. The abort timer bounds the wait.
+        if outbound.closing is not None and not ws.closed:
+            await outbound.written.wait()
 
     def tick(self, now: float) -> None:
         """Ping and cut what is dead; `now` is the loop's clock. Called every second."""
