@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest_asyncio
 from tests.conformance.method_calls import BAD, CHAT, GOOD, OF_DEVICES
 from tests.conformance.reference_client import Line, ReferenceClient, reference_client
 from tests.emulators.telegram_control import TelegramEmulator
+from tests.kernel.events.test_real_connections import cutter, port_of
 from tests.support import contract
 from tests.support.gateway import RunningGateway, StartGateway
 from tests.support.ws_client import RequestFailed
@@ -188,3 +190,44 @@ async def test_a_wrong_token_is_the_clients_own_error(gateway: RunningGateway) -
         paused = await client.wait("paused")
         assert paused["detailCode"] == "AUTH_TOKEN_MISMATCH"
         assert "hello" not in client.kinds()
+
+
+async def test_p25_the_client_comes_back_with_its_cursor_and_misses_nothing(gateway: RunningGateway) -> None:
+    """Its socket is cut in the middle of what it is told; back again, it has every event that one has who was never cut."""
+    lengths = iter([60_000])
+    async with (
+        cutter(port_of(gateway), lambda: next(lengths, 1 << 40)) as way,
+        reference_client(gateway.ws_url, token=gateway.token) as whole,
+        reference_client(way, token=gateway.token) as client,
+    ):
+        for one in (whole, client):
+            await one.wait("hello")
+            assert "gap" not in await one.request("events.subscribe", {})
+        runs = 0
+        while "closed" not in client.kinds():
+            runs += 1
+            await whole.request("chat.send", {"sessionKey": "main", "message": "long " * 400, "idempotencyKey": f"run-{runs}"})
+            await whole.event("events.item", is_end_of(f"run-{runs}"))
+        position = next(number for number, line in enumerate(client.lines) if line["kind"] == "closed")
+        await client.wait("hello", after=position)
+        again = await client.request("events.subscribe", {"since": client.payloads("events.item")[-1]["cursor"]})
+        assert "gap" not in again
+        await client.event("events.item", is_end_of(f"run-{runs}"))
+        assert told_of_runs(client, f"run-{runs}") == told_of_runs(whole, f"run-{runs}")
+        assert client.payloads("events.gap") == []
+
+
+def is_end_of(run: str) -> Callable[[Line], bool]:
+    """Matches the item with the end of a run."""
+    return lambda item: item["event"] == "chat" and of_run(run, "final")(item["payload"])
+
+
+def told_of_runs(client: ReferenceClient, last: str) -> list[str]:
+    """The items up to the end of the last run, but for the pieces of answers: who was away is told the newest of them alone."""
+    items = client.payloads("events.item")
+    end = next(number for number, item in enumerate(items) if is_end_of(last)(item))
+    return [
+        json.dumps(item)
+        for item in items[: end + 1]
+        if item["payload"].get("state") != "delta" and item["payload"].get("stream") != "assistant"
+    ]

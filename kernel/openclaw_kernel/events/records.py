@@ -30,7 +30,7 @@ class Bounds:
     """Also how long events are recorded after the last client with a cursor has left."""
     waiting: int = 8_388_608
     """What may wait for the disk. Beyond it the log gives up what waits and says so by a gap."""
-    tail: int = 2_097_152
+    tail: int = 1_048_576
     """What is kept in memory of what was written last, for those who follow live."""
     page: int = 262_144
     gather_seconds: float = 0.01
