@@ -105,9 +105,17 @@ async def turn_rows(folder: Path) -> list[Row]:
         await load.turn_seconds(url, 10)
         turn = await median_of(REPEATS, lambda: load.turn_seconds(url))
         fan = await median_of(REPEATS, lambda: load.fan_out_seconds(url))
+        followed_turn = await median_of(REPEATS, lambda: load.turn_seconds(url, follow=True))
+        recorded_turn = await median_of(REPEATS, lambda: load.turn_seconds(url))
+        recorded_fan = await median_of(REPEATS, lambda: load.fan_out_seconds(url))
+        followed_fan = await median_of(REPEATS, lambda: load.fan_out_seconds(url, follow=True))
     return [
         Row("chat.send to final, instant model", turn * 1000, "ms", 12),
         Row("last of 50 subscribers after the first", fan * 1000, "ms", 4),
+        Row("the same turn while events are recorded", recorded_turn * 1000, "ms"),
+        Row("the same turn followed by cursor", followed_turn * 1000, "ms", note="told once it is on disk"),
+        Row("the same 50 while events are recorded", recorded_fan * 1000, "ms"),
+        Row("the same 50 following by cursor", followed_fan * 1000, "ms"),
     ]
 
 

@@ -81,12 +81,14 @@ async def pipelined_per_second(url: str, *, echo: bool, requests: int = 30_000, 
     return requests / taken
 
 
-async def turn_seconds(url: str, turns: int = 100) -> float:
-    """Median seconds from chat.send to its final event."""
+async def turn_seconds(url: str, turns: int = 100, *, follow: bool = False) -> float:
+    """Median seconds from chat.send to its final event; with `follow` from the event log."""
     taken = []
     run = uuid.uuid4().hex[:8]
     async with aiohttp.ClientSession() as http:
         ws = await connected(http, url)
+        if follow:
+            await ws.send_str(frame("events.subscribe"))
         for number in range(turns):
             begun = time.perf_counter()
             # A conversation of ten turns, then another: a history of hundreds would measure its own length.
@@ -98,11 +100,13 @@ async def turn_seconds(url: str, turns: int = 100) -> float:
     return statistics.median(taken)
 
 
-async def fan_out_seconds(url: str, subscribers: int = 50, turns: int = 30) -> float:
-    """Median seconds between the first and the last of all subscribers reading the same final event."""
+async def fan_out_seconds(url: str, subscribers: int = 50, turns: int = 30, *, follow: bool = False) -> float:
+    """Median seconds between the first and the last of all subscribers reading the same final event; with `follow` from the event log."""
     spread = []
     async with aiohttp.ClientSession() as http:
         clients = [await connected(http, url) for _ in range(subscribers)]
+        for ws in clients if follow else ():
+            await ws.send_str(frame("events.subscribe"))
         for _ in range(turns):
             params = {"sessionKey": "main", "message": "hello", "idempotencyKey": str(uuid.uuid4())}
             await clients[0].send_str(frame("chat.send", params))
