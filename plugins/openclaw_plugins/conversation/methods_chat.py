@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
 import orjson
 
 from openclaw_kernel.api import (
     Call,
+    Claim,
     Encoded,
     Idempotency,
     InvalidRequest,
@@ -40,6 +42,7 @@ from openclaw_plugins.conversation.wire import (
 )
 
 TOOL_EVENTS: Final = "tool-events"
+CLAIM_SECONDS: Final = 0.4
 
 
 class ChatMethods:
@@ -98,12 +101,17 @@ class ChatMethods:
     async def _stop(self, request: RequestKey, key: str) -> dict[str, Any] | Encoded:
         """Stop a session's turn, once: a repeat must not stop the turn that came after it."""
         world = self._conversation.world
+        claim: Claim | None = None
+        # A store that fails or hangs keeps nobody from stopping.
         try:
-            claim = await world.store.write(lambda connection: world.requests.claim(connection, request))
+            async with asyncio.timeout(CLAIM_SECONDS):
+                claim = await world.complete(
+                    "claim a stop", world.store.write(lambda connection: world.requests.claim(connection, request))
+                )
         except Unavailable as error:
-            # A store that fails keeps nobody from stopping.
             world.context.logger.warning("a stop is carried out, though its key cannot be kept: %s", error.message)
-            claim = None
+        except TimeoutError:
+            world.context.logger.warning("a stop is carried out, though its key is not written yet")
         if claim is not None and claim.answer is not None:
             return claim.answer.replay()
         stopped = await self._conversation.abort(key)
