@@ -278,7 +278,7 @@ class Conversation:
         await write_patiently(self.world.store, lambda connection: ledger.ask_to_stop(connection, runs, now))
 
     def _abort_run(self, run: Run) -> bool:
-        if not run.lined_up or not concerns(run.number) or not run.stop():
+        if not run.lined_up or not concerns(run.number) or not (run.stop() or run.is_left):
             return False
         if self.lanes.withdraw(run.session_key, run):
             self.world.spawn(f"drop {run.run_id}", self._drop(run))

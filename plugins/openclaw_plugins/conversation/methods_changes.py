@@ -158,7 +158,8 @@ class SessionChanges:
             key = run.session_key
         else:
             return _aborted([], None)
-        running = conversation.lanes.running(key)
+        # One that was broken off for the next process has no lane any more.
+        running = conversation.lanes.running(key) or next((run for run in board.of_session(key) if run.is_left), None)
         target = params.run_id or (running.run_id if running is not None else None)
         if target is None and not params.clear_queued:
             return _aborted([], None)

@@ -134,6 +134,11 @@ class Run:
         self.stopped.set_result(None)
         return True
 
+    @property
+    def is_left(self) -> bool:
+        """Tell whether it was broken off for the next process, which goes on with it unless its stop is written."""
+        return self.stopped.done() and self.stop_status == "interrupted" and self.outcome is None
+
 
 @dataclass(frozen=True, slots=True)
 class EndedRun:

@@ -12,7 +12,7 @@ import pytest
 
 from openclaw_kernel.api import Command, CommandCall, Commands
 from tests.emulators.telegram_control import TelegramEmulator
-from tests.plugins.conversation.harness import Harness, until
+from tests.plugins.conversation.harness import Gate, Harness, say, until
 from tests.support.gateway import RunningGateway, StartGateway
 from tests.support.ws_client import RequestFailed, WsClient
 
@@ -145,3 +145,28 @@ async def test_a_command_under_way_is_waited_for_and_not_run_again(harness: Harn
     await harness.restart()
     assert [state for _, state, _ in await harness.settled()] == ["answered", "answered"]
     assert len(ran) == 2
+
+
+@pytest.mark.parametrize("moment", ["while it ends", "after that"])
+async def test_a_stop_that_comes_while_turns_are_broken_off_keeps_them_from_going_on(harness: Harness, moment: str) -> None:
+    """P15: the last moment at which somebody can ask for it."""
+    gate = Gate(stubborn=True)
+    harness.runtime.script = gate
+    await harness.send("work", "k1")
+    await gate.running("work")
+    (unit,) = harness.registered.units
+    stopping = asyncio.create_task(unit.stop())
+    await until(lambda: gate.cancelled)
+    if moment == "after that":
+        gate.released.set()
+        await stopping
+    answer = await harness.call("sessions.abort", None, key="main")
+    gate.released.set()
+    await stopping
+    await harness.crash()
+    harness.runtime.script = say
+    await harness.start()
+    assert answer == {"ok": True, "status": "aborted", "abortedRunId": "k1", "runIds": ["k1"]}
+    assert await harness.settled() == [("token:k1", "suppressed", "stopped")]
+    assert gate.started == ["work"]
+    assert len(harness.runtime.turns) == 1
