@@ -117,7 +117,7 @@ class RecordedEvents:
     ) -> None:
         wire = json.loads(dumps(payload))
         contract.validate_event({"type": "event", "event": event, "payload": wire})
-        options = {"topics": topics, "scoped_topic": scoped_topic, "connections": connections, "exclude": exclude}
+        options = {"topics": topics, "scoped_topic": scoped_topic, "connections": connections, "exclude": exclude, "replaces": replaces}
         self.sent.append(Sent(event, wire, options))
 
     def of(self, event: str, **fields: Any) -> list[dict[str, Any]]:

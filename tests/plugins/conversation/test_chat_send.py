@@ -225,6 +225,29 @@ async def use_a_tool(turn: Turn, sink: TurnSink) -> TurnResult:
     return TurnResult(status="ok", text="I will look. It is there.", stop_reason="stop", usage=usage, cost_usd=0.5, model="echo/echo-1")
 
 
+async def test_a_piece_of_an_answer_stands_for_those_before_it_but_not_across_a_tool_call(harness: Harness) -> None:
+    """P25: what the log leaves out for who comes back is told again by what it keeps."""
+
+    async def with_pauses(turn: Turn, sink: TurnSink) -> TurnResult:
+        for number, word in enumerate(("one ", "two ")):
+            sink.text(word)
+            await until(lambda count=number + 1: len(harness.events.of("chat", state="delta")) == count, "a piece")
+        return await use_a_tool(turn, sink)
+
+    harness.runtime.script = with_pauses
+    await harness.call("chat.send", sessionKey="main", message="look", idempotencyKey="k1")
+    await harness.events.terminal("k1")
+    newest: dict[str, str] = {}
+    for sent in harness.events.sent:
+        key = sent.options["replaces"]
+        if sent.event == "agent" and sent.payload["stream"] == "assistant":
+            assert sent.payload["data"]["text"].startswith(newest.get(key, ""))
+            newest[key] = sent.payload["data"]["text"]
+        elif sent.payload.get("state") != "delta":
+            assert key is None, sent
+    assert list(newest.values()) == ["one two ", "one two I will look. ", "one two I will look. It is there."]
+
+
 async def test_tool_steps_go_to_the_owner_and_to_the_sessions_subscribers(harness: Harness) -> None:
     harness.runtime.script = use_a_tool
     owner = TestClient(connection_id="mine", caps=frozenset({"tool-events"}))
