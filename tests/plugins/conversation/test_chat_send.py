@@ -229,9 +229,9 @@ async def test_a_piece_of_an_answer_stands_for_those_before_it_but_not_across_a_
     """P25: what the log leaves out for who comes back is told again by what it keeps."""
 
     async def with_pauses(turn: Turn, sink: TurnSink) -> TurnResult:
-        for number, word in enumerate(("one ", "two ")):
+        for word in ("one ", "two "):
             sink.text(word)
-            await until(lambda count=number + 1: len(harness.events.of("chat", state="delta")) == count, "a piece")
+            await harness.events.first("chat", state="delta", deltaText=word)
         return await use_a_tool(turn, sink)
 
     harness.runtime.script = with_pauses
