@@ -360,6 +360,6 @@ def _delta(run: Run, payload: Frame) -> Iterator[str]:
     if not payload.get("replace"):
         if not text.startswith(run.text):
             yield f"the delta of run {payload['runId']} does not grow: {text[-80:]!r} after {run.text[-80:]!r}"
-        elif run.text + payload["deltaText"] != text:
+        elif run.text and run.text + payload["deltaText"] != text:
             yield f"the deltaText of run {payload['runId']} is not what its text grew by: {payload['deltaText'][-80:]!r}"
     run.text = text
