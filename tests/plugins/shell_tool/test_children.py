@@ -114,4 +114,5 @@ async def test_a_command_has_the_signals_of_a_fresh_process_and_no_descriptor_of
     assert result.text == "['0', '1', '2'] True\n"
     ignored = await run(tmp_path, "sh", "-c", "grep SigIgn /proc/$$/status")
     # SIGPIPE and SIGXFSZ are ignored by Python, and would be by whatever it starts.
-    assert ignored.text.split()[1] == "0" * 16
+    # The C library keeps 32 and 33 to itself: how whoever started the tests left these, nobody in between can change.
+    assert int(ignored.text.split()[1], 16) & ((1 << 31) - 1) == 0
