@@ -32,9 +32,7 @@ class Bad:
     named: str
 
 
-OF_DEVICES = frozenset(
-    {"device.pair.approve", "device.pair.reject", "device.pair.remove", "device.token.rotate", "device.token.revoke"}
-)
+OF_DEVICES = frozenset({"device.pair.approve", "device.pair.reject", "device.pair.remove", "device.token.rotate", "device.token.revoke"})
 """Methods that succeed only with a device that is there; tests/conformance/test_devices.py calls them, with devices of its own."""
 
 GOOD = (
