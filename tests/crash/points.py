@@ -155,20 +155,21 @@ class Fault:
 
 
 def watch_tasks(hook: Hook) -> None:
-    """Let every loop that an `asyncio.Runner` makes from now on tell the hook where its tasks wait."""
+    """Let every loop that is made from now on, however that is done, tell the hook where its tasks wait."""
     names = Names()
 
     def factory(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
         return asyncio.Task(Watched(coroutine, names, hook), loop=loop, **options)
 
-    get_loop = asyncio.Runner.get_loop
+    policy = type(asyncio.get_event_loop_policy())
+    new_event_loop = policy.new_event_loop
 
-    def get_watched_loop(runner: asyncio.Runner) -> asyncio.AbstractEventLoop:
-        loop = get_loop(runner)
+    def new_watched_loop(its_policy: asyncio.AbstractEventLoopPolicy) -> asyncio.AbstractEventLoop:
+        loop = new_event_loop(its_policy)
         loop.set_task_factory(factory)
         return loop
 
-    setattr(asyncio.Runner, "get_loop", get_watched_loop)  # noqa: B010 - a method is no variable to assign to
+    setattr(policy, "new_event_loop", new_watched_loop)  # noqa: B010 - a method is no variable to assign to
 
 
 def watch_commits(hook: Hook) -> None:

@@ -10,6 +10,8 @@ import pytest
 from tests.crash.soak import soak
 
 CYCLES = 60
+FEWEST_POINTS = 150
+"""Commits alone are some forty: fewer points than this, and the awaits are not watched."""
 
 
 @pytest.mark.timeout(400)
@@ -19,4 +21,5 @@ async def test_whenever_it_is_killed_each_message_ends_once(tmp_path: Path) -> N
     summary = await soak(tmp_path, seed=seed, cycles=CYCLES)
     assert summary.faults == [], "\n".join(summary.faults) + f"\nrepeat it with: make crash ARGS='--cycles {CYCLES} --seed {seed}'"
     assert summary.cycles >= CYCLES
+    assert summary.points >= FEWEST_POINTS, summary
     assert len(summary.died_at) >= CYCLES // 4, summary
