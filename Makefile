@@ -1,7 +1,7 @@
 # What a fresh clone needs: python3 (3.11 or newer) with venv, and make. Everything else is fetched into .venv and
 # node_modules, or, for `make test`, from the system's packages.
 #
-#   make run      start the gateway and print one link          ARGS="--port 0" passes arguments on
+#   make run      start the gateway and print one link          ARGS="--home FOLDER" passes arguments on
 #   make test     the whole suite, with the servers it needs    ARGS="tests/kernel -k frames" narrows it
 #   make conformance   the reference's own command line and Control UI against the gateway; 600 MB of npm packages
 #   make lint     ruff, formatting, the strict type checker, the import law
