@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 
 import aiohttp
 
@@ -65,12 +66,12 @@ async def slow_loris(port: int) -> None:
             await asyncio.sleep(0.002)
 
 
-async def stalled_reader(port: int) -> None:
-    """Ten clients that hear of every turn and read nothing; they come back whenever they are let go."""
+async def talk(port: int, stalled_readers: int = 0) -> None:
+    """Turns, ten a second, and so many clients that hear of each and read nothing."""
     async with aiohttp.ClientSession() as http:
         url = f"ws://127.0.0.1:{port}/"
         talker = await connected(http, url, caps=["session-scoped-events"])
-        for _ in range(10):
+        for _ in range(stalled_readers):
             stalled = await connected(http, url)
             # As many answers as the socket holds; the client looks at none of them.
             for number in range(2_000):
@@ -86,9 +87,10 @@ async def stalled_reader(port: int) -> None:
 
 
 KINDS: dict[str, Callable[[int], Awaitable[None]]] = {
+    "talk": talk,
     "half-open": half_open,
     "slow-loris": slow_loris,
-    "stalled-reader": stalled_reader,
+    "stalled-readers": partial(talk, stalled_readers=10),
 }
 
 if __name__ == "__main__":
