@@ -115,6 +115,8 @@ class Run:
     """What a connection was told of one run."""
 
     text: str = ""
+    whole: bool = False
+    """Whether it was told the start, and nothing was left out since."""
     ended: str | None = None
     chat_seq: int = -1
     agent_seq: int = -1
@@ -178,6 +180,8 @@ class Judge:
             _in(told, text)
         elif kind == "D":
             told.seq += 1
+            for run in told.runs.values():
+                run.whole = False
         elif kind == "F":
             yield from _finished(told, text.decode("utf-8", "surrogatepass"))
         elif kind == "C":
@@ -341,6 +345,7 @@ def _of_a_run(told: Told, event: str, payload: Frame) -> Iterator[str]:
         if payload["seq"] <= run.agent_seq:
             yield f"the agent event of run {payload['runId']} has seq {payload['seq']} after {run.agent_seq}"
         run.agent_seq = payload["seq"]
+        run.whole |= payload["stream"] == "lifecycle" and payload["data"].get("phase") == "start"
         return
     if payload["seq"] < run.chat_seq:
         yield f"the chat event of run {payload['runId']} has seq {payload['seq']} after {run.chat_seq}"
@@ -360,6 +365,11 @@ def _delta(run: Run, payload: Frame) -> Iterator[str]:
     if not payload.get("replace"):
         if not text.startswith(run.text):
             yield f"the delta of run {payload['runId']} does not grow: {text[-80:]!r} after {run.text[-80:]!r}"
-        elif run.text and run.text + payload["deltaText"] != text:
+        elif not _grown_by(run, text, payload["deltaText"]):
             yield f"the deltaText of run {payload['runId']} is not what its text grew by: {payload['deltaText'][-80:]!r}"
     run.text = text
+
+
+def _grown_by(run: Run, text: str, delta: str) -> bool:
+    """Whether a delta is what the text grew by; who came in the middle of a run is told more with the first than it grew by."""
+    return run.text + delta == text or (not run.text and not run.whole and text.endswith(delta))

@@ -111,6 +111,8 @@ FAULTS: list[tuple[str, Callable[[Story], object]]] = [
     ("after its end error", lambda story: story.chat("error").delta("a", "a")),
     ("does not grow", lambda story: story.delta("one", "one").delta("two", "two")),
     ("not what its text grew by", lambda story: story.delta("one", "one").delta("onetwo", "onetwo")),
+    ("not what its text grew by", lambda story: begin(story).delta("two", "one two")),
+    ("not what its text grew by", lambda story: story.delta("two", "one")),
     ("chat event of run r has seq 0 after 9", lambda story: [chat_seq(story, 9), chat_seq(story, 0)]),
     ("agent event of run r has seq 4 after 4", lambda story: [agent_event(story, 4), agent_event(story, 4)]),
     ("no gateway closes with 4242", lambda story: story.record("C", "4242 because")),
@@ -129,6 +131,23 @@ def chat_seq(story: Story, seq: int) -> Story:
 
 def agent_event(story: Story, seq: int) -> Story:
     return story.event("agent", {"runId": "r", "seq": seq, "stream": "lifecycle", "ts": 1, "data": {}})
+
+
+def begin(story: Story) -> Story:
+    return story.event("agent", {"runId": "r", "seq": 1, "stream": "lifecycle", "ts": 1, "data": {"phase": "start", "startedAt": 1}})
+
+
+def test_who_comes_in_the_middle_of_a_run_is_told_what_there_is() -> None:
+    story = Story().hello()
+    agent_event(story, 7).delta("two ", "one two ").delta("three", "one two three")
+    assert story.problems == []
+
+
+def test_who_missed_the_first_delta_is_told_what_there_is() -> None:
+    story = begin(Story().hello()).record("D")
+    story.seq += 1
+    story.delta("two", "one two")
+    assert story.problems == []
 
 
 @pytest.mark.parametrize(("named", "tell"), FAULTS)
