@@ -86,6 +86,17 @@ async def test_the_environment_is_what_was_given_and_the_mark(tmp_path: Path, ow
     assert lines == sorted(os.fsencode(f"{name}={value}") for name, value in {**own, MARK_VARIABLE: leash.mark}.items())
 
 
+async def test_a_keeper_that_does_not_begin_is_ended_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hung = tmp_path / "hung.py"
+    hung.write_text(f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)\n")
+    monkeypatch.setattr(leashes, "_KEEPER", str(hung))
+    monkeypatch.setattr(leashes, "KEEPER_SECONDS", 1.0)
+    with pytest.raises(OSError, match="its keeper did not begin within 1 s"):
+        async with program(tmp_path, "true"):
+            raise AssertionError
+    await until_gone(int((tmp_path / "pid").read_text()))
+
+
 async def test_a_program_is_asked_before_it_is_killed(tmp_path: Path) -> None:
     script = "trap 'echo asked; exit 3' TERM; echo ready; while :; do sleep 0.02; done"
     async with program(tmp_path, "/bin/sh", "-c", script) as (leash, process):

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import os
 import signal
@@ -32,6 +33,8 @@ from openclaw_kernel.api.keeper import LAST_WORD, kill_below, parent_of
 MARK_VARIABLE: Final = "OPENCLAW_CHILD"
 _KEEPER: Final = str(Path(__file__).with_name("keeper.py"))
 _START: Final = uuid.uuid4().hex
+KEEPER_SECONDS: Final = 10.0
+"""How long a keeper may take to begin; it takes some 20 ms."""
 _PASSES: Final = 20
 _PASS_SECONDS: Final = 0.005
 
@@ -72,7 +75,21 @@ class Leash:
                 start_new_session=True,
                 **options,
             )
-        word = await asyncio.get_running_loop().sock_recv(self._gateway, 16)
+        try:
+            async with asyncio.timeout(KEEPER_SECONDS):
+                word = await asyncio.get_running_loop().sock_recv(self._gateway, 16)
+        except BaseException as error:
+            # Nobody gets to see it, so nobody else could end it and close its streams.
+            if isinstance(started, asyncio.subprocess.Process):
+                with contextlib.suppress(ProcessLookupError):
+                    started.kill()
+                kill_marked(self.mark)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(1.0):
+                        await started.communicate()
+            if isinstance(error, TimeoutError):
+                raise OSError(errno.ETIMEDOUT, f"its keeper did not begin within {KEEPER_SECONDS:g} s") from None
+            raise
         if not word.startswith(b"+"):
             self._cleared = word.startswith(b"-")
             if isinstance(started, asyncio.subprocess.Process):
