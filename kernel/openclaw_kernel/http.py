@@ -103,7 +103,14 @@ class _Connection(web.RequestHandler):
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        """Answer what is no HTTP in constant words; what strangers send must not fill the log."""
+        """Answer what is no HTTP in constant words; what strangers send must not fill the log.
+
+        Raises:
+            ConnectionError: the peer is gone, or part of the answer is sent already.
+        """
+        if isinstance(exc, ConnectionError) and (request.transport is None or request.transport.is_closing()):
+            logger.debug("%s left before its answer", request.remote)
+            raise ConnectionError("the peer is gone") from exc
         level = logging.ERROR if status >= 500 else logging.DEBUG  # noqa: PLR2004 - the server's own faults
         logger.log(level, "%s from %s cannot be served", "request" if status >= 500 else "what came", request.remote, exc_info=exc)  # noqa: PLR2004
         if request.writer.output_size > 0:

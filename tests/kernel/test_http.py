@@ -168,6 +168,49 @@ async def test_a_handler_may_take_longer_than_its_body(monkeypatch: pytest.Monke
         assert await answer.text() == "done"
 
 
+async def test_a_peer_that_left_before_its_upgrade_is_no_fault_of_ours(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="openclaw.http")
+    entered = asyncio.Event()
+
+    async def late(request: web.Request) -> web.StreamResponse:
+        entered.set()
+        await until(lambda: request.transport is None)
+        ws = web.WebSocketResponse()
+        await ws.prepare(request)
+        return ws
+
+    monkeypatch.setitem(globals(), "upgraded", late)
+    async with listening() as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(
+            b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        async with asyncio.timeout(DEADLINE):
+            await entered.wait()
+        writer.transport.abort()
+        await until(lambda: "left before its answer" in caplog.text)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_a_connection_of_the_handler_s_own_that_fails_is_a_fault(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def upstream_gone(_request: web.Request) -> web.StreamResponse:
+        raise ConnectionResetError("the server behind")
+
+    monkeypatch.setitem(globals(), "echo", upstream_gone)
+    async with (
+        listening() as port,
+        aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http,
+        http.post("/base/echo", data=b"x") as answer,
+    ):
+        assert answer.status == 500
+    assert [record.levelno for record in caplog.records if "cannot be served" in record.getMessage()] == [logging.ERROR]
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Let the loop run until something holds."""
     async with asyncio.timeout(DEADLINE):
