@@ -16,10 +16,12 @@ from aiohttp import web
 
 from openclaw_config.load import ConfigError, Issue, Loaded, load
 from openclaw_config.models import GatewayAuth
+from openclaw_kernel.api.audit import AuditLog
 from openclaw_kernel.api.children import kill_leftovers
 from openclaw_kernel.api.errors import GatewayError, InvalidRequest
 from openclaw_kernel.api.requests import Requests
 from openclaw_kernel.api.services import Connections, EventReplay, Events, Gateway, PageAccess, PluginStatus, Restarts
+from openclaw_kernel.audit.trail import AuditTrail
 from openclaw_kernel.bus import EventBus
 from openclaw_kernel.events.log import EventLog
 from openclaw_kernel.events.records import Bounds
@@ -104,6 +106,7 @@ class GatewayApp:
         self._stops = False
         self._requests: RequestTable
         self._replay: LogReplay
+        self._audit: AuditTrail
         self._presence_timer: asyncio.TimerHandle | None = None
         self._health_timer: asyncio.TimerHandle | None = None
         self.facts: GatewayFacts
@@ -156,6 +159,7 @@ class GatewayApp:
         store = load_driver("openclaw.stores", "sqlite")(self.home / DATABASE)
         limiter = FailureLimiter()
         self._requests = RequestTable(store, now_ms=now_ms, keep_seconds=self.limits.dedupe_seconds, limit=self.limits.dedupe_entries)
+        self._audit = AuditTrail(store, now_ms=now_ms)
         event_log = EventLog(store, now_ms=now_ms, bounds=self._event_bounds)
         self._replay = LogReplay(event_log, self._bus)
         kernel_values = StoredKeyValue(store, "kernel")
@@ -171,6 +175,7 @@ class GatewayApp:
             store=store,
             discovery=discover(),
             services={
+                AuditLog: self._audit,
                 Events: self._bus,
                 EventReplay: self._replay,
                 Gateway: self.facts,
@@ -185,11 +190,13 @@ class GatewayApp:
         stack.push_async_callback(self._close_tasks)
         self._tasks.spawn("leftovers", self._end_leftovers())
         stack.push_async_callback(store.close)
+        stack.push_async_callback(self._audit.close)
         stack.push_async_callback(event_log.close)
         stack.push_async_callback(self.host.stop, STOP_SECONDS)
         await self.host.load()
         refused = await store.open(self.host.registry.migrations())
         self.host.refuse_migrations(refused)
+        await self._audit.open()
         await event_log.open()
         stack.push_async_callback(self._replay.close)
         self._bus.log = event_log

@@ -2,6 +2,18 @@
 
 from openclaw_config.models import Config
 from openclaw_config.secrets import Secret
+from openclaw_kernel.api.audit import (
+    BY_GATEWAY,
+    BY_POLICY,
+    AuditAction,
+    AuditEntry,
+    AuditLog,
+    AuditOrigin,
+    AuditOutcome,
+    origin_of,
+    state_digest,
+    trace_id_of,
+)
 from openclaw_kernel.api.channel import AccountStatus, Channel, ChannelCapabilities, SendFailed
 from openclaw_kernel.api.children import Leash
 from openclaw_kernel.api.command import Command, CommandCall
@@ -98,6 +110,8 @@ from openclaw_kernel.api.turns import AgentInfo, AgentRuntime, Step, StepBegun, 
 __all__ = [
     "ALL_SCOPES",
     "API_VERSION",
+    "BY_GATEWAY",
+    "BY_POLICY",
     "Access",
     "AccountStatus",
     "Admission",
@@ -109,6 +123,11 @@ __all__ = [
     "AssistantPart",
     "Attachment",
     "AttachmentKind",
+    "AuditAction",
+    "AuditEntry",
+    "AuditLog",
+    "AuditOrigin",
+    "AuditOutcome",
     "Call",
     "Channel",
     "ChannelCapabilities",
@@ -218,5 +237,8 @@ __all__ = [
     "effective_scopes",
     "hookimpl",
     "message_from_json",
+    "origin_of",
     "rpc",
+    "state_digest",
+    "trace_id_of",
 ]

@@ -77,6 +77,11 @@ class Client(Protocol):
         ...
 
     @property
+    def address(self) -> str | None:
+        """Where it comes from; it counts for limits and the log and grants nothing."""
+        ...
+
+    @property
     def display_name(self) -> str | None: ...
     @property
     def instance_id(self) -> str | None: ...
@@ -103,6 +108,10 @@ class Call:
     """Send a first response under this request's id; the handler's return value becomes the second."""
     request: RequestKey | None = None
     """The request's idempotency key, where it has one and the method declares an idempotency."""
+    surface: str = "ws"
+    """The way by which it came: `ws`, `http`, or another entry of the gateway."""
+    traceparent: str | None = None
+    """As the caller sent it; `trace_id_of` reads it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -112,6 +112,7 @@ class Dispatcher:
             request_id=invoke.request.id,
             respond_early=lambda value: caller.send(response(invoke.request.id, _encode(value))),
             request=request,
+            traceparent=invoke.request.traceparent,
         )
         return invoke.method.handler(call) if invoke.method.params is None else invoke.method.handler(call, invoke.params)
 

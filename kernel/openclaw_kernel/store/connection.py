@@ -30,6 +30,14 @@ _HARMLESS_PRAGMAS: Final = frozenset(
 """Those that may be given a value: they set nothing that harms who comes next."""
 
 
+_APPEND_ONLY: Final = "kernel_audit"
+_UNMAKING: Final = frozenset(
+    {sqlite3.SQLITE_DROP_TABLE, sqlite3.SQLITE_DROP_TRIGGER, sqlite3.SQLITE_ALTER_TABLE}
+    | {sqlite3.SQLITE_CREATE_TRIGGER, sqlite3.SQLITE_CREATE_TEMP_TRIGGER}
+)
+"""What no work may do to the audit log, whose triggers refuse the rest."""
+
+
 class SharedConnection(sqlite3.Connection):
     """A connection that works of many owners use in turn: none can close it, and each finds it as it was opened."""
 
@@ -56,6 +64,8 @@ class WriterConnection(SharedConnection):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._controlling = False
+        self.migrates_kernel = False
+        """Whether a migration of the kernel's own tables runs, which alone may change what the audit log is."""
 
     def guard_transactions(self) -> None:
         """Refuse transaction statements from now on, except by the methods of this class."""
@@ -120,6 +130,8 @@ class WriterConnection(SharedConnection):
         forbidden = action in {sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH}
         if action == sqlite3.SQLITE_SAVEPOINT:
             forbidden = second == "kernel_work"
+        elif action in _UNMAKING:
+            forbidden = not self.migrates_kernel and _APPEND_ONLY in {first, second}
         elif action == sqlite3.SQLITE_PRAGMA:
             # One without a value only asks.
             forbidden = second is not None and (first or "").lower() not in _HARMLESS_PRAGMAS

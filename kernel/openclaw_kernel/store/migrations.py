@@ -48,11 +48,33 @@ def _create_event_log(database: Database) -> None:
     )
 
 
+def _create_audit(database: Database) -> None:
+    database.execute(
+        "CREATE TABLE kernel_audit (sequence INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, action TEXT NOT NULL, outcome TEXT NOT NULL,"
+        " actor TEXT NOT NULL, surface TEXT NOT NULL, address TEXT, subject TEXT, reason TEXT, before_digest TEXT, after_digest TEXT,"
+        " trace_id TEXT, details TEXT NOT NULL, previous TEXT NOT NULL, hash TEXT NOT NULL)"
+    )
+    database.execute("CREATE INDEX kernel_audit_actions ON kernel_audit (action, sequence)")
+    for change in ("update", "delete"):
+        database.execute(
+            f"CREATE TRIGGER kernel_audit_no_{change} BEFORE {change.upper()} ON kernel_audit BEGIN"
+            " SELECT RAISE(ABORT, 'kernel_audit is append-only: no row is changed or deleted'); END"
+        )
+    # INSERT OR REPLACE would take a row away without a delete that a trigger sees.
+    database.execute(
+        "CREATE TRIGGER kernel_audit_in_order BEFORE INSERT ON kernel_audit"
+        " WHEN NEW.sequence IS NOT (SELECT coalesce(max(sequence), 0) + 1 FROM kernel_audit)"
+        " OR NEW.previous IS NOT coalesce((SELECT hash FROM kernel_audit ORDER BY sequence DESC LIMIT 1), printf('%064d', 0))"
+        " BEGIN SELECT RAISE(ABORT, 'kernel_audit is append-only: a row follows the newest one'); END"
+    )
+
+
 KERNEL_MIGRATIONS: Final = (
     Migration(number=1, name="create kernel_key_value", apply=_create_key_value),
     Migration(number=2, name="create kernel_requests", apply=_create_requests),
     Migration(number=3, name="create kernel_sentinels", apply=_create_sentinels),
     Migration(number=4, name="create kernel_events", apply=_create_event_log),
+    Migration(number=5, name="create kernel_audit", apply=_create_audit),
 )
 
 _LEDGER: Final = (
@@ -116,7 +138,9 @@ def _apply(connection: WriterConnection, owner: str, migration: Migration) -> No
     connection.reset()
     connection.begin()
     connection.mark()
+    connection.migrates_kernel = owner == KERNEL
     error = capture(lambda: migration.apply(database))
+    connection.migrates_kernel = False
     connection.reset()
     if error is None:
         error = _foreign_table(owner, before, _names(connection))

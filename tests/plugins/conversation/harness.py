@@ -334,6 +334,7 @@ class TestClient:
     scopes: frozenset[str] = frozenset({"operator.admin", "operator.read", "operator.write"})
     caps: frozenset[str] = frozenset()
     principal: str = "token"
+    address: str | None = "127.0.0.1"
     display_name: str | None = None
     instance_id: str | None = None
     topics: set[str] = field(default_factory=set)

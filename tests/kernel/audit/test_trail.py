@@ -1,0 +1,209 @@
+"""Rows are written with what they record, or soon; never changed, never lost without a count."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from openclaw_config.secrets import Secret
+from openclaw_kernel.api.audit import BY_POLICY, AuditAction, AuditEntry, AuditOrigin
+from openclaw_kernel.audit import table
+from openclaw_kernel.audit.records import DETAILS_BYTES, NO_HASH, TEXT_LIMIT, AuditRow, digest_of_row
+from openclaw_kernel.audit.trail import AuditTrail
+from openclaw_kernel.store.sqlite import SqliteStore
+
+NOBODY = AuditOrigin(actor="nobody", surface="ws", address="203.0.113.9")
+APPROVED = AuditEntry(action=AuditAction.DEVICE_APPROVED, origin=BY_POLICY, subject="device:d1")
+WRONG_TOKEN = AuditEntry(action=AuditAction.AUTH_REFUSED, origin=NOBODY, reason="token_mismatch")
+
+OTHERS = table.COLUMNS.removeprefix("sequence, ")
+
+
+class Clock:
+    """Unix milliseconds, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now_ms = 1_000_000
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(tmp_path / "state.sqlite3")
+    await store.open({})
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def trail(store: SqliteStore, clock: Clock) -> AsyncIterator[AuditTrail]:
+    trail = AuditTrail(store, now_ms=clock)
+    await trail.open()
+    yield trail
+    await trail.close()
+
+
+async def rows(store: SqliteStore) -> list[AuditRow]:
+    return await store.read(lambda connection: table.rows_after(connection, 0, 10_000))
+
+
+def _put(connection: sqlite3.Connection) -> None:
+    connection.execute("INSERT INTO kernel_key_value VALUES ('test', 'k', 'v')")
+
+
+def _kept(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT count(*) FROM kernel_key_value").fetchone()[0])
+
+
+async def test_a_row_is_chained_to_the_one_before(store: SqliteStore, trail: AuditTrail) -> None:
+    numbers = [await store.write(lambda connection: trail.append(connection, APPROVED)) for _ in range(3)]
+    found = await rows(store)
+    assert numbers == [row.sequence for row in found] == [1, 2, 3]
+    assert [row.previous for row in found] == [NO_HASH, found[0].hash, found[1].hash]
+    assert all(row.hash == digest_of_row(row) for row in found)
+
+
+async def test_a_write_that_fails_after_its_row_leaves_neither(store: SqliteStore, trail: AuditTrail) -> None:
+    def fails(connection: sqlite3.Connection) -> None:
+        _put(connection)
+        trail.append(connection, APPROVED)
+        raise ValueError("after the row")
+
+    with pytest.raises(ValueError, match="after the row"):
+        await store.write(fails)
+    assert await store.read(_kept) == 0
+    assert await rows(store) == []
+
+
+async def test_a_row_factory_of_the_work_does_not_disturb_the_chain(store: SqliteStore, trail: AuditTrail) -> None:
+    def work(connection: sqlite3.Connection) -> None:
+        connection.row_factory = lambda _cursor, values: {"values": values}
+        trail.append(connection, APPROVED)
+        trail.append(connection, APPROVED)
+
+    await store.write(work)
+    assert [row.sequence for row in await rows(store)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE kernel_audit SET actor = 'nobody' WHERE sequence = 1",
+        "DELETE FROM kernel_audit WHERE sequence = 2",
+        "DELETE FROM kernel_audit",
+        "INSERT OR REPLACE INTO kernel_audit SELECT * FROM kernel_audit WHERE sequence = 1",
+        f"INSERT INTO kernel_audit SELECT 9, {OTHERS} FROM kernel_audit WHERE sequence = 2",  # noqa: S608 - the columns of the table
+        f"INSERT INTO kernel_audit SELECT 3, {OTHERS} FROM kernel_audit WHERE sequence = 2",  # noqa: S608 - the columns of the table
+        "DROP TABLE kernel_audit",
+        "DROP TRIGGER kernel_audit_no_delete",
+        "ALTER TABLE kernel_audit RENAME TO other",
+        "CREATE TRIGGER more BEFORE INSERT ON kernel_audit BEGIN SELECT RAISE(IGNORE); END",
+    ],
+)
+async def test_no_statement_changes_what_is_written(store: SqliteStore, trail: AuditTrail, statement: str) -> None:
+    for _ in range(2):
+        await store.write(lambda connection: trail.append(connection, APPROVED))
+    before = await rows(store)
+    with pytest.raises(sqlite3.DatabaseError, match=r"append-only|not authorized"):
+        await store.write(lambda connection: connection.execute(statement))
+    assert await rows(store) == before
+    await store.write(lambda connection: trail.append(connection, APPROVED))
+
+
+async def test_the_first_refusal_is_a_row_at_once_and_the_rest_one_with_the_count(
+    store: SqliteStore, trail: AuditTrail, clock: Clock
+) -> None:
+    for number in range(1_000):
+        clock.now_ms += 10
+        trail.refused(AuditEntry(action=AuditAction.METHOD_REFUSED, origin=NOBODY, reason="missing scope", subject=f"m{number % 20}"))
+    await trail.settled()
+    (first,) = await rows(store)
+    assert (first.outcome, first.subject, first.details) == ("refused", "m0", "{}")
+    clock.now_ms += 60_000
+    await trail.settled()
+    _, summary = await rows(store)
+    details = json.loads(summary.details)
+    assert details["count"] == 999
+    assert details["untilMs"] - details["sinceMs"] == 9_990
+    assert details["subjects"] == [f"m{number}" for number in range(8)]
+
+
+async def test_addresses_of_one_network_are_counted_together_and_others_apart(store: SqliteStore, trail: AuditTrail) -> None:
+    for address in ("2001:db8::1", "2001:db8::2", "2001:db8:0:1::1", "203.0.113.9", "203.0.113.10"):
+        origin = AuditOrigin(actor="nobody", surface="ws", address=address)
+        trail.refused(AuditEntry(action=AuditAction.AUTH_REFUSED, origin=origin, reason="token_mismatch"))
+    await trail.settled()
+    assert [row.address for row in await rows(store)] == ["2001:db8::1", "2001:db8:0:1::1", "203.0.113.9", "203.0.113.10"]
+
+
+async def test_an_attack_from_everywhere_fills_no_disk_and_hides_no_other_refusal(
+    store: SqliteStore, trail: AuditTrail, clock: Clock
+) -> None:
+    for minute in range(60):
+        for number in range(200):
+            origin = AuditOrigin(actor="nobody", surface="ws", address=f"10.{minute}.{number}.1")
+            trail.refused(AuditEntry(action=AuditAction.AUTH_REFUSED, origin=origin, reason="token_mismatch"))
+        clock.now_ms += 60_000
+        await trail.settled()
+    insider = AuditOrigin(actor="device:d1", surface="ws", address="10.0.0.1")
+    trail.refused(AuditEntry(action=AuditAction.GRANT_REFUSED, origin=insider, reason="nobody hands out more than it has"))
+    clock.now_ms += 3_600_000
+    await trail.settled()
+    found = await rows(store)
+    assert len(found) < 300
+    assert [row.actor for row in found if row.action == "grant.refused"] == ["device:d1"]
+    counts = [json.loads(row.details)["counts"]["auth.refused"] for row in found if row.action == "audit.overflowed"]
+    assert sum(counts) + sum(row.action == "auth.refused" for row in found) == 12_000
+
+
+async def test_what_waits_for_the_disk_is_bounded_and_what_is_lost_is_counted(trail: AuditTrail, store: SqliteStore, clock: Clock) -> None:
+    actions = [action for action in AuditAction if action is not AuditAction.AUDIT_OVERFLOWED]
+    for action in actions:
+        for number in range(32):
+            trail.note(AuditEntry(action=action, origin=NOBODY, subject=f"s{number}"))
+    await trail.settled()
+    found = await rows(store)
+    lost = [json.loads(row.details)["counts"] for row in found if row.action == "audit.overflowed"]
+    assert len(found) == 512 + len(lost)
+    assert sum(count for counts in lost for count in counts.values()) == 32 * len(actions) - 512
+
+
+async def test_what_is_noted_is_on_disk_after_the_stop_with_its_count(store: SqliteStore, clock: Clock) -> None:
+    trail = AuditTrail(store, now_ms=clock)
+    await trail.open()
+    for _ in range(5):
+        trail.note(AuditEntry(action=AuditAction.PLUGIN_STATE, origin=BY_POLICY, subject="plugin:x", reason="failed"))
+    await trail.close()
+    assert [json.loads(row.details).get("count") for row in await rows(store)] == [None, 4]
+
+
+async def test_no_secret_and_nothing_without_bound_comes_into_a_row(store: SqliteStore, trail: AuditTrail) -> None:
+    secret = Secret("hunter2-canary")
+    text = "hunter2-canary \ud800 " + "x" * 10_000
+    entry = AuditEntry(
+        action=AuditAction.SECRET_READ,
+        origin=AuditOrigin(actor=text, surface="ws", address=text),
+        subject=text,
+        reason=text,
+        details={"secret": secret, text: [text, secret], "large": 2**60, "deep": {"a": {"b": {"c": {"d": 1}}}}, "nan": float("nan")},
+    )
+    await store.write(lambda connection: trail.append(connection, entry))
+    many = AuditEntry(action=AuditAction.SECRET_READ, origin=BY_POLICY, details={str(number): "y" * 400 for number in range(50)})
+    await store.write(lambda connection: trail.append(connection, many))
+    found = await rows(store)
+    assert "hunter2" not in str(found)
+    assert all(len(text) <= TEXT_LIMIT for row in found for text in (row.actor, row.subject or "", row.reason or ""))
+    assert all(len(row.details) <= DETAILS_BYTES for row in found)
+    assert json.loads(found[1].details)["omittedBytes"] > 20_000
+    assert all(row.hash == digest_of_row(row) for row in found)
