@@ -17,7 +17,8 @@ _OF_FILE_SYSTEMS: Final = frozenset({"lost+found"})
 
 DEFAULT_FILE: Final = """\
 # openclaw-kernel: one file, read at start. Keys carry the reference gateway's names; an unknown key is refused by name.
-# Secrets can stay out of this file: ${env:NAME} reads a variable, ${file:PATH} a file (relative to this folder).
+# Secrets can stay out of this file: ${env:NAME} reads a variable, ${file:PATH} a file (relative to this folder),
+# ${keyring:SERVICE/NAME} the system's keyring, ${exec:/PATH/OF/PROGRAM ARGUMENTS} what a program writes.
 
 gateway:
   port: 18789                 # one port for HTTP and WebSocket

@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
+from openclaw_config.agent_scope import scope_faults
 from openclaw_config.models import Config
-from openclaw_config.redaction import names_secret, redact, redact_source, secrets_in
+from openclaw_config.redaction import is_secret_place, redact, redact_source, secrets_in
 from openclaw_config.secrets import Secret, known_secrets
 from openclaw_config.source import (
     FILE_NAME,
@@ -99,6 +100,9 @@ def load(path: Path, *, environment: Mapping[str, str] | None = None) -> Loaded:
         config = Config.model_validate(resolved)
     except ValidationError as error:
         raise ConfigError(_issues(name, source, error)) from None
+    faults = [Issue(name, line_of(source, where), dotted(where), found, cure) for where, found, cure in scope_faults(config)]
+    if faults:
+        raise ConfigError(faults)
     return Loaded(config, path, text, source, (*resolver.secrets, *secrets_in(source)))
 
 
@@ -114,7 +118,7 @@ def _issues(name: str, source: Mapping[str, Any], error: ValidationError) -> lis
 def _issue(name: str, source: Mapping[str, Any], where: KeyPath, items: Sequence[Any]) -> Issue:
     # The branch that asks for an instance cannot be met from a file.
     possible = [item for item in items if item["type"] != "is_instance_of"] or items
-    is_secret = any(map(names_secret, where))
+    is_secret = is_secret_place(where)
     told = [explain(item, Config, is_secret=is_secret) for item in possible]
     cures = dict.fromkeys(cure for _, cure in told)
     return Issue(name, line_of(source, where), dotted(where), told[0][0], ", or ".join(cures))

@@ -17,6 +17,7 @@ from openclaw_config.secrets import Secret
 AGENT_ID_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 
 AgentId = Annotated[str, Field(pattern=AGENT_ID_PATTERN)]
+SecretName = Annotated[str, Field(pattern=AGENT_ID_PATTERN)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Section = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)]
 
@@ -127,6 +128,10 @@ class AgentDefaults(Model):
     """Reasoning effort for models that have one."""
     tools: AgentTools = AgentTools()
     """Which tools agents may use."""
+    secrets: list[SecretName] = []
+    """Names of `secrets.entries` that an agent's tools may be handed; none by default."""
+    providers: list[str] | None = None
+    """Ids of `models.providers` that agents may use; unset means all."""
 
 
 class AgentEntry(Model):
@@ -152,6 +157,10 @@ class AgentEntry(Model):
     """Overrides `agents.defaults.thinking`."""
     tools: AgentTools | None = None
     """Overrides `agents.defaults.tools`."""
+    secrets: list[SecretName] | None = None
+    """Overrides `agents.defaults.secrets`."""
+    providers: list[str] | None = None
+    """Overrides `agents.defaults.providers`."""
 
 
 class Agents(Model):
@@ -213,6 +222,20 @@ class Providers(Model):
     """Model providers by id; `api` names the provider plugin where the id does not."""
 
 
+class ExecReferences(Model):
+    environment: list[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]] = []
+    """Names of the gateway's environment variables that the programs of `${exec:...}` see; there are no others."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 10.0
+    """Longest such a program may take, in seconds."""
+
+
+class Secrets(Model):
+    entries: dict[SecretName, Secret] = {}
+    """Secrets by name, each best a reference such as `${file:secrets/github}`; an agent gets those that its `secrets` names."""
+    exec: ExecReferences = ExecReferences()
+    """What the programs of `${exec:...}` references get, here and everywhere in this file."""
+
+
 class PluginEntry(Model):
     enabled: bool = True
     """A disabled plugin is never imported."""
@@ -249,6 +272,8 @@ class Config(Model):
     """Model providers."""
     session: Session = Session()
     """Which messages share a conversation."""
+    secrets: Secrets = Secrets()
+    """Secrets by name, for the tools of agents."""
     plugins: Plugins = Plugins()
     """Which plugins run, and their settings."""
     logging: Logging = Logging()

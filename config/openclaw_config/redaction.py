@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
 from openclaw_config.secrets import REDACTED
 
-REFERENCE: Final = re.compile(r"^\$\{(env|file):([^{}]+)\}$")
+KINDS: Final = ("env", "file", "keyring", "exec")
+"""The kinds of references."""
+REFERENCE: Final = re.compile(rf"^\$\{{({'|'.join(KINDS)}):([^{{}}]+)\}}$")
 SHORTEST_IN_TEXT: Final = 6
 """Shorter secrets are not sought inside other text: they would be found in ordinary words."""
 
@@ -23,6 +25,8 @@ _NAME: Final = re.compile(
 )
 _HOLDERS: Final = frozenset({"headers", "header", "cookies", "env", "environment", "query"})
 """Mappings whose keys are somebody else's: everything beneath is taken for secret."""
+_NAMES_ONLY: Final = (("agents", "defaults", "secrets"), ("agents", "entries", "*", "secrets"), ("secrets", "exec"))
+"""Places below a key that names secrets where there are names, and no values."""
 _USER_IN_URL: Final = re.compile(r"(?<=://)[^/\s@\"']+@")
 _PAIR: Final = re.compile(
     r"""(?P<head>(?P<quote>["']?)(?P<key>[A-Za-z_][\w.-]*)(?P=quote)\s*:\s+)"""
@@ -36,14 +40,33 @@ def names_secret(key: Any) -> bool:
     return _NAME.search(re.sub(r"[^a-z0-9]", "", str(key).lower())) is not None
 
 
+def is_secret_place(where: Sequence[Any]) -> bool:
+    """Tell whether what stands at a path of the file is secret, by its keys."""
+    return any(map(names_secret, where)) and not _has_names_only(where)
+
+
+def _has_names_only(where: Sequence[Any]) -> bool:
+    return any(
+        len(where) >= len(place) and all(part in ("*", str(key)) for part, key in zip(place, where, strict=False)) for place in _NAMES_ONLY
+    )
+
+
 def redact(key: Any, value: Any, known: Collection[str] = (), *, hidden: bool = False) -> Any:
-    """The value with every secret replaced by the redaction mark; references stay. `known` are values that are secret anywhere."""
-    hidden = hidden or names_secret(key)
+    """The value with every secret replaced by the redaction mark; references stay. `known` are values that are secret anywhere.
+
+    The value stands below `key` at the top of the file; the whole file has the key "".
+    """
+    return _redact((key,) if key != "" else (), value, known, hidden=hidden)
+
+
+def _redact(where: tuple[Any, ...], value: Any, known: Collection[str], *, hidden: bool) -> Any:
+    key = where[-1] if where else ""
+    hidden = (hidden or names_secret(key)) and not _has_names_only(where)
     if isinstance(value, Mapping):
         below = hidden or str(key).lower() in _HOLDERS
-        return {str(name): redact(name, item, known, hidden=below) for name, item in value.items()}
+        return {str(name): _redact((*where, name), item, known, hidden=below) for name, item in value.items()}
     if isinstance(value, list):
-        return [redact(key, item, known, hidden=hidden) for item in value]
+        return [_redact(where, item, known, hidden=hidden) for item in value]
     if isinstance(value, str):
         return _redact_text_value(str(value), known, hidden=hidden)
     number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -51,9 +74,10 @@ def redact(key: Any, value: Any, known: Collection[str] = (), *, hidden: bool = 
 
 
 def _redact_text_value(value: str, known: Collection[str], *, hidden: bool) -> str:
-    if REFERENCE.match(value):
+    reference = REFERENCE.match(value)
+    if reference is not None and reference[1] != "exec":
         return value
-    if value and (hidden or value in known):
+    if value and reference is None and (hidden or value in known):
         return REDACTED
     return _USER_IN_URL.sub(f"{REDACTED}@", replace_all(value, known))
 
@@ -66,14 +90,19 @@ def plain(value: Any) -> Any:
     return value
 
 
-def secrets_in(value: Any, key: Any = "", *, hidden: bool = False) -> list[str]:
+def secrets_in(document: Any) -> list[str]:
     """Every secret that is written out in a document, of those that its keys give away."""
-    hidden = hidden or names_secret(key)
+    return _secrets_in((), document, hidden=False)
+
+
+def _secrets_in(where: tuple[Any, ...], value: Any, *, hidden: bool) -> list[str]:
+    key = where[-1] if where else ""
+    hidden = (hidden or names_secret(key)) and not _has_names_only(where)
     if isinstance(value, Mapping):
         below = hidden or str(key).lower() in _HOLDERS
-        return [found for name, item in value.items() for found in secrets_in(item, name, hidden=below)]
+        return [found for name, item in value.items() for found in _secrets_in((*where, name), item, hidden=below)]
     if isinstance(value, list):
-        return [found for item in value for found in secrets_in(item, key, hidden=hidden)]
+        return [found for item in value for found in _secrets_in(where, item, hidden=hidden)]
     return [str(value)] if hidden and isinstance(value, str) and value and not REFERENCE.match(value) else []
 
 
@@ -112,6 +141,9 @@ def redact_source(text: str, document: Any, known: Collection[str], read: Callab
 def _redact_pair(match: re.Match[str]) -> str:
     value = match["value"]
     inner = value.strip("\"'").rstrip()
+    if match["key"] == "secrets" and "\n" in match["head"]:
+        # The section, or an agent's list of names: what is secret below it is known from the document.
+        return match[0]
     if not names_secret(match["key"]) or REFERENCE.match(inner) or _PLAIN_SCALAR.fullmatch(value) or inner.startswith(REDACTED):
         return match[0]
     if REFERENCE.match(inner.partition(" #")[0].rstrip()):

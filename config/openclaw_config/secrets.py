@@ -1,7 +1,6 @@
-"""A secret that cannot be printed, and the references by which a config file names one.
+"""A secret that cannot be printed.
 
-A reference is the whole value: `${env:NAME}` or `${file:path}` (relative to the state folder). It is resolved when the
-config is loaded; the file itself keeps the reference.
+A reference is the whole value (see `references.py`). It is resolved when the config is loaded; the file itself keeps the reference.
 """
 
 from __future__ import annotations
@@ -60,8 +59,10 @@ class Secret:
         return hash((Secret, self._value))
 
     def __reduce__(self) -> NoReturn:
-        message = "a secret cannot be serialised"
-        raise TypeError(message)
+        raise TypeError("a secret cannot be serialised")
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("a secret cannot be serialised")
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:

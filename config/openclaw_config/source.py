@@ -5,10 +5,7 @@ The command line reads its few keys through this module alone, for `load` costs 
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +15,21 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from openclaw_config.redaction import REFERENCE, names_secret, plain
+from openclaw_config.redaction import KINDS, REFERENCE, is_secret_place, plain
+from openclaw_config.references import Places, Unresolved, read_regular
 from openclaw_config.secrets import Secret
 
 FILE_NAME: Final = "openclaw.yaml"
 _VARIABLE: Final = re.compile(r"\$?\$\{([A-Z_][A-Z0-9_]*)\}")
-_INSIDE: Final = re.compile(r"(?<!\$)\$\{(env|file):")
+_INSIDE: Final = re.compile(rf"(?<!\$)\$\{{({'|'.join(KINDS)}):")
+_OF_NO_KIND: Final = re.compile(r"^\$\{([a-z]+):[^{}]*\}$")
 _SIZE_LIMIT: Final = 2_097_152
-_SECRET_LIMIT: Final = 65_536
 _DEPTH_LIMIT: Final = 100
 _NODE_LIMIT: Final = 100_000
 
 _KINDS: Final = {"TimeStamp": "a date", "date": "a date", "datetime": "a date", "bytes": "binary data"}
+
+_SHOWN_KINDS: Final = "${env:NAME}, ${file:PATH}, ${keyring:SERVICE/NAME}, ${exec:/PATH ARGUMENTS}"
 
 KeyPath = tuple[str | int, ...]
 
@@ -69,20 +69,6 @@ def read_text(path: Path) -> str:
     if text is None:
         raise ConfigError([Issue(path.name, 0, "", f"is longer than {_SIZE_LIMIT} bytes", "make it shorter")])
     return text
-
-
-def read_regular(path: Path, limit: int) -> str | None:
-    """The text of a regular file, None where it is longer than `limit` bytes; raise `OSError`, or `ValueError` for what is no text."""
-    # Opened without waiting: a pipe that nobody writes to would hold the start for ever.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor has no path
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, "is a directory")
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "is no regular file")
-        content = file.read(limit + 1)
-    return None if len(content) > limit else content.decode("utf-8")
 
 
 def parse(name: str, text: str) -> dict[str, Any]:
@@ -168,8 +154,8 @@ class Resolver:
 
     def __init__(self, name: str, folder: Path, environment: Mapping[str, str], source: Mapping[str, Any]) -> None:
         self._name = name
-        self._folder = folder
         self._environment = environment
+        self._places = Places.of(folder, environment, source)
         self._source = source
         self.issues: list[Issue] = []
         self.secrets: list[str] = []
@@ -186,23 +172,25 @@ class Resolver:
 
     def _text(self, text: str, where: KeyPath) -> Any:
         reference = REFERENCE.match(text)
-        if reference is None:
-            if _INSIDE.search(text):
-                found = "a reference ${env:...} or ${file:...} inside other text"
-                self._problem(where, found, "make the reference the whole value: ${env:NAME} or ${file:PATH}")
+        if reference is not None:
+            try:
+                secret = self._places.read(reference[1], reference[2])
+            except Unresolved as error:
+                self._problem(where, error.found, error.cure)
                 return None
-            value = _VARIABLE.sub(lambda match: self._variable(match, where), text)
-            if value and value != text and any(map(names_secret, where)):
-                self.secrets.append(value)
-            return value
-        kind, target = reference.groups()
-        secret = self._environment.get(target) if kind == "env" else self._file(target, where)
-        if not secret:
-            if kind == "env":
-                self._problem(where, f"the environment variable {target} is not set", f"set {target}, or write the value")
+            self.secrets.append(secret)
+            return Secret(secret)
+        if _INSIDE.search(text):
+            self._problem(where, "a reference inside other text", f"make the reference the whole value, of one of the kinds {_SHOWN_KINDS}")
             return None
-        self.secrets.append(secret)
-        return Secret(secret)
+        stray = _OF_NO_KIND.match(text)
+        if stray is not None:
+            self._problem(where, f"a reference of the unknown kind {stray[1]!r}", f"use one of the kinds {_SHOWN_KINDS}")
+            return None
+        value = _VARIABLE.sub(lambda match: self._variable(match, where), text)
+        if value and value != text and is_secret_place(where):
+            self.secrets.append(value)
+        return value
 
     def _variable(self, match: re.Match[str], where: KeyPath) -> str:
         if match.group(0).startswith("$$"):
@@ -217,22 +205,6 @@ class Resolver:
             )
             return ""
         return value
-
-    def _file(self, target: str, where: KeyPath) -> str | None:
-        cure = "put the secret into that file, alone"
-        try:
-            path = self._folder / Path(target).expanduser()
-            content = read_regular(path, _SECRET_LIMIT)
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else "not UTF-8 text, or no path"
-            self._problem(where, f"the file {target!r} cannot be read ({reason})", cure)
-            return None
-        if content is None:
-            self._problem(where, f"the file {path} is longer than {_SECRET_LIMIT} bytes", cure)
-            return None
-        if not content.strip():
-            self._problem(where, f"the file {path} is empty", cure)
-        return content.strip()
 
     def _problem(self, where: KeyPath, found: str, cure: str) -> None:
         self.issues.append(Issue(self._name, line_of(self._source, where), dotted(where), found, cure))

@@ -16,8 +16,10 @@ from openclaw_config.secrets import REDACTED, Secret
 CANARY = "canary-7f3a9"
 
 
-def loaded(folder: Path, text: str) -> Loaded:
-    """The config of a file with this text."""
+def loaded(folder: Path, text: str, **files: str) -> Loaded:
+    """The config of a file with this text, beside other files."""
+    for name, content in files.items():
+        (folder / name).write_text(content)
     path = folder / "openclaw.yaml"
     path.write_text(text, encoding="utf-8")
     return load(path, environment={})
@@ -116,3 +118,47 @@ def test_other_spellings_of_a_secret_are_found() -> None:
 def test_the_secrets_of_a_document_are_those_its_keys_give_away() -> None:
     document = {"a": {"token": "one", "headers": {"X": "two"}, "tokens": ["three", "${env:X}"], "name": "four"}}
     assert secrets_in(document) == ["one", "two", "three"]
+
+
+NAMED = """\
+secrets:
+  exec: {environment: [HOME, PASSWORD_STORE_DIR], timeoutSeconds: 5}
+  entries:
+    github: "${exec:/usr/bin/pass show github}"
+    jira: canary-7f3a9
+agents:
+  defaults:
+    secrets:
+      - github
+  entries:
+    main: {secrets: [github, jira]}
+"""
+
+
+def test_names_of_secrets_are_shown_and_their_values_are_not(tmp_path: Path) -> None:
+    found = loaded(tmp_path, NAMED.replace("${exec:/usr/bin/pass show github}", "${file:github}"), github="from-the-file")
+    assert CANARY not in shown(found)
+    assert found.redacted_text() == found.text.replace(CANARY, REDACTED)
+    redacted = found.redacted()
+    assert redacted["secrets"]["exec"] == {"environment": ["HOME", "PASSWORD_STORE_DIR"], "timeoutSeconds": 5}
+    assert redacted["secrets"]["entries"] == {"github": "${file:github}", "jira": REDACTED}
+    assert redacted["agents"] == {"defaults": {"secrets": ["github"]}, "entries": {"main": {"secrets": ["github", "jira"]}}}
+    # A name that counted as a secret would be cut out of every line of the log.
+    assert set(found.secrets) == {CANARY, "from-the-file"}
+
+
+def test_secrets_of_others_stay_hidden(tmp_path: Path) -> None:
+    text = f"channels:\n  x:\n    secrets: [{CANARY}]\n    agents:\n      defaults:\n        secrets: {CANARY}\n# secrets: {CANARY}\n"
+    assert CANARY not in shown(loaded(tmp_path, text))
+
+
+@pytest.mark.parametrize("kind", ["env:X", "file:a/b", "keyring:service/name", "exec:/bin/pass show x"])
+def test_references_of_each_kind_are_shown(kind: str) -> None:
+    assert redact("token", f"${{{kind}}}") == f"${{{kind}}}"
+    assert secrets_in({"token": f"${{{kind}}}"}) == []
+
+
+def test_a_secret_among_the_arguments_of_a_program_is_not_shown() -> None:
+    assert redact("token", f"${{exec:/bin/x --with {CANARY} https://me:word@host/}}", {CANARY}) == (
+        f"${{exec:/bin/x --with {REDACTED} https://{REDACTED}@host/}}"
+    )

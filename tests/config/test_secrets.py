@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+from typing import Any
 
+import orjson
 import pytest
 from pydantic import BaseModel, ValidationError
 
@@ -33,6 +35,17 @@ def test_it_cannot_be_serialised() -> None:
     for attempt in (pickle.dumps, copy.deepcopy, json.dumps):
         with pytest.raises(TypeError):
             attempt(Secret("unprintable-value"))
+
+
+def test_it_is_no_container_and_has_no_state_to_copy() -> None:
+    secret: Any = Secret("unprintable-value")
+    for attempt in (iter, len, list, vars, lambda value: value[0], lambda value: "u" in value, lambda value: value + "", bytes):
+        with pytest.raises(TypeError):
+            attempt(secret)
+    for attempt in (copy.copy, lambda value: value.__getstate__(), lambda value: value.__reduce_ex__(2), orjson.dumps):
+        with pytest.raises(TypeError) as refused:
+            attempt(secret)
+        assert "unprintable-value" not in str(refused.value)
 
 
 def test_a_refused_value_is_not_in_the_plain_message() -> None:

