@@ -19,14 +19,14 @@ _PRINCIPAL: Final = "device:"
 class DeviceClaim:
     """A device that proved its key, and what it asks for. Everything but the id and the key is its own word.
 
-    `scopes` are the known ones of those asked for, None where it asked for none in particular.
+    `scopes` are the known ones of those asked for.
     """
 
     device_id: str
     public_key: str
     """The raw key, base64url without padding."""
     role: str
-    scopes: tuple[str, ...] | None
+    scopes: tuple[str, ...]
     client_id: str
     client_mode: str
     platform: str
@@ -66,7 +66,7 @@ class ApprovalNeeded:
 class DevicePairing(Protocol):
     """Which devices may connect (plugin `pairing`). All but `settle` answer from memory, at once."""
 
-    def check_token(self, device_id: str, role: str, token: str, scopes: Sequence[str] | None) -> TokenVerdict:
+    def check_token(self, device_id: str, role: str, token: str, scopes: Sequence[str]) -> TokenVerdict:
         """Tell what a device token is worth, in constant time."""
         ...
 

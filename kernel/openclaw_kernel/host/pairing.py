@@ -30,7 +30,7 @@ class HostedPairing:
         owned = registry.services.get(DevicePairing)
         return None if owned is None else cls(guard, owned)  # type: ignore[arg-type]  # registered under its own Protocol
 
-    def check_token(self, device_id: str, role: str, token: str, scopes: Sequence[str] | None) -> TokenVerdict:
+    def check_token(self, device_id: str, role: str, token: str, scopes: Sequence[str]) -> TokenVerdict:
         """Tell what a device token is worth."""
         try:
             return self._guard.call(

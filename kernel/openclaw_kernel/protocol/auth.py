@@ -113,7 +113,7 @@ class PageGrant:
 class TokenBook(Protocol):
     """Knows the device tokens."""
 
-    def check_token(self, device_id: str, role: str, token: str, scopes: Sequence[str] | None) -> TokenVerdict:
+    def check_token(self, device_id: str, role: str, token: str, scopes: Sequence[str]) -> TokenVerdict:
         """See `openclaw_kernel.api.DevicePairing.check_token`."""
         ...
 
@@ -143,7 +143,7 @@ class Verifier:
         *,
         device: Proven | None = None,
         role: str = "operator",
-        scopes: Sequence[str] | None = None,
+        scopes: Sequence[str] = (),
     ) -> Verified | Refused:
         """Check the shared secret first, then the token of a device; neither presence nor locality proves anything."""
         if device is not None and offered.bootstrap_token:

@@ -301,7 +301,7 @@ class Handshake:
         )
 
     def _scopes(self, params: ConnectParams, verified: Verified) -> tuple[str, ...] | GatewayError:
-        asked = known_scopes(params) or ()
+        asked = known_scopes(params)
         if verified.method == "page" and params.role == "operator":
             return PAGE_SCOPES if params.scopes is None else tuple(scope for scope in asked if scope in PAGE_SCOPES)
         client = params.client
@@ -335,9 +335,9 @@ class _Waiting:
     claim: DeviceClaim
 
 
-def known_scopes(params: ConnectParams) -> tuple[str, ...] | None:
-    """The scopes asked for that there are, each once; None where none were named."""
-    return None if params.scopes is None else tuple(dict.fromkeys(scope for scope in params.scopes if scope in ALL_SCOPES))
+def known_scopes(params: ConnectParams) -> tuple[str, ...]:
+    """The scopes asked for that there are, each once. Who names none asks for none: a device's proof does not tell the two apart."""
+    return tuple(dict.fromkeys(scope for scope in params.scopes or () if scope in ALL_SCOPES))
 
 
 def pairing_required(claim: DeviceClaim, needed: ApprovalNeeded, no_request: str = _TOO_MANY) -> NotPaired:
@@ -347,7 +347,7 @@ def pairing_required(claim: DeviceClaim, needed: ApprovalNeeded, no_request: str
         "reason": needed.reason,
         "deviceId": claim.device_id,
         "requestedRole": claim.role,
-        "requestedScopes": list(claim.scopes or ()),
+        "requestedScopes": list(claim.scopes),
     }
     if needed.approved_roles:
         details |= {"approvedRoles": list(needed.approved_roles), "approvedScopes": list(needed.approved_scopes)}

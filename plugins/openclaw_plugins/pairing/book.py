@@ -72,14 +72,14 @@ class DeviceBook:
 
     # --- what the handshake asks ---
 
-    def check_token(self, device_id: str, role: str, token: str, scopes: Sequence[str] | None) -> TokenVerdict:
+    def check_token(self, device_id: str, role: str, token: str, scopes: Sequence[str]) -> TokenVerdict:
         """See `openclaw_kernel.api.DevicePairing.check_token`."""
         held = self._live_role(device_id, role)
         found = None if held is None else held.find(token)
         if held is None or found is None:
             return "unknown"
-        is_approved = set(scopes or ()) <= effective_scopes(held.scopes)
-        return "scopes" if is_approved and not covers(found, scopes or ()) else "ok"
+        is_approved = set(scopes) <= effective_scopes(held.scopes)
+        return "scopes" if is_approved and not covers(found, scopes) else "ok"
 
     def recall(self, claim: DeviceClaim) -> DeviceGrant | None:
         """See `openclaw_kernel.api.DevicePairing.recall`."""
@@ -350,7 +350,7 @@ class DeviceBook:
             device_id=claim.device_id,
             public_key=claim.public_key,
             role=claim.role,
-            scopes=tuple(claim.scopes or ()),
+            scopes=claim.scopes,
             reason=reason,
             about=About.of(claim),
             network=claim.network,

@@ -31,7 +31,7 @@ def needed(device: Device | None, claim: DeviceClaim) -> PairingReason | None:
     role = device.roles.get(claim.role)
     if role is None or role.revoked_ms is not None:
         return "role-upgrade"
-    return None if set(claim.scopes or ()) <= effective_scopes(role.scopes) else "scope-upgrade"
+    return None if set(claim.scopes) <= effective_scopes(role.scopes) else "scope-upgrade"
 
 
 def same_device(pinned: About, claimed: About) -> bool:
@@ -51,10 +51,8 @@ def may_be_silent(claim: DeviceClaim, device: Device | None, *, policy: Literal[
     return policy == "auto" and claim.local_secret and claim.role == OPERATOR and not taken_away
 
 
-def granted(asked: tuple[str, ...] | None, limit: tuple[str, ...]) -> tuple[str, ...]:
-    """Narrow what was approved to what is asked; who names nothing gets what was approved."""
-    if asked is None:
-        return limit
+def granted(asked: tuple[str, ...], limit: tuple[str, ...]) -> tuple[str, ...]:
+    """Narrow what was approved to what is asked; who names nothing gets nothing."""
     held = effective_scopes(limit)
     return tuple(scope for scope in asked if scope in held)
 

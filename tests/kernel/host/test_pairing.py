@@ -62,7 +62,7 @@ def hosted(service: object) -> HostedPairing:
 async def outcomes(found: HostedPairing) -> list[GatewayError]:
     """What each of the three raises."""
     raised = []
-    for call in (lambda: found.check_token("d", "operator", "t", None), lambda: found.recall(CLAIM)):
+    for call in (lambda: found.check_token("d", "operator", "t", ()), lambda: found.recall(CLAIM)):
         with pytest.raises(GatewayError) as caught:
             call()
         raised.append(caught.value)

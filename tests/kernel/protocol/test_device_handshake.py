@@ -32,7 +32,7 @@ class Pairing:
         self.claims.append(claim)
         if not self.knows:
             return None
-        return DeviceGrant(device_id=claim.device_id, scopes=claim.scopes or (), token=TOKEN, issued_at_ms=1)
+        return DeviceGrant(device_id=claim.device_id, scopes=claim.scopes, token=TOKEN, issued_at_ms=1)
 
     async def settle(self, claim: DeviceClaim) -> ApprovalNeeded | None:
         """A transcript answers for it."""

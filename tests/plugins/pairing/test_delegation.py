@@ -131,9 +131,9 @@ async def test_who_lets_a_changed_device_back_in_hands_out_all_that_it_had(gate:
     request_id = await waiting(gate, device, scopes=asked, platform="windows")
     with pytest.raises(Forbidden, match=r"missing scope: operator\.admin"):
         await gate.call("device.pair.approve", Person(scopes=PAIRING | {"operator.read"}), requestId=request_id)
-    refused(await gate.shake(device, scopes=None, platform="windows"))
+    refused(await gate.shake(device, scopes=asked, platform="windows"))
     await gate.call("device.pair.approve", requestId=await waiting(gate, device, scopes=asked, platform="windows"))
-    accepted(await gate.shake(device, scopes=None, platform="windows"))
+    accepted(await gate.shake(device, scopes=asked, platform="windows"))
 
 
 async def test_nothing_is_rotated_beyond_what_the_device_is_approved_for(gate: Gate) -> None:

@@ -218,16 +218,15 @@ async def test_requests_survive_a_restart(tmp_path: Path) -> None:
 @pytest.mark.parametrize("by_token", [False, True])
 @pytest.mark.parametrize("approved", [(), READ, ("operator.write",), ("operator.pairing", "operator.read"), ADMIN])
 async def test_no_connection_has_more_than_was_approved(gate: Gate, approved: tuple[str, ...], *, by_token: bool) -> None:
-    """S4: whatever is asked, at the first and every later connection."""
+    """S4: whatever is asked, at the first and every later connection. Who names no scopes asks for none, which is what its proof says."""
     device = await paired(gate, scopes=approved)
-    auth = {"token": await token_of(gate, device, scopes=None)} if by_token else SECRET
+    auth = {"token": await token_of(gate, device, scopes=approved)} if by_token else SECRET
     asked: list[tuple[str, ...] | None] = [None, (), READ, ("operator.write",), ADMIN, ("operator.everything",), (*ADMIN, *READ)]
     for scopes in asked * 2:
         actions = await gate.shake(device, auth=auth, scopes=scopes)
         known = {scope for scope in scopes or () if scope != "operator.everything"}
         if known <= effective_scopes(approved):
-            granted = accepted(actions).scopes
-            assert set(granted) == (set(approved) if scopes is None else known)
+            assert set(accepted(actions).scopes) == known
         else:
             error, _ = refused(actions)
             assert error["details"]["reason"] == "scope-upgrade"
@@ -376,7 +375,7 @@ async def test_a_narrowed_token_opens_for_no_more_than_it_has(gate: Gate) -> Non
     own = Person(principal=f"device:{device.id}")
     rotated = await gate.call("device.token.rotate", own, deviceId=device.id, role="operator", scopes=["operator.read"])
     auth = {"deviceToken": rotated["token"]}
-    assert accepted(await gate.shake(device, auth=auth, scopes=None)).scopes == READ
+    assert accepted(await gate.shake(device, auth=auth, scopes=READ)).scopes == READ
     error, _ = refused(await gate.shake(device, auth=auth, scopes=ADMIN))
     assert (error["details"]["code"], error["details"]["authReason"]) == ("AUTH_SCOPE_MISMATCH", "scope_mismatch")
     assert await token_of(gate, device, scopes=ADMIN) != rotated["token"]
@@ -410,7 +409,8 @@ async def check_taken_away(gate: Gate, device: TestDevice, token: str, how: str)
     assert details["reason"] == ("not-paired" if how == "remove" else "role-upgrade")
     await gate.call("device.pair.approve", requestId=details["requestId"])
     # What was approved before does not come back with it.
-    assert accepted(await gate.shake(device, scopes=None)).scopes == READ
+    assert accepted(await gate.shake(device, scopes=READ)).scopes == READ
+    assert (await waits(gate, device, REMOTE, scopes=ADMIN))["reason"] == "scope-upgrade"
     refused(await gate.shake(device, auth={"deviceToken": token}))
 
 

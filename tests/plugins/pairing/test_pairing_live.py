@@ -72,7 +72,7 @@ async def test_pairing_and_tokens_survive_a_restart(gateway: RunningGateway) -> 
     token = str(device.token)
     await gateway.kill()
     await gateway.start()
-    async with device.connect(gateway.ws_url, auth={"deviceToken": token}, scopes=None) as client:
+    async with device.connect(gateway.ws_url, auth={"deviceToken": token}, scopes=ADMIN) as client:
         assert client.hello["auth"]["scopes"] == ["operator.admin"]
         assert device.token == token
 
@@ -151,7 +151,7 @@ async def test_a_page_waits_until_a_person_approves_it_whatever_it_knows(gateway
         await client.request("status", {})
         mine = [entry for entry in await client.request("system-presence") if entry.get("deviceId") == page.id]
         assert [entry["mode"] for entry in mine] == ["ui"]
-    async with page.connect(gateway.ws_url, auth={"deviceToken": str(page.token)}, scopes=None, headers=headers) as client:
+    async with page.connect(gateway.ws_url, auth={"deviceToken": str(page.token)}, scopes=ADMIN, headers=headers) as client:
         assert client.hello["auth"]["scopes"] == ["operator.admin"]
 
 
