@@ -8,21 +8,20 @@ from typing import Final
 from urllib.parse import urlsplit
 
 _FORWARDED: Final = (
-    "forwarded",
-    "x-forwarded",
     "x-original-",
-    "x-real-ip",
-    "x-client-ip",
-    "x-cluster-client-ip",
     "x-envoy-",
-    "true-client-ip",
+    "x-arr-",
+    "x-azure-",
     "cf-",
     "fly-",
     "fastly-",
+    "ngrok-",
     "tailscale-",
     "via",
 )
 """How the names of headers begin that proxies and tunnels add."""
+_FORWARDING_WORDS: Final = ("forward", "proxy", "client-ip", "clientip", "real-ip", "remote-", "originating-")
+"""What such names have in them, whoever's they are."""
 _LOCAL_NAMES: Final = frozenset({"localhost"})
 _PRIVATE_SUFFIXES: Final = (".local", ".ts.net")
 
@@ -42,10 +41,15 @@ def is_direct_local(address: str, headers: Mapping[str, str]) -> bool:
 
     Who asked for another host than this machine came through something that says nothing of itself.
     """
-    if not is_loopback(address) or any(name.lower().startswith(_FORWARDED) for name in headers):
+    if not is_loopback(address) or any(map(_is_forwarding, headers)):
         return False
     host = headers.get("Host")
     return host is not None and _host_is_loopback(host)
+
+
+def _is_forwarding(name: str) -> bool:
+    plain = name.lower().replace("_", "-")
+    return plain.startswith(_FORWARDED) or any(word in plain for word in _FORWARDING_WORDS)
 
 
 def _is_private_host(host: str) -> bool:

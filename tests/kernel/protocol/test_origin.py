@@ -80,6 +80,17 @@ def test_a_page_of_another_origin_is_not_ours(origin: str) -> None:
         "Fly-Client-IP",
         "Tailscale-User-Login",
         "VIA",
+        "X-Vercel-Forwarded-For",
+        "X_Forwarded_For",
+        "X-HTTP-Forwarded-Host",
+        "Client-IP",
+        "WL-Proxy-Client-IP",
+        "X-ProxyUser-IP",
+        "X-Azure-ClientIP",
+        "X-Remote-Addr",
+        "X-Originating-IP",
+        "Ngrok-Auth-User-Email",
+        "X-ARR-LOG-ID",
     ],
 )
 def test_who_is_forwarded_is_not_local(name: str) -> None:
