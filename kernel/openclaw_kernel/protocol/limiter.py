@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -31,6 +32,11 @@ def network_of(address: str) -> str:
     return str(ip) if ip.is_loopback else str(ipaddress.IPv6Network((int(ip) >> 64 << 64, 64)))
 
 
+def _digest(origin: str) -> str:
+    # A header of any length must not be kept as it is.
+    return hashlib.sha256(origin.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 @dataclass(slots=True)
 class _Record:
     failures: list[int] = field(default_factory=list)
@@ -49,7 +55,7 @@ class Caller:
     def key(self) -> str:
         """Whom failures are counted against; direct local callers are never mistaken for what a proxy on this machine forwards."""
         if self.is_loopback:
-            return _LOCAL if self.origin is None else f"origin:{self.origin}"
+            return _LOCAL if self.origin is None else f"origin:{_digest(self.origin)}"
         return network_of(self.address)
 
     @property

@@ -82,3 +82,11 @@ def test_the_memory_of_failures_is_bounded() -> None:
     for number in range(11_000):
         limiter.failed(KIND, Caller(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", is_loopback=False), 0)
     assert len(limiter._records) == 10_000
+
+
+def test_what_is_kept_of_an_origin_is_bounded() -> None:
+    """S16: over HTTP a stranger may send any header as its Origin."""
+    limiter = FailureLimiter()
+    for number in range(10):
+        limiter.failed(KIND, Caller("127.0.0.1", is_loopback=True, origin=f"http://{number}{'a' * 8_000}"), 0)
+    assert max(len(key) for _, key in limiter._records) < 100
