@@ -176,9 +176,13 @@ class DeviceBook:
     async def approve(self, request_id: str, *, allowed: Allowed) -> Device:
         """Let the device in as it asked; raise `InvalidRequest` where it no longer waits."""
         request = self.request(request_id)
-        if request.device_id not in self._devices and len(self._devices) >= MOST_DEVICES:
-            raise InvalidRequest(f"{len(self._devices)} devices are approved, which is the limit; remove some with device.pair.remove")
-        return self._there(await self._change("approve", partial(self._approve_waiting, request), allowed), "requestId")
+
+        def has_room() -> None:
+            allowed()
+            if request.device_id not in self._devices and len(self._devices) >= MOST_DEVICES:
+                raise InvalidRequest(f"{len(self._devices)} devices are approved, which is the limit; remove some with device.pair.remove")
+
+        return self._there(await self._change("approve", partial(self._approve_waiting, request), has_room), "requestId")
 
     async def reject(self, request_id: str, *, allowed: Allowed) -> Request:
         """Forget a request; raise `InvalidRequest` where it no longer waits."""

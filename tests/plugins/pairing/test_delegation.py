@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -161,6 +162,15 @@ async def test_each_decision_is_made_once(gate: Gate) -> None:
         await gate.call(f"device.pair.{first}", requestId=request_id)
         with pytest.raises(GatewayError, match="unknown requestId"):
             await gate.call(f"device.pair.{second}", requestId=request_id)
+
+
+async def test_approvals_at_once_do_not_slip_past_the_bound_of_devices(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = [await waiting(gate, TestDevice()) for _ in range(4)]
+    monkeypatch.setattr("openclaw_plugins.pairing.book.MOST_DEVICES", 2)
+    approvals = [gate.call("device.pair.approve", requestId=request_id) for request_id in requests]
+    answers = await asyncio.gather(*approvals, return_exceptions=True)
+    assert [isinstance(answer, InvalidRequest) for answer in answers] == [False, False, True, True]
+    assert len(gate.book.devices()) == 2
 
 
 async def test_what_is_taken_away_ends_the_connections_of_its_role(gate: Gate) -> None:
