@@ -27,7 +27,7 @@ from openclaw_kernel.api import (
 )
 from openclaw_plugins.pairing import tables, wire
 from openclaw_plugins.pairing.records import About, Device, Request, Role, Token, new_token
-from openclaw_plugins.pairing.rules import covers, granted, may_be_silent, needed, same_request
+from openclaw_plugins.pairing.rules import OPERATOR, covers, granted, may_be_silent, needed, same_request
 
 PENDING_MS: Final = 300_000
 MOST_DEVICES: Final = 1_000
@@ -274,10 +274,7 @@ class DeviceBook:
             created_ms=now_ms if earlier is None else earlier.created_ms,
             approved_ms=now_ms,
             approved_by=by,
-            roles={
-                **({} if earlier is None else earlier.roles),
-                request.role: Role(scopes, now_ms, None, tokens),
-            },
+            roles={**self._earlier_roles(request.device_id, now_ms), request.role: Role(scopes, now_ms, None, tokens)},
         )
         await self._save(device, lambda connection: tables.drop_request(connection, device.device_id))
         self._context.logger.info(
@@ -367,6 +364,13 @@ class DeviceBook:
         device = self._devices.get(device_id)
         role = None if device is None else device.roles.get(name)
         return None if role is None or role.revoked_ms is not None else role
+
+    def _earlier_roles(self, device_id: str, now_ms: int) -> dict[str, Role]:
+        device = self._devices.get(device_id)
+        if device is not None:
+            return device.roles
+        # Who gives a removed device back a role has not given back the one that a policy could.
+        return {OPERATOR: Role((), now_ms, revoked_ms=now_ms)} if device_id in self._removed else {}
 
     def _waits(self, request: Request) -> bool:
         return request.request_id in {waiting.request_id for waiting in self.waiting()}

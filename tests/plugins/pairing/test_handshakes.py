@@ -414,6 +414,23 @@ async def check_taken_away(gate: Gate, device: TestDevice, token: str, how: str)
     refused(await gate.shake(device, auth={"deviceToken": token}))
 
 
+@pytest.mark.parametrize("restart", [False, True])
+async def test_a_removed_device_that_comes_back_as_a_node_is_no_operator_by_itself(tmp_path: Path, *, restart: bool) -> None:
+    """S20: a person gave it back one role, not the other."""
+    device = TestDevice()
+    async with opened(tmp_path) as gate:
+        accepted(await gate.shake(device, scopes=ADMIN))
+        await gate.call("device.pair.remove", deviceId=device.id)
+        node: dict[str, Any] = {"role": "node", "scopes": ()}
+        await gate.call("device.pair.approve", requestId=(await waits(gate, device, **node))["requestId"])
+        accepted(await gate.shake(device, **node))
+        if not restart:
+            assert (await waits(gate, device, scopes=ADMIN))["reason"] == "role-upgrade"
+    if restart:
+        async with opened(tmp_path, clock=gate.clock) as gate:
+            assert (await waits(gate, device, scopes=ADMIN))["reason"] == "role-upgrade"
+
+
 @pytest.mark.parametrize("how", ["remove", "revoke"])
 async def test_what_was_asked_before_it_was_taken_away_gives_nothing_back(gate: Gate, how: str) -> None:
     """S20: an approval that somebody had still open on the screen."""
