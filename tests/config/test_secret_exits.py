@@ -12,6 +12,8 @@ from tests.support.source_tree import Module, read_project
 # By module and function: why the string is needed there, and how often `unwrap` is named.
 EXITS: dict[str, tuple[int, str]] = {
     "openclaw_kernel.app:_credential": (1, "keys the page's sessions, so that another token ends them; only a digest is kept"),
+    "openclaw_kernel.host.secrets:ToolSecrets.clean": (1, "is cut out of what a tool returns to the model"),
+    "openclaw_plugins.shell_tool.runtime:Shell._child_environment": (1, "the command's environment, where the config says so"),
     "openclaw_kernel.cli.target:_read_file": (1, "the command line hands it to the gateway"),
     "openclaw_channels.telegram.client:open_client": (1, "the SDK's constructor takes it"),
     "openclaw_channels.telegram.client:describe": (1, "is cut out of what an error says"),

@@ -69,6 +69,7 @@ from openclaw_kernel.api.provider import (
 )
 from openclaw_kernel.api.requests import Claim, Encoded, KeptAnswer, KeptError, RequestKey, Requests
 from openclaw_kernel.api.scopes import ALL_SCOPES, effective_scopes
+from openclaw_kernel.api.secrets import AgentSecrets, Secrets
 from openclaw_kernel.api.services import (
     Channels,
     Commands,
@@ -117,6 +118,7 @@ __all__ = [
     "Admission",
     "AgentInfo",
     "AgentRuntime",
+    "AgentSecrets",
     "AgentTimeout",
     "ApprovalNeeded",
     "AssistantMessage",
@@ -200,6 +202,7 @@ __all__ = [
     "Route",
     "Scope",
     "Secret",
+    "Secrets",
     "SendFailed",
     "Sessions",
     "SessionsSummary",

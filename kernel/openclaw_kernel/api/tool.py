@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
+
+from openclaw_kernel.api.secrets import NO_SECRETS, AgentSecrets
 
 ParamsT = TypeVar("ParamsT", bound=BaseModel)
 
@@ -30,6 +32,8 @@ class ToolContext:
     run_id: str
     call_id: str
     workspace: Path
+    secrets: AgentSecrets = field(default=NO_SECRETS, repr=False, compare=False)
+    """Named secrets in the agent's scope; the kernel puts in those of the call's agent, whatever its caller gave."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

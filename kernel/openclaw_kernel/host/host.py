@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from openclaw_config.describe import schema_of
 from openclaw_config.models import Config
+from openclaw_kernel.api.audit import AuditLog
+from openclaw_kernel.api.secrets import Secrets
 from openclaw_kernel.api.services import Channels, Commands, PluginState, PluginStatus, Policies, Providers, Tools
 from openclaw_kernel.api.store import Store
 from openclaw_kernel.host.component import Component, ComponentState
@@ -22,6 +24,7 @@ from openclaw_kernel.host.loading import Loader
 from openclaw_kernel.host.manager import PluginManager
 from openclaw_kernel.host.order import start_order
 from openclaw_kernel.host.registry import KERNEL, Owned, Registry
+from openclaw_kernel.host.secrets import SecretBroker
 from openclaw_kernel.host.sections import assign
 from openclaw_kernel.host.services import (
     HostedChannels,
@@ -90,8 +93,10 @@ class PluginHost:
             self._timing,
             component=lambda channel: self._component("channel", channel),
         )
-        self.providers: Final = HostedProviders(self.registry, self.guard, unstarted=self._unstarted_provider, report=self._report)
-        self.tools: Final = HostedTools(self.registry, self.guard)
+        audit: Any = services.get(AuditLog)
+        broker = SecretBroker(config, store, audit)
+        self.providers: Final = HostedProviders(self.registry, self.guard, broker, unstarted=self._unstarted_provider, report=self._report)
+        self.tools: Final = HostedTools(self.registry, self.guard, broker)
         self.commands: Final = HostedCommands(self.registry, self.guard, self._timing)
         self.policies: Final = HostedPolicies(self._manager)
         own: dict[type, object] = {
@@ -100,6 +105,7 @@ class PluginHost:
             Tools: self.tools,
             Commands: self.commands,
             Policies: self.policies,
+            Secrets: broker,
         }
         for kind, service in {**own, **services}.items():
             self.registry.services[kind] = Owned(KERNEL, service)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from openclaw_kernel.api.channel import AccountStatus, Channel, ChannelCapabilities, SendFailed
 from openclaw_kernel.api.command import Command, CommandCall
-from openclaw_kernel.api.errors import InvalidRequest, ProviderError, ProviderErrorKind, ToolError, Unavailable
+from openclaw_kernel.api.errors import Forbidden, InvalidRequest, ProviderError, ProviderErrorKind, ToolError, Unavailable
 from openclaw_kernel.api.messages import InboundMessage, OutboundMessage, Progress, Receipt
 from openclaw_kernel.api.policy import Admission, Route, Verdict
 from openclaw_kernel.api.provider import Completed, ModelEvent, ModelInfo, ModelRequest, TextDelta, ThinkingDelta, ToolStep
@@ -25,6 +25,7 @@ from openclaw_kernel.host.lines import encodable
 from openclaw_kernel.host.manager import PluginManager
 from openclaw_kernel.host.progress import ProgressRelay
 from openclaw_kernel.host.registry import Owned, Registry
+from openclaw_kernel.host.secrets import SecretBroker, ToolSecrets
 from openclaw_kernel.host.timing import Timing
 
 logger: Final = logging.getLogger(__name__)
@@ -148,8 +149,11 @@ class HostedChannels:
 class HostedProviders:
     """Implements `openclaw_kernel.api.Providers`. `unstarted` says why an instance does not run, None where it does."""
 
-    def __init__(self, registry: Registry, guard: Guard, *, unstarted: Callable[[str], str | None], report: Report) -> None:
+    def __init__(
+        self, registry: Registry, guard: Guard, broker: SecretBroker, *, unstarted: Callable[[str], str | None], report: Report
+    ) -> None:
         self._registry = registry
+        self._broker = broker
         self._guard = guard
         self._unstarted = unstarted
         self._report = report
@@ -197,6 +201,9 @@ class HostedProviders:
         if owned is None:
             reason = f"there is no provider {provider!r}; {suggest(provider, self._registry.providers)}"
             raise ProviderError(ProviderErrorKind.NOT_FOUND, reason, provider=provider, model=request.model)
+        if not self._broker.permits_provider(request.agent_id, provider, owned.plugin_id):
+            reason = f"agent {request.agent_id!r} may not use provider {provider!r}; its scope is agents.entries.<agent>.providers"
+            raise ProviderError(ProviderErrorKind.NOT_FOUND, reason, provider=provider, model=request.model)
         what = f"call of provider {provider}"
         events = self._guard.iterate(owned.plugin_id, what, lambda: owned.item.stream(request))
         completed = False
@@ -228,8 +235,9 @@ class HostedProviders:
 class HostedTools:
     """Implements `openclaw_kernel.api.Tools`."""
 
-    def __init__(self, registry: Registry, guard: Guard) -> None:
+    def __init__(self, registry: Registry, guard: Guard, broker: SecretBroker) -> None:
         self._registry = registry
+        self._broker = broker
         self._guard = guard
 
     def all(self) -> Sequence[Tool[Any]]:
@@ -248,7 +256,12 @@ class HostedTools:
         owned = self._registry.tools.get(name)
         if owned is None:
             return _tool_error(f"there is no tool {name!r}; {suggest(name, self._registry.tools)}")
-        tool = owned.item
+        secrets = ToolSecrets(self._broker, agent_id=context.agent_id, plugin_id=owned.plugin_id)
+        result = await self._run(owned, replace(context, secrets=secrets), arguments)
+        return replace(result, text=secrets.clean(result.text))
+
+    async def _run(self, owned: Owned[Tool[Any]], context: ToolContext, arguments: Mapping[str, Any]) -> ToolResult:
+        tool, name = owned.item, owned.item.name
         try:
             params = self._guard.call(owned.plugin_id, f"arguments of tool {name}", lambda: tool.params.model_validate(dict(arguments)))
             return await self._guard.run(owned.plugin_id, f"tool {name}", lambda: _run(tool, context, params), tool.timeout_seconds)
@@ -371,7 +384,7 @@ def _tool_error(text: str) -> ToolResult:
 
 
 def _what_a_model_is_told(tool: Tool[Any], arguments: Mapping[str, Any], fault: PluginFault) -> str:
-    if isinstance(fault.error, ToolError):
+    if isinstance(fault.error, ToolError | Forbidden):
         return text_of(fault.error)
     if isinstance(fault.error, ValidationError):
         return f"{tool.name}: {'; '.join(explain(tool.params, 'arguments', arguments, fault.error))}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from openclaw_kernel.api import Config, ModelInfo, Providers, ThinkingLevel, Tool
+from openclaw_plugins.agents.permitted import PermittedProviders
 
 DEFAULT_AGENT: Final = "main"
 _LISTED: Final = 8
@@ -34,6 +35,8 @@ class AgentPlan:
     thinking: ThinkingLevel | None
     allow: frozenset[str] | None
     deny: frozenset[str]
+    providers: frozenset[str] | None
+    """The providers the agent may use, None for all."""
 
     def permits(self, tool: Tool[Any]) -> bool:
         """Tell whether the agent may use a tool; `deny` wins, and what is off by default must be named."""
@@ -81,7 +84,13 @@ def plan_agent(config: Config, agent_id: str, home: Path) -> AgentPlan | None:
         thinking=(entry.thinking if entry else None) or defaults.thinking,
         allow=frozenset(tools.allow) if tools.allow is not None else None,
         deny=frozenset(tools.deny),
+        providers=_providers(entry.providers if entry else None, defaults.providers),
     )
+
+
+def _providers(own: Sequence[str] | None, default: Sequence[str] | None) -> frozenset[str] | None:
+    named = default if own is None else own
+    return None if named is None else frozenset(named)
 
 
 def _first(own: int | None, default: int) -> int:
@@ -118,18 +127,19 @@ def choose_models(plan: AgentPlan, requested: str | None, providers: Providers) 
 
     An agent without a model has the first one of a provider that is ready, and no fallbacks.
     """
+    everyone, providers = providers, _permitted(plan, providers)
     wanted = [(requested, "the model chosen for this session")] if requested else []
     if plan.model is not None and not requested:
         wanted = [(plan.model, plan.model_key)]
     if not wanted:
-        return _any_model(providers)
+        return _any_model(providers, plan)
     wanted += [(ref, f"{plan.model_key}.fallbacks") for ref in plan.fallbacks]
     models: dict[str, ModelInfo] = {}
     problems: list[str] = []
     for ref, place in wanted:
         info = providers.find(ref)
         if info is None:
-            problems.append(_not_there(ref, place, providers))
+            problems.append(_not_there(ref, place, providers, everyone, plan))
         else:
             models.setdefault(info.ref, info)
     troubled = {info.provider for info in models.values() if providers.problem(info.provider) is not None}
@@ -149,15 +159,20 @@ def missing_models(plans: Iterable[AgentPlan], providers: Providers) -> tuple[st
     told = {info.provider for info in providers.models()}
     lines: dict[str, None] = {}
     for plan in plans:
+        seen = _permitted(plan, providers)
         wanted = [] if plan.model is None else [(plan.model, plan.model_key)]
         for ref, place in (*wanted, *((ref, f"{plan.model_key}.fallbacks") for ref in plan.fallbacks)):
             provider = ref.partition("/")[0]
-            if (provider not in ids or provider in told) and providers.find(ref) is None:
-                lines[_not_there(ref, place, providers)] = None
+            if (provider not in ids or provider in told) and seen.find(ref) is None:
+                lines[_not_there(ref, place, seen, providers, plan)] = None
     return tuple(lines)
 
 
-def _any_model(providers: Providers) -> ModelChain:
+def _permitted(plan: AgentPlan, providers: Providers) -> Providers:
+    return providers if plan.providers is None else PermittedProviders(providers, plan.providers)
+
+
+def _any_model(providers: Providers, plan: AgentPlan) -> ModelChain:
     """Return the first model of a ready provider, else the first of each."""
     firsts: dict[str, ModelInfo] = {}
     for info in providers.models():
@@ -169,10 +184,15 @@ def _any_model(providers: Providers) -> ModelChain:
     lines = [f"{id_}: {providers.problem(id_) or 'it knows no model'}" for id_ in ids if id_ not in firsts]
     if not ids:
         lines = ["models.providers is empty; add a provider"]
+        if plan.providers is not None:
+            lines = [f"agents.entries.{plan.id}.providers leaves agent {plan.id!r} no provider; add one"]
     return ModelChain(ready=(), doubtful=tuple(firsts.values()), problems=tuple(lines))
 
 
-def _not_there(ref: str, place: str, providers: Providers) -> str:
+def _not_there(ref: str, place: str, providers: Providers, everyone: Providers, plan: AgentPlan) -> str:
+    provider = ref.partition("/")[0]
+    if provider in everyone.ids() and provider not in providers.ids():
+        return f'agent {plan.id!r} may not use "{ref}" ({place}); add {provider!r} to agents.entries.{plan.id}.providers'
     refs = [info.ref for info in providers.models()]
     more = f" and {len(refs) - _LISTED} more" if len(refs) > _LISTED else ""
     available = f"available: {', '.join(refs[:_LISTED])}{more}" if refs else "no provider has a model"

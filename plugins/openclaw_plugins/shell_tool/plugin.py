@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel
 
-from openclaw_kernel.api import PluginContext, Registrar, RetryClass, Tool, hookimpl
+from openclaw_kernel.api import ConfigRejected, PluginContext, Registrar, RetryClass, Tool, hookimpl
 from openclaw_plugins.shell_tool.runtime import Shell, ShellParams
 from openclaw_plugins.shell_tool.settings import ShellToolSettings
 
@@ -23,6 +23,13 @@ class ShellToolPlugin:
     @hookimpl
     def openclaw_register_tools(self, registrar: Registrar) -> None:
         settings = self._context.settings(ShellToolSettings)
+        known = self._context.config.secrets.entries
+        for line in settings.secret_variables:
+            variable, _, name = line.partition("=")
+            if name not in known or variable in {"PATH", "HOME"}:
+                found = f"{variable} is the tool's own" if name in known else f"names {name!r}, which secrets.entries does not have"
+                cure = "choose another variable" if name in known else f"add it there; there are: {', '.join(sorted(known)) or 'none'}"
+                raise ConfigRejected("plugins.entries.shell-tool.config.secretVariables", found, cure)
         registrar.add_tool(
             Tool(
                 name="shell",

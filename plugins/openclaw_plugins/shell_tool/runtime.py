@@ -73,6 +73,7 @@ class Shell:
         cwd = _inside(context.workspace, params.cwd)
         executable = self._executable(argv[0], cwd)
         seconds = min(params.timeout_seconds or self._settings.timeout_seconds, self._settings.timeout_seconds)
+        environment = await self._child_environment(context)
         leash = Leash(self._home)
         child = _Child(self._settings.output_bytes)
         try:
@@ -81,7 +82,7 @@ class Shell:
                 argv,
                 executable=executable,
                 cwd=cwd,
-                environment=self._child_environment(context.workspace),
+                environment=environment,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
@@ -128,9 +129,14 @@ class Shell:
             raise ToolError(f"there is no program {name!r} in {self._settings.search_path}")
         return found
 
-    def _child_environment(self, workspace: Path) -> dict[str, str]:
+    async def _child_environment(self, context: ToolContext) -> dict[str, str]:
         passed = {name: self._environment[name] for name in self._settings.environment if name in self._environment}
-        return {**passed, "PATH": self._settings.search_path, "HOME": str(workspace)}
+        in_scope = context.secrets.names()
+        for line in self._settings.secret_variables:
+            variable, _, name = line.partition("=")
+            if name in in_scope:
+                passed[variable] = (await context.secrets.lease(name, purpose=f"variable {variable} of a command")).unwrap()
+        return {**passed, "PATH": self._settings.search_path, "HOME": str(context.workspace)}
 
 
 def _refuse_unfit(text: str, what: str) -> None:

@@ -27,5 +27,7 @@ class ShellToolSettings(BaseModel):
     """How much of the output is kept, half from its beginning and half from its end."""
     search_path: Annotated[str, Field(pattern=r"^/[^:]*(:/[^:]*)*$")] = DEFAULT_PATH
     """Absolute folders in which programs are looked for, separated by colons; the child's PATH."""
+    secret_variables: list[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*=[a-z0-9][a-z0-9_-]{0,63}$")]] = []
+    """`VARIABLE=name` of `secrets.entries`: commands of an agent whose `secrets` names it see the secret in that variable."""
     environment: list[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]] = ["LANG", "LC_ALL", "TZ"]
     """Names of the gateway's environment variables that a command may see, beside PATH and HOME, which is the workspace."""

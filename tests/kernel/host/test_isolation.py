@@ -12,6 +12,7 @@ import pytest
 from openclaw_kernel.api import CommandCall, PluginState, Verdict
 from tests.kernel.host.distributions import Distributions
 from tests.kernel.host.hosting import MESSAGE, Hosting
+from tests.kernel.host.test_services import CONTEXT
 
 MakeHosting = Callable[..., Hosting]
 
@@ -323,7 +324,7 @@ async def test_a_tool_that_blocks_the_loop_is_an_error_for_the_model(good: Distr
     )
     running = hosting()
     await running.run()
-    result = await running.host.tools.run("slow", None, {})  # type: ignore[arg-type]
+    result = await running.host.tools.run("slow", CONTEXT, {})
     assert result.is_error
     assert "blocked the event loop" in result.text
     await running.check_good()
