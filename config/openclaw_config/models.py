@@ -7,10 +7,12 @@ settings model validates it.
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 from openclaw_config.secrets import Secret
 
@@ -49,6 +51,19 @@ class GatewayAuth(Model):
     """The shared password, used in mode `password`."""
 
 
+def _is_proxy(value: str) -> str:
+    try:
+        network = ipaddress.ip_network(value.strip(), strict=False)
+    except ValueError:
+        raise PydanticCustomError("proxy", "write it as 192.0.2.7, or 192.0.2.0/24") from None
+    if network.prefixlen == 0:
+        raise PydanticCustomError("proxy", "that is everybody; name the proxy's own")
+    return value.strip()
+
+
+Proxy = Annotated[str, AfterValidator(_is_proxy)]
+
+
 class GatewayReload(Model):
     mode: Literal["hybrid", "hot", "restart", "off"] = "hybrid"
     """What a saved edit does: apply live what can be and restart for the rest (hybrid), only live (hot), always restart, or nothing."""
@@ -78,6 +93,10 @@ class Gateway(Model):
     """TCP port of the one listener for HTTP and WebSocket; 0 lets the system choose."""
     bind: Literal["loopback", "lan"] = "loopback"
     """`loopback` listens on 127.0.0.1, `lan` on every address."""
+    trusted_proxies: list[Proxy] = []
+    """Addresses or networks (CIDR) of the reverse proxies whose X-Forwarded-* and Forwarded headers are believed. What they say of a client
+    counts for limits, origins and the log, and gives no right. A proxy on this machine is named as 127.0.0.1 or ::1; no wider network
+    covers it."""
     auth: GatewayAuth = GatewayAuth()
     """Who may connect."""
     pairing: GatewayPairing = GatewayPairing()

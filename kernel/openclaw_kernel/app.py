@@ -16,7 +16,7 @@ from aiohttp import web
 
 from openclaw_config.load import ConfigError, Issue, Loaded, load
 from openclaw_config.models import GatewayAuth
-from openclaw_kernel.api.audit import AuditLog
+from openclaw_kernel.api.audit import AuditAction, AuditEntry, AuditLog, AuditOrigin
 from openclaw_kernel.api.children import kill_leftovers
 from openclaw_kernel.api.errors import GatewayError, InvalidRequest
 from openclaw_kernel.api.requests import Requests
@@ -35,16 +35,17 @@ from openclaw_kernel.host.pairing import HostedPairing
 from openclaw_kernel.http import Door, Handler, Listener, Probes, build_application
 from openclaw_kernel.lock import CannotLock, StateLock
 from openclaw_kernel.presence import PresenceBook
+from openclaw_kernel.protocol.arrivals import Arrivals, Complaints, shown_names
 from openclaw_kernel.protocol.auth import Refused, Verifier
 from openclaw_kernel.protocol.connection import Connection
 from openclaw_kernel.protocol.connections import OpenConnections
 from openclaw_kernel.protocol.dispatch import Dispatcher
 from openclaw_kernel.protocol.frames import EventFrame, dumps
 from openclaw_kernel.protocol.handshake import Close, Handshakes, Phase
-from openclaw_kernel.protocol.limiter import Caller, FailureLimiter
+from openclaw_kernel.protocol.limiter import FailureLimiter
 from openclaw_kernel.protocol.limits import Limits
-from openclaw_kernel.protocol.origin import is_direct_local
 from openclaw_kernel.protocol.pages import PageSessions
+from openclaw_kernel.protocol.proxy import Arrival, Proxies
 from openclaw_kernel.protocol.registry import MethodRegistry
 from openclaw_kernel.protocol.server import GatewayServer
 from openclaw_kernel.restart import RestartDesk
@@ -100,7 +101,9 @@ class GatewayApp:
         self._presence: PresenceBook
         self._bus = EventBus()
         self._tasks: TaskOwner
-        self._door = Door()
+        self._arrivals = Arrivals(Proxies(loaded.config.gateway.trusted_proxies), self._not_believed)
+        self._complain = Complaints()
+        self._door = Door(is_proxy=self._arrivals.proxies.knows)
         self._open = OpenConnections()
         self._hurry = asyncio.Event()
         self._stops = False
@@ -168,6 +171,7 @@ class GatewayApp:
             now_ms=now_ms,
             save=lambda text: kernel_values.put(PAGE_SESSIONS_KEY, text),
             key=_credential(self.loaded.config.gateway.auth),
+            arrivals=self._arrivals,
         )
         self.host = PluginHost(
             config=self.loaded.config,
@@ -242,6 +246,7 @@ class GatewayApp:
             hello=self.facts.hello,
             opened=self._connection_opened,
             open_connections=self._open,
+            arrivals=self._arrivals,
         )
         server.proved = lambda request: self._door.release(request.protocol)
         return _Wire(registry, server, verifier, pages)
@@ -256,7 +261,13 @@ class GatewayApp:
         )
         base_path = config.control_ui.base_path
         application = build_application(
-            base_path=base_path, upgrade=self.wire.server.handle, probes=probes, routes=self.host.registry.routes, guard=self._fence
+            base_path=base_path,
+            upgrade=self.wire.server.handle,
+            probes=probes,
+            routes=self.host.registry.routes,
+            guard=self._fence,
+            arrivals=self._arrivals,
+            door=self._door,
         )
         runner = Listener(application, self._door, shutdown_timeout=1.0)
         await runner.setup()
@@ -319,14 +330,19 @@ class GatewayApp:
             logger.error("%s", fault, exc_info=fault.error)  # noqa: TRY400 - the plugin's traceback, not the guard's
             return otherwise
 
+    def _not_believed(self, arrival: Arrival) -> None:
+        self._complain(arrival)
+        origin = AuditOrigin(actor="nobody", surface="http", address=arrival.peer)
+        details = {"headers": shown_names(arrival)}
+        self._audit.refused(AuditEntry(action=AuditAction.PROXY_HEADERS_IGNORED, origin=origin, reason=arrival.said.value, details=details))
+
     async def _trusted(self, request: web.Request) -> bool:
         if self.wire.pages.authenticated(request):
             return True
         scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not secret:
             return False
-        address = request.remote or "unknown"
-        caller = Caller(address, is_direct_local(address, request.headers), request.headers.get("Origin"))
+        caller = self._arrivals.of(request).caller(request.headers.get("Origin"))
         verdict = self.wire.verifier.verify_secret(secret, caller, now_ms())
         if isinstance(verdict, Refused):
             await asyncio.sleep(verdict.delay_ms / 1000)

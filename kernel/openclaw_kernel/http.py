@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
+from openclaw_kernel.protocol.arrivals import Arrivals
 from openclaw_kernel.protocol.limiter import network_of
 
 if TYPE_CHECKING:
@@ -42,9 +43,16 @@ class Door:
     nobody else out.
     """
 
-    def __init__(self, *, limit: int = STRANGERS, limit_per_address: int = STRANGERS_PER_ADDRESS) -> None:
+    def __init__(
+        self,
+        *,
+        limit: int = STRANGERS,
+        limit_per_address: int = STRANGERS_PER_ADDRESS,
+        is_proxy: Callable[[str], bool] = lambda _address: False,
+    ) -> None:
         self._limit = limit
         self._limit_per_address = limit_per_address
+        self._is_proxy = is_proxy
         self._networks: dict[str, dict[object, Callable[[], None]]] = {}
         self._network_of: dict[object, str] = {}
 
@@ -57,7 +65,8 @@ class Door:
         """Let a new connection in, or tell that there are too many like it. `cut` ends it at once, should it have to make room."""
         key = network_of(address)
         here = len(self._networks.get(key, ()))
-        if here >= self._limit_per_address:
+        # Who is behind a trusted proxy is known with the first request, by `move`.
+        if here >= self._limit_per_address and not self._is_proxy(address):
             return False
         if len(self._network_of) >= self._limit:
             crowded = max(self._networks.values(), key=len)
@@ -66,6 +75,19 @@ class Door:
             oldest, cut_oldest = next(iter(crowded.items()))
             self.release(oldest)
             cut_oldest()
+        self._networks.setdefault(key, {})[connection] = cut
+        self._network_of[connection] = key
+        return True
+
+    def move(self, connection: object, address: str) -> bool:
+        """Count a connection by the client that a proxy spoke for, or tell that there are too many of that client's."""
+        key, known = network_of(address), self._network_of.get(connection)
+        if known in {None, key}:
+            return True
+        if len(self._networks.get(key, ())) >= self._limit_per_address:
+            return False
+        cut = self._networks[known][connection]
+        self.release(connection)
         self._networks.setdefault(key, {})[connection] = cut
         self._network_of[connection] = key
         return True
@@ -200,17 +222,24 @@ def build_application(
     routes: Iterable[tuple[str, HttpRoute]],
     guard: Callable[[str, Handler], Handler],
     body_seconds: float = BODY_SECONDS,
+    arrivals: Arrivals | None = None,
+    door: Door | None = None,
 ) -> web.Application:
     """Assemble the listener's application. `routes` are (plugin id, route); `guard` fences a plugin's handler.
 
-    A request whose body has not arrived after `body_seconds` is answered 408.
+    A request whose body has not arrived after `body_seconds` is answered 408. Behind a trusted proxy of `arrivals` the handlers see
+    the client's address, host and scheme, and the `door` counts the connection by its client.
     """
+    known = Arrivals() if arrivals is None else arrivals
 
     @web.middleware
     async def upgrades_first(request: web.Request, handler: Handler) -> web.StreamResponse:
+        arrival = known.of(request)
+        if door is not None and arrival.trusted and not door.move(request.protocol, arrival.address):
+            return web.Response(status=503, text="too many connections from this address; close some\n")
         if request.method == "GET" and request.headers.get("Upgrade", "").lower() == "websocket":
             return await upgrade(request)
-        return await _in_time(request, handler, body_seconds)
+        return await _in_time(known.as_seen_by_client(request), handler, body_seconds)
 
     application = web.Application(middlewares=[upgrades_first], client_max_size=BODY_LIMIT, handler_args={"access_log": None})
     application.on_response_prepare.append(_harden)

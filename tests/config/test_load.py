@@ -48,6 +48,14 @@ def test_an_empty_file_or_section_is_the_default(tmp_path: Path, text: str) -> N
         ("gateway:\n  prot: 1\n", "openclaw.yaml:2: gateway.prot: unknown key 'prot'; did you mean 'port'?"),
         ("gateway:\n  port: 70000\n", "openclaw.yaml:2: gateway.port: found 70000; input should be less than or equal to 65535"),
         ("gateway:\n  bind: wan\n", "openclaw.yaml:2: gateway.bind: found 'wan'; use 'loopback' or 'lan'"),
+        (
+            "gateway:\n  trustedProxies: [proxy]\n",
+            "openclaw.yaml:2: gateway.trustedProxies.0: found 'proxy'; write it as 192.0.2.7, or 192.0.2.0/24",
+        ),
+        (
+            "gateway:\n  trustedProxies:\n  - 10.0.0.5\n  - 0.0.0.0/0\n",
+            "openclaw.yaml:4: gateway.trustedProxies.1: found '0.0.0.0/0'; that is everybody; name the proxy's own",
+        ),
         ("channels: []\n", "openclaw.yaml:1: channels: found a list; write it as a mapping of keys"),
         ("gateway: 5\n", "openclaw.yaml:1: gateway: found 5; write it as a mapping of keys"),
         ("bindings:\n- match: {channel: x}\n", "openclaw.yaml:2: bindings.0.agentId: is missing; add it"),

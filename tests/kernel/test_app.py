@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -154,6 +155,25 @@ async def test_a_config_that_would_open_the_door_does_not_start(tmp_path: Path, 
     assert refused.value.status == 78
     assert line in str(refused.value)
     assert str(refused.value).startswith("openclaw.yaml:1: ")
+
+
+async def test_forwarding_headers_of_a_peer_that_is_no_trusted_proxy_are_audited_together(tmp_path: Path) -> None:
+    app = app_in(tmp_path)
+    await app.start()
+    try:
+        async with aiohttp.ClientSession() as http:
+            for number in range(5):
+                headers = {"X-Forwarded-For": f"203.0.113.{number}", "X-Forwarded-User": "owner"}
+                assert (await http.get(f"{app.facts.url}/healthz", headers=headers)).status == 200
+    finally:
+        await app.stop()
+    with sqlite3.connect(tmp_path / "state.sqlite3") as connection:
+        rows = [
+            json.loads(text) for (text,) in connection.execute("SELECT details FROM kernel_audit WHERE action = 'proxy.headers-ignored'")
+        ]
+    connection.close()
+    assert rows[0]["headers"] == ["x-forwarded-for", "x-forwarded-user"]
+    assert len(rows) <= 2
 
 
 async def test_a_link_opens_the_page_of_this_gateway(tmp_path: Path) -> None:

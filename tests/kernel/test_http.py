@@ -14,6 +14,8 @@ from aiohttp import web
 
 from openclaw_kernel.api import HttpRoute
 from openclaw_kernel.http import Door, Listener, Probes, build_application
+from openclaw_kernel.protocol.arrivals import Arrivals
+from openclaw_kernel.protocol.proxy import Proxies
 
 DEADLINE = 10.0
 
@@ -35,9 +37,14 @@ async def trusts_alice(request: web.Request) -> bool:
 
 @asynccontextmanager
 async def listening(
-    *, door: Door | None = None, ready: bool = True, idle_seconds: float = 30.0, body_seconds: float = 30.0
+    *more: HttpRoute,
+    door: Door | None = None,
+    ready: bool = True,
+    idle_seconds: float = 30.0,
+    body_seconds: float = 30.0,
+    arrivals: Arrivals | None = None,
 ) -> AsyncIterator[int]:
-    """A listener with one route; its port."""
+    """A listener with a route that echoes; its port."""
     probes = Probes(started=lambda: ready, ready=lambda: ready, reasons=lambda: ["plugin x is degraded"], trusted=trusts_alice)
 
     def unguarded(
@@ -45,9 +52,16 @@ async def listening(
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         return handler
 
-    route = HttpRoute(method="POST", path="/echo", handler=echo)
+    routes = [("test", route) for route in (HttpRoute(method="POST", path="/echo", handler=echo), *more)]
     application = build_application(
-        base_path="/base", upgrade=upgraded, probes=probes, routes=[("test", route)], guard=unguarded, body_seconds=body_seconds
+        base_path="/base",
+        upgrade=upgraded,
+        probes=probes,
+        routes=routes,
+        guard=unguarded,
+        body_seconds=body_seconds,
+        arrivals=arrivals,
+        door=door,
     )
     runner = Listener(application, door or Door(), idle_seconds=idle_seconds, shutdown_timeout=1.0)
     await runner.setup()
@@ -286,3 +300,51 @@ def test_a_flood_from_everywhere_keeps_nobody_out() -> None:
         assert door.enter(number, f"198.51.100.{number}", lambda number=number: cut.append(number))  # type: ignore[misc]
     assert door.enter("honest", "203.0.113.1", stay)
     assert cut == [0]
+
+
+def test_connections_of_a_proxy_are_counted_by_its_clients() -> None:
+    door = Door(limit=100, limit_per_address=2, is_proxy=lambda address: address == "10.0.0.5")
+    one, two, three, four = object(), object(), object(), object()
+    for connection in (one, two, three, four):
+        assert door.enter(connection, "10.0.0.5", stay)
+    assert door.move(one, "203.0.113.1")
+    assert door.move(one, "203.0.113.1")
+    assert door.move(two, "203.0.113.1")
+    assert not door.move(three, "203.0.113.1")
+    assert door.move(four, "203.0.113.2")
+    assert door.strangers == 4
+    for connection in (one, two, three, four):
+        door.release(connection)
+    assert door.move(one, "203.0.113.1")
+    assert door.strangers == 0
+
+
+async def test_handlers_behind_a_trusted_proxy_see_what_the_client_used() -> None:
+    async def tell(request: web.Request) -> web.Response:
+        return web.json_response([request.remote, request.host, request.scheme])
+
+    said = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "chat.example.org"}
+    for listed in (True, False):
+        arrivals = Arrivals(Proxies(["127.0.0.1"] if listed else []))
+        route = HttpRoute(method="GET", path="/tell", handler=tell)
+        async with listening(route, arrivals=arrivals) as port, aiohttp.ClientSession() as http:
+            async with http.get(f"http://127.0.0.1:{port}/base/tell", headers=said) as response:
+                found = await response.json()
+            assert found == (["203.0.113.9", "chat.example.org", "https"] if listed else ["127.0.0.1", f"127.0.0.1:{port}", "http"])
+
+
+async def test_one_client_of_a_proxy_with_too_many_connections_is_told_so_and_the_others_are_served() -> None:
+    arrivals = Arrivals(Proxies(["127.0.0.1"]))
+    door = Door(limit_per_address=2, is_proxy=arrivals.proxies.knows)
+
+    async def ask(client: str) -> tuple[int, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"GET /base/healthz HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: {client}\r\n\r\n".encode())
+        return int((await asyncio.wait_for(reader.readline(), DEADLINE)).split()[1]), writer
+
+    async with listening(door=door, arrivals=arrivals) as port:
+        answers = [await ask(client) for client in ("203.0.113.1", "203.0.113.1", "203.0.113.1", "203.0.113.2")]
+        assert [status for status, _ in answers] == [200, 200, 503, 200]
+        for _, writer in answers:
+            writer.close()
+        await until(lambda: door.strangers == 0)

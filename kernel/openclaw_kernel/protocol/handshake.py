@@ -47,7 +47,10 @@ class Peer:
     """What the upgrade request said of the other end."""
 
     address: str
+    """What it is counted by: see `openclaw_kernel.protocol.proxy.Arrival`."""
     direct_local: bool
+    crowd: bool = False
+    """Whether the address is that of a proxy which does not say who is behind it."""
     origin: str | None = None
     page: PageGrant | None = None
     """The page session whose cookie the upgrade carried."""
@@ -257,7 +260,7 @@ class Handshake:
         offered = params.auth
         if self._peer.page is not None and not (offered.token or offered.password or params.device):
             return self._verifier.verify_page(self._peer.page)
-        caller = Caller(self._peer.address, self._peer.direct_local, self._peer.origin)
+        caller = Caller(self._peer.address, self._peer.direct_local, self._peer.origin, self._peer.crowd)
         return self._verifier.verify(offered, caller, self._now_ms(), device=proven, role=params.role, scopes=known_scopes(params))
 
     def _refuse_auth(self, request: Request, params: ConnectParams, refused: Refused) -> list[Action]:

@@ -50,6 +50,8 @@ class Caller:
     address: str
     is_loopback: bool
     origin: str | None = None
+    crowd: bool = False
+    """Whether the address is that of a proxy which does not say who is behind it."""
 
     @property
     def key(self) -> str:
@@ -60,8 +62,8 @@ class Caller:
 
     @property
     def shared(self) -> bool:
-        """Many people behind one proxy of this machine: that one of them proved itself says nothing of the others."""
-        return not self.is_loopback and is_loopback(self.address)
+        """Many people behind one proxy: that one of them proved itself says nothing of the others."""
+        return self.crowd or (not self.is_loopback and is_loopback(self.address))
 
     @property
     def exempt(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -36,12 +36,17 @@ def is_loopback(address: str) -> bool:
     return bool((mapped or ip).is_loopback)
 
 
+def forwarding_headers(headers: Iterable[str]) -> tuple[str, ...]:
+    """Those of these names, in lower case, that proxies and tunnels add."""
+    return tuple(sorted({name.lower() for name in headers if _is_forwarding(name)}))
+
+
 def is_direct_local(address: str, headers: Mapping[str, str]) -> bool:
     """Tell whether the peer is loopback itself, with nobody forwarding for somebody else.
 
     Who asked for another host than this machine came through something that says nothing of itself.
     """
-    if not is_loopback(address) or any(map(_is_forwarding, headers)):
+    if not is_loopback(address) or forwarding_headers(headers):
         return False
     host = headers.get("Host")
     return host is not None and _host_is_loopback(host)
@@ -62,11 +67,12 @@ def _is_private_host(host: str) -> bool:
     return ip.is_loopback or ip.is_private or ip.is_link_local
 
 
-def origin_allowed(origin: str, host_header: str | None, allowed: Collection[str], *, local_peer: bool) -> bool:
+def origin_allowed(origin: str, host_header: str | None, allowed: Collection[str], *, local_peer: bool, secure: bool = False) -> bool:
     """Decide on a browser's Origin.
 
     Allowed are the exact origins of `gateway.controlUi.allowedOrigins` (`*` for any), the page's own host where that host is local or
-    private (a public name that resolves here is a rebinding attack), and a loopback page of this machine.
+    private or was reached over TLS (any other public name that resolves here may be a rebinding attack; with TLS its certificate would
+    not fit), and a loopback page of this machine. `secure` tells that the browser came over TLS to `host_header`.
     """
     if "*" in allowed or origin.rstrip("/") in {entry.rstrip("/") for entry in allowed}:
         return True
@@ -80,9 +86,13 @@ def origin_allowed(origin: str, host_header: str | None, allowed: Collection[str
         return False
     netloc = f"[{host}]" if ":" in host else host
     written = netloc if port is None else f"{netloc}:{port}"
-    if host_header is not None and written == host_header.lower() and _is_private_host(host):
+    if host_header is None:
+        return False
+    if secure and parts.scheme == "https" and written == host_header.lower().removesuffix(":443"):
         return True
-    return local_peer and (host in _LOCAL_NAMES or is_loopback(host)) and host_header is not None and _host_is_loopback(host_header)
+    if written == host_header.lower() and _is_private_host(host):
+        return True
+    return local_peer and (host in _LOCAL_NAMES or is_loopback(host)) and _host_is_loopback(host_header)
 
 
 def _host_is_loopback(host_header: str) -> bool:

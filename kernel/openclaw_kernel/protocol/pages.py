@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from openclaw_kernel.api.errors import InvalidRequest
+from openclaw_kernel.protocol.arrivals import Arrivals
 from openclaw_kernel.protocol.auth import PageGrant
-from openclaw_kernel.protocol.limiter import Caller, FailureLimiter
-from openclaw_kernel.protocol.origin import is_direct_local
+from openclaw_kernel.protocol.limiter import FailureLimiter
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -36,12 +36,19 @@ class PageSessions:
     session_seconds = SESSION_SECONDS
 
     def __init__(
-        self, *, limiter: FailureLimiter, now_ms: Callable[[], int], save: Callable[[str], Awaitable[None]], key: bytes = b""
+        self,
+        *,
+        limiter: FailureLimiter,
+        now_ms: Callable[[], int],
+        save: Callable[[str], Awaitable[None]],
+        key: bytes = b"",
+        arrivals: Arrivals | None = None,
     ) -> None:
         self._limiter = limiter
         self._now_ms = now_ms
         self._save = save
         self._key = key
+        self._arrivals = Arrivals() if arrivals is None else arrivals
         self._codes: dict[str, int] = {}
         self._sessions: dict[str, int] = {}
 
@@ -66,8 +73,7 @@ class PageSessions:
         if origin is None or not same_origin(origin, request.host):
             message = f"origin {origin or 'missing'} is not this gateway's page; open the printed link itself"
             raise InvalidRequest(message, details={"code": "CONTROL_UI_ORIGIN_NOT_ALLOWED"})
-        address = request.remote or "unknown"
-        caller = Caller(address, is_direct_local(address, request.headers), origin)
+        caller = self._arrivals.of(request).caller(origin)
         locked = self._limiter.locked_for_ms(_KIND, caller, now)
         if locked:
             message = "too many wrong codes; wait, then open a new link"

@@ -13,6 +13,7 @@ from aiohttp import WSMsgType, web
 from aiohttp.http import WebSocketError
 from aiohttp.http_websocket import WSCloseCode
 
+from openclaw_kernel.protocol.arrivals import Arrivals
 from openclaw_kernel.protocol.connection import Connection, Outbound
 from openclaw_kernel.protocol.connections import OpenConnections
 from openclaw_kernel.protocol.dispatch import Dispatcher
@@ -20,8 +21,9 @@ from openclaw_kernel.protocol.frames import response
 from openclaw_kernel.protocol.handshake import Accept, Action, Close, Delay, Handshakes, Peer, Send, Settle
 from openclaw_kernel.protocol.limiter import network_of
 from openclaw_kernel.protocol.limits import Limits
-from openclaw_kernel.protocol.origin import is_direct_local, origin_allowed
+from openclaw_kernel.protocol.origin import origin_allowed
 from openclaw_kernel.protocol.pages import PageSessions
+from openclaw_kernel.protocol.proxy import Arrival
 from openclaw_kernel.protocol.registry import MethodRegistry
 from openclaw_kernel.protocol.session import Invoke, Reply, Session
 from openclaw_kernel.tasks import TaskOwner
@@ -51,6 +53,7 @@ class GatewayServer:
         hello: Callable[[Connection], bytes],
         opened: Callable[[Connection], Callable[[], None]],
         open_connections: OpenConnections | None = None,
+        arrivals: Arrivals | None = None,
     ) -> None:
         self._registry = registry
         self._dispatcher = dispatcher
@@ -60,6 +63,7 @@ class GatewayServer:
         self._allowed_origins = allowed_origins
         self._hello = hello
         self._opened = opened
+        self._arrivals = Arrivals() if arrivals is None else arrivals
         self.proved: Callable[[web.Request], None] = lambda _request: None
         """Told of each upgrade whose client has proved itself."""
         self._unauthenticated: Counter[str] = Counter()
@@ -70,17 +74,15 @@ class GatewayServer:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve one upgrade request until its socket is gone."""
-        address = request.remote or "unknown"
-        counted_as = network_of(address)
+        arrival = self._arrivals.of(request)
+        counted_as = network_of(arrival.address)
         origin = request.headers.get("Origin")
-        local = is_direct_local(address, request.headers)
-        if origin is not None and not origin_allowed(origin, request.headers.get("Host"), self._allowed_origins(), local_peer=local):
-            details = {"code": "CONTROL_UI_ORIGIN_NOT_ALLOWED"}
-            message = f"origin {origin[:200]} is not allowed; add it to gateway.controlUi.allowedOrigins"
-            return web.json_response({"ok": False, "error": {"type": "forbidden", "message": message, "details": details}}, status=403)
+        if origin is not None and not self._allows(origin, arrival):
+            return _foreign(origin, arrival)
         if self._unauthenticated[counted_as] >= self._limits.unauthenticated_per_address:
             return web.Response(status=503, text="too many unauthenticated connections from this address; finish or close some\n")
-        peer = Peer(address=address, direct_local=local, origin=origin, page=self._page(request, origin))
+        page = self._page(request, origin, arrival)
+        peer = Peer(address=arrival.address, direct_local=arrival.direct_local, crowd=arrival.is_crowd, origin=origin, page=page)
         # Counted before the first await: half-open upgrades must not slip past the bound together.
         self._unauthenticated[counted_as] += 1
         counted = [counted_as]
@@ -89,8 +91,12 @@ class GatewayServer:
         finally:
             self._release(counted)
 
-    def _page(self, request: web.Request, origin: str | None) -> Any:
-        return None if origin is None else self._pages.grant(request.cookies, origin, request.host)
+    def _allows(self, origin: str, arrival: Arrival) -> bool:
+        allowed = self._allowed_origins()
+        return origin_allowed(origin, arrival.host, allowed, local_peer=arrival.direct_local, secure=arrival.secure)
+
+    def _page(self, request: web.Request, origin: str | None, arrival: Arrival) -> Any:
+        return None if origin is None else self._pages.grant(request.cookies, origin, arrival.host or request.host)
 
     def _release(self, counted: list[str]) -> None:
         while counted:
@@ -259,6 +265,15 @@ async def _perform(actions: list[Action], outbound: Outbound) -> Accept | Settle
         else:
             return action
     return None
+
+
+def _foreign(origin: str, arrival: Arrival) -> web.Response:
+    cure = "add it to gateway.controlUi.allowedOrigins"
+    if arrival.ignored and not arrival.trusted:
+        cure += f", or the proxy that speaks for it ({arrival.peer}) to gateway.trustedProxies"
+    message = f"origin {origin[:200]} is not allowed; {cure}"
+    error = {"type": "forbidden", "message": message, "details": {"code": "CONTROL_UI_ORIGIN_NOT_ALLOWED"}}
+    return web.json_response({"ok": False, "error": error}, status=403)
 
 
 def _task_failed(name: str, error: BaseException) -> None:

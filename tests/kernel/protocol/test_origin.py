@@ -54,6 +54,22 @@ def test_pages_of_this_machine_and_of_private_hosts_come_in() -> None:
     assert not origin_allowed("http://chat.example.org", "chat.example.org", [], local_peer=False)
 
 
+def test_a_public_name_is_let_in_by_itself_only_where_its_certificate_was_seen() -> None:
+    """S2: over plain HTTP a name that was made to point here looks the same as the gateway's own."""
+
+    def allowed(origin: str, host: str, *, secure: bool = True) -> bool:
+        return origin_allowed(origin, host, [], local_peer=False, secure=secure)
+
+    assert allowed("https://chat.example.org", "chat.example.org")
+    assert allowed("https://chat.example.org", "Chat.Example.Org:443")
+    assert allowed("https://chat.example.org:8443", "chat.example.org:8443")
+    assert not allowed("https://chat.example.org", "chat.example.org", secure=False)
+    assert not allowed("http://chat.example.org", "chat.example.org")
+    assert not allowed("https://evil.example", "chat.example.org")
+    assert not allowed("https://chat.example.org", "chat.example.org:8443")
+    assert not allowed("https://chat.example.org:8443", "chat.example.org")
+
+
 @pytest.mark.parametrize(
     "origin", ["http://[", "null", "", "http://127.0.0.1:1", "https://", "ws://127.0.0.1:18789", "http://x@127.0.0.1:18789"]
 )

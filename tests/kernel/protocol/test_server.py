@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from openclaw_config.models import GatewayAuth
 from openclaw_kernel.api import Access, Call, Encoded, Idempotency, InvalidRequest, Params, Scope, rpc
 from openclaw_kernel.api.methods import methods_of
 from openclaw_kernel.bus import EventBus
+from openclaw_kernel.protocol.arrivals import Arrivals
 from openclaw_kernel.protocol.auth import Verifier
 from openclaw_kernel.protocol.connection import Connection
 from openclaw_kernel.protocol.dispatch import Dispatcher
@@ -27,6 +28,7 @@ from openclaw_kernel.protocol.handshake import Close, Handshakes, Phase
 from openclaw_kernel.protocol.limiter import FailureLimiter
 from openclaw_kernel.protocol.limits import Limits
 from openclaw_kernel.protocol.pages import PageSessions
+from openclaw_kernel.protocol.proxy import Proxies
 from openclaw_kernel.protocol.registry import MethodRegistry
 from openclaw_kernel.protocol.server import GatewayServer
 from openclaw_kernel.store.requests import RequestTable
@@ -115,7 +117,7 @@ class Methods:
 class Served:
     """A server with its bus on a free port."""
 
-    def __init__(self, limits: Limits, store: SqliteStore) -> None:
+    def __init__(self, limits: Limits, store: SqliteStore, proxies: Sequence[str] = ()) -> None:
         self.store = store
         self.methods = Methods()
         self.bus = EventBus()
@@ -145,6 +147,7 @@ class Served:
             allowed_origins=lambda: ["https://chat.example.org"],
             hello=lambda _connection: b'{"type":"hello-ok"}',
             opened=self._opened,
+            arrivals=Arrivals(Proxies(proxies)),
         )
         self.port = 0
 
@@ -173,9 +176,9 @@ async def open_store() -> AsyncIterator[SqliteStore]:
 
 
 @asynccontextmanager
-async def serving_with(store: SqliteStore, **limits: Any) -> AsyncIterator[Served]:
+async def serving_with(store: SqliteStore, *, proxies: Sequence[str] = (), **limits: Any) -> AsyncIterator[Served]:
     """A server on a store."""
-    served = Served(Limits(**limits), store)
+    served = Served(Limits(**limits), store, proxies)
     application = web.Application()
     application.router.add_get("/{tail:.*}", served.server.handle)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
@@ -330,6 +333,42 @@ async def test_allowed_and_own_origins_come_in() -> None:
         for origin in ("https://chat.example.org", f"http://127.0.0.1:{served.port}"):
             async with socket_to(served, headers={"Origin": origin}) as ws:
                 assert (await next_frame(ws))["event"] == "connect.challenge"
+
+
+async def test_the_page_of_a_name_that_a_trusted_proxy_publishes_comes_in() -> None:
+    said = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "gateway.example.org"}
+    page = {"Origin": "https://gateway.example.org"}
+    async with serving(proxies=["127.0.0.1"]) as served, aiohttp.ClientSession() as http:
+        async with socket_to(served, headers=said | page) as ws:
+            assert (await next_frame(ws))["event"] == "connect.challenge"
+        for wrong in ({"X-Forwarded-Proto": "http"}, {"X-Forwarded-Host": "evil.example"}, {"Origin": "https://evil.example"}):
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await http.ws_connect(f"ws://127.0.0.1:{served.port}/", headers=said | page | wrong)
+            assert refused.value.status == 403
+    async with serving() as served, aiohttp.ClientSession() as http:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await http.ws_connect(f"ws://127.0.0.1:{served.port}/", headers=said | page)
+        assert refused.value.status == 403
+
+
+async def test_half_open_upgrades_behind_a_proxy_are_bounded_by_client() -> None:
+    async with serving(unauthenticated_per_address=1, proxies=["127.0.0.1"]) as served, aiohttp.ClientSession() as http:
+        url = f"ws://127.0.0.1:{served.port}/"
+        waiting = [await http.ws_connect(url, headers={"X-Forwarded-For": client}) for client in ("203.0.113.1", "203.0.113.2")]
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await http.ws_connect(url, headers={"X-Forwarded-For": "198.51.100.7, 203.0.113.1"})
+        assert refused.value.status == 503
+        for ws in waiting:
+            await ws.close()
+
+
+async def test_calls_of_the_control_plane_behind_a_proxy_are_counted_by_client() -> None:
+    async with serving(control_plane_calls=1, proxies=["127.0.0.1"]) as served:
+        answers = []
+        for client in ("203.0.113.1", "203.0.113.2", "203.0.113.1"):
+            async with client_of(served, headers={"X-Forwarded-For": client}) as ws:
+                answers.append((await call(ws, "guarded"))["ok"])
+        assert answers == [True, True, False]
 
 
 async def test_pings_are_answered() -> None:

@@ -32,6 +32,10 @@ class Device:
         """The device's id."""
         return hashlib.sha256(self.key.public_key().public_bytes_raw()).hexdigest()
 
+    def identity(self, client: WsClient, *, role: str = "operator", scopes: Sequence[str] | None = ("operator.read",)) -> Identity:
+        """Who this device is on a connection, proved with what the gateway challenged it with."""
+        return _Proving(self, client, role, scopes, (4, 4))
+
     @asynccontextmanager
     async def connect(
         self,
