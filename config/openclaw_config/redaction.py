@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -92,18 +92,23 @@ def plain(value: Any) -> Any:
 
 def secrets_in(document: Any) -> list[str]:
     """Every secret that is written out in a document, of those that its keys give away."""
-    return _secrets_in((), document, hidden=False)
+    return [value for _, value in secret_places(document)]
 
 
-def _secrets_in(where: tuple[Any, ...], value: Any, *, hidden: bool) -> list[str]:
-    key = where[-1] if where else ""
-    hidden = (hidden or names_secret(key)) and not _has_names_only(where)
-    if isinstance(value, Mapping):
-        below = hidden or str(key).lower() in _HOLDERS
-        return [found for name, item in value.items() for found in _secrets_in((*where, name), item, hidden=below)]
-    if isinstance(value, list):
-        return [found for item in value for found in _secrets_in(where, item, hidden=hidden)]
-    return [str(value)] if hidden and isinstance(value, str) and value and not REFERENCE.match(value) else []
+def secret_places(document: Any, *, references: bool = False) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Every secret that is written out in a document, with its place; with the references, which count wherever they stand."""
+    waiting: list[tuple[tuple[str | int, ...], Any, Any, bool]] = [((), "", document, False)]
+    while waiting:
+        where, key, value, hidden = waiting.pop(0)
+        hidden = (hidden or names_secret(key)) and not _has_names_only(where)
+        if isinstance(value, Mapping):
+            below = hidden or str(key).lower() in _HOLDERS
+            waiting[:0] = [((*where, str(name)), name, item, below) for name, item in value.items()]
+        elif isinstance(value, list):
+            # What its items are called is what the list is called.
+            waiting[:0] = [((*where, index), key, item, hidden) for index, item in enumerate(value)]
+        elif isinstance(value, str) and value and (references if REFERENCE.match(value) else hidden):
+            yield where, str(value)
 
 
 def replace_all(text: str, secrets: Iterable[str]) -> str:

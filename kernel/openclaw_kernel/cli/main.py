@@ -24,6 +24,7 @@ from openclaw_kernel.cli.commands import (
     plugins,
     restart,
     run,
+    secrets,
     status,
     version,
     why,
@@ -33,7 +34,7 @@ from openclaw_kernel.cli.errors import CommandFailed
 from openclaw_kernel.cli.parsing import DEFAULTS, PROGRAM, Commands, add_gateway, add_place
 from openclaw_kernel.cli.terminal import printable
 
-COMMANDS: Final = (run, open_, status, health, restart, chat, call, logs, why, dead, devices, plugins, config, version, completion)
+COMMANDS: Final = (run, open_, status, health, restart, chat, call, logs, why, dead, devices, plugins, config, secrets, version, completion)
 
 
 def build_parser() -> tuple[argparse.ArgumentParser, Commands]:
