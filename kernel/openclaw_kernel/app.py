@@ -162,7 +162,7 @@ class GatewayApp:
         store = load_driver("openclaw.stores", "sqlite")(self.home / DATABASE)
         limiter = FailureLimiter()
         self._requests = RequestTable(store, now_ms=now_ms, keep_seconds=self.limits.dedupe_seconds, limit=self.limits.dedupe_entries)
-        self._audit = AuditTrail(store, now_ms=now_ms)
+        self._audit = AuditTrail(store, home=self.home, now_ms=now_ms)
         event_log = EventLog(store, now_ms=now_ms, bounds=self._event_bounds)
         self._replay = LogReplay(event_log, self._bus)
         kernel_values = StoredKeyValue(store, "kernel")

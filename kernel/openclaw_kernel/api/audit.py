@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Literal, Protocol
@@ -176,4 +176,37 @@ class AuditLog(Protocol):
 
     def note(self, entry: AuditEntry) -> None:
         """Record what changes nothing in the store, soon, as `refused` does, but each subject for itself. Only on the loop."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFilter:
+    """Which rows are wanted. `action` is one, or what stands before its dot; times are Unix milliseconds, both included."""
+
+    action: str | None = None
+    outcome: AuditOutcome | None = None
+    actor: str | None = None
+    subject: str | None = None
+    trace_id: str | None = None
+    since_ms: int | None = None
+    until_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditPage:
+    """Rows as they are hashed and exported, and the number behind which the next page begins; None at the end."""
+
+    rows: Sequence[Mapping[str, Any]]
+    next: int | None
+
+
+class AuditReader(Protocol):
+    """The audit log as it is read. Nothing of it is ever deleted; what has to leave the machine is exported."""
+
+    async def page(self, filters: AuditFilter, *, behind: int | None, limit: int, oldest_first: bool) -> AuditPage:
+        """Return the next rows; a page may hold fewer than `limit`, none even, where few rows match."""
+        ...
+
+    async def verify(self) -> Mapping[str, Any]:
+        """Check chain and checkpoints; return what was found, with the first row that is not what was written."""
         ...

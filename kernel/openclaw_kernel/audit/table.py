@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import astuple
+from dataclasses import asdict, astuple
 from typing import Final
 
-from openclaw_kernel.api.audit import AuditEntry
+from openclaw_kernel.api.audit import AuditEntry, AuditFilter
 from openclaw_kernel.audit.records import NO_HASH, AuditRow, row_of
 
 COLUMNS: Final = (
@@ -16,12 +16,41 @@ COLUMNS: Final = (
 _INSERT: Final = f"INSERT INTO kernel_audit ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - those above
 _HEAD: Final = "SELECT sequence, hash FROM kernel_audit ORDER BY sequence DESC LIMIT 1"
 _AFTER: Final = f"SELECT {COLUMNS} FROM kernel_audit WHERE sequence > ? ORDER BY sequence LIMIT ?"  # noqa: S608
+_SCANNED: Final = 20_000
+_MATCHES: Final = (
+    "(:action IS NULL OR action = :action OR substr(action, 1, length(:action) + 1) = :action || '.')"
+    " AND (:outcome IS NULL OR outcome = :outcome) AND (:actor IS NULL OR actor = :actor) AND (:subject IS NULL OR subject = :subject)"
+    " AND (:trace_id IS NULL OR trace_id = :trace_id) AND (:since_ms IS NULL OR time_ms >= :since_ms)"
+    " AND (:until_ms IS NULL OR time_ms <= :until_ms)"
+)
+
+
+class _Direction:
+    """The statements that go through the table one way."""
+
+    def __init__(self, side: str, order: str, begin: int) -> None:
+        self.begin = begin
+        looked_at = f"FROM kernel_audit WHERE sequence {side} :start ORDER BY sequence {order}"
+        self.query = (
+            f"SELECT {COLUMNS} FROM (SELECT * {looked_at} LIMIT {_SCANNED}) WHERE {_MATCHES} ORDER BY sequence {order} LIMIT :limit"  # noqa: S608
+        )
+        self.last = f"SELECT sequence {looked_at} LIMIT 1 OFFSET {_SCANNED - 1}"
+
+
+_OLDEST_FIRST: Final = _Direction(">", "ASC", 0)
+_NEWEST_FIRST: Final = _Direction("<", "DESC", 2**63 - 1)
 
 
 def head(connection: sqlite3.Connection) -> tuple[int, str]:
     """The number and hash of the newest row; 0 and `NO_HASH` where there is none."""
     row = _plain(connection).execute(_HEAD).fetchone()
     return (0, NO_HASH) if row is None else (row[0], row[1])
+
+
+def hash_of(connection: sqlite3.Connection, sequence: int) -> str | None:
+    """The hash of a row; None where there is no such row."""
+    row = _plain(connection).execute("SELECT hash FROM kernel_audit WHERE sequence = ?", (sequence,)).fetchone()
+    return None if row is None else row[0]
 
 
 def append(connection: sqlite3.Connection, entry: AuditEntry, time_ms: int) -> AuditRow:
@@ -34,8 +63,23 @@ def append(connection: sqlite3.Connection, entry: AuditEntry, time_ms: int) -> A
 
 
 def rows_after(connection: sqlite3.Connection, sequence: int, limit: int) -> list[AuditRow]:
-    """The next rows in order; none at the end."""
+    """The next rows in order, whatever somebody may have put into them; none at the end."""
+    # What is no UTF-8 must come out, to be named as what it is.
+    connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
     return [AuditRow(*values) for values in _plain(connection).execute(_AFTER, (sequence, limit))]
+
+
+def page(
+    connection: sqlite3.Connection, filters: AuditFilter, *, behind: int | None, limit: int, oldest_first: bool
+) -> tuple[list[AuditRow], int | None]:
+    """The next rows that match, of a bounded number that is looked at, and where to go on; None at the end."""
+    direction = _OLDEST_FIRST if oldest_first else _NEWEST_FIRST
+    start = behind if behind is not None else direction.begin
+    rows = [AuditRow(*row) for row in _plain(connection).execute(direction.query, {**asdict(filters), "start": start, "limit": limit})]
+    if len(rows) == limit:
+        return rows, rows[-1].sequence
+    last = _plain(connection).execute(direction.last, {"start": start}).fetchone()
+    return rows, None if last is None else last[0]
 
 
 def _plain(connection: sqlite3.Connection) -> sqlite3.Cursor:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
-from openclaw_kernel.api.audit import AuditEntry
+from openclaw_kernel.api.audit import AuditEntry, AuditFilter, AuditPage
 from openclaw_kernel.api.errors import GatewayError
 from openclaw_kernel.api.store import Store
 from openclaw_kernel.audit import table
 from openclaw_kernel.audit.gathering import Gatherer, Timed
+from openclaw_kernel.audit.signing import CHECKPOINT_SECONDS, Signing
+from openclaw_kernel.audit.verifying import verify
 from openclaw_kernel.tasks import TaskOwner
 
 logger: Final = logging.getLogger(__name__)
@@ -28,10 +31,21 @@ _CLOSE_SECONDS: Final = 3.0
 class AuditTrail:
     """Implements `openclaw_kernel.api.AuditLog` over the store's table."""
 
-    def __init__(self, store: Store, *, now_ms: Callable[[], int], gather_seconds: float = GATHER_SECONDS) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        home: Path,
+        now_ms: Callable[[], int],
+        gather_seconds: float = GATHER_SECONDS,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    ) -> None:
         self._store = store
+        self._home = home
+        self._verifying = asyncio.Lock()
         self._now_ms = now_ms
         self._gather_seconds = gather_seconds
+        self._signing = Signing(store, home, now_ms=now_ms, seconds=checkpoint_seconds)
         self._gatherer = Gatherer()
         self._work = asyncio.Event()
         self._writing = asyncio.Lock()
@@ -42,7 +56,10 @@ class AuditTrail:
     # --- life ---------------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Begin to write what is noted; the store is open."""
+        """Begin to write what is noted; the store is open. What is not as the newest checkpoint says becomes a row."""
+        broken = await self._signing.open()
+        if broken is not None:
+            self.note(broken)
         self._writer = self._tasks.spawn("writer", self._run())
 
     async def close(self) -> None:
@@ -52,6 +69,7 @@ class AuditTrail:
         if self._writer is not None:
             await asyncio.wait({self._writer}, timeout=_CLOSE_SECONDS)
         await self._tasks.close(1.0)
+        await self._signing.close()
         if len(self._gatherer):
             logger.error("%d entries of the audit log were not written before the stop; look after the disk", len(self._gatherer))
 
@@ -59,7 +77,9 @@ class AuditTrail:
 
     def append(self, connection: sqlite3.Connection, entry: AuditEntry) -> int:
         """Write inside a write of the caller's own; return the row's number."""
-        return table.append(connection, entry, self._now_ms()).sequence
+        row = table.append(connection, entry, self._now_ms())
+        self._signing.grown(row.sequence)
+        return row.sequence
 
     def refused(self, entry: AuditEntry) -> None:
         """Record a refusal, soon."""
@@ -68,6 +88,22 @@ class AuditTrail:
     def note(self, entry: AuditEntry) -> None:
         """Record what changes nothing in the store, soon."""
         self._take(entry, by_subject=True)
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    async def page(self, filters: AuditFilter, *, behind: int | None, limit: int, oldest_first: bool) -> AuditPage:
+        """Return the next rows, those that were noted just now included."""
+        await self.settled()
+        rows, following = await self._store.read(
+            lambda connection: table.page(connection, filters, behind=behind, limit=limit, oldest_first=oldest_first)
+        )
+        return AuditPage(rows=[row.to_json() for row in rows], next=following)
+
+    async def verify(self) -> Mapping[str, Any]:
+        """Check chain and checkpoints; one check at a time."""
+        async with self._verifying:
+            await self.settled()
+            return await verify(self._store, self._home)
 
     async def settled(self) -> None:
         """Wait until what was noted so far is on disk; raise `StoreError`."""
@@ -115,13 +151,12 @@ class AuditTrail:
         async with self._writing:
             batch = self._gatherer.ready(self._now_ms(), _ROWS_AT_ONCE)
             if batch:
-                await self._store.write(lambda connection: _append_all(connection, batch))
+                self._signing.grown(await self._store.write(lambda connection: _append_all(connection, batch)))
                 self._gatherer.written(len(batch))
 
 
-def _append_all(connection: sqlite3.Connection, batch: Sequence[Timed]) -> None:
-    for time_ms, entry in batch:
-        table.append(connection, entry, time_ms)
+def _append_all(connection: sqlite3.Connection, batch: Sequence[Timed]) -> int:
+    return [table.append(connection, entry, time_ms).sequence for time_ms, entry in batch][-1]
 
 
 def _task_failed(name: str, error: BaseException) -> None:

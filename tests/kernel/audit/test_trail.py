@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import sqlite3
 from collections.abc import AsyncIterator
@@ -12,6 +14,8 @@ import pytest
 from openclaw_config.secrets import Secret
 from openclaw_kernel.api.audit import BY_POLICY, AuditAction, AuditEntry, AuditOrigin
 from openclaw_kernel.audit import table
+from openclaw_kernel.audit.chain import CHECKPOINT_ROWS, ChainCheck, Verdict
+from openclaw_kernel.audit.checkpoints import CHECKPOINTS_FILE, CheckpointFile
 from openclaw_kernel.audit.records import DETAILS_BYTES, NO_HASH, TEXT_LIMIT, AuditRow, digest_of_row
 from openclaw_kernel.audit.trail import AuditTrail
 from openclaw_kernel.store.sqlite import SqliteStore
@@ -47,8 +51,8 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 
 @pytest.fixture
-async def trail(store: SqliteStore, clock: Clock) -> AsyncIterator[AuditTrail]:
-    trail = AuditTrail(store, now_ms=clock)
+async def trail(store: SqliteStore, tmp_path: Path, clock: Clock) -> AsyncIterator[AuditTrail]:
+    trail = AuditTrail(store, home=tmp_path, now_ms=clock)
     await trail.open()
     yield trail
     await trail.close()
@@ -179,8 +183,8 @@ async def test_what_waits_for_the_disk_is_bounded_and_what_is_lost_is_counted(tr
     assert sum(count for counts in lost for count in counts.values()) == 32 * len(actions) - 512
 
 
-async def test_what_is_noted_is_on_disk_after_the_stop_with_its_count(store: SqliteStore, clock: Clock) -> None:
-    trail = AuditTrail(store, now_ms=clock)
+async def test_what_is_noted_is_on_disk_after_the_stop_with_its_count(store: SqliteStore, tmp_path: Path, clock: Clock) -> None:
+    trail = AuditTrail(store, home=tmp_path, now_ms=clock)
     await trail.open()
     for _ in range(5):
         trail.note(AuditEntry(action=AuditAction.PLUGIN_STATE, origin=BY_POLICY, subject="plugin:x", reason="failed"))
@@ -207,3 +211,110 @@ async def test_no_secret_and_nothing_without_bound_comes_into_a_row(store: Sqlit
     assert all(len(row.details) <= DETAILS_BYTES for row in found)
     assert json.loads(found[1].details)["omittedBytes"] > 20_000
     assert all(row.hash == digest_of_row(row) for row in found)
+
+
+# --- checkpoints of a running log ---
+
+
+async def verdict_of(store: SqliteStore, home: Path) -> Verdict:
+    checkpoints, fault = CheckpointFile(home).read()
+    found = ChainCheck(checkpoints, fault=fault)
+    for row in await rows(store):
+        found.take(row)
+    return found.finish()
+
+
+async def test_after_a_stop_every_row_is_signed(store: SqliteStore, tmp_path: Path, clock: Clock) -> None:
+    for number in (3, 4):
+        trail = AuditTrail(store, home=tmp_path, now_ms=clock)
+        await trail.open()
+        for _ in range(number):
+            await store.write(lambda connection, trail=trail: trail.append(connection, APPROVED))  # type: ignore[misc]
+        await trail.close()
+    verdict = await verdict_of(store, tmp_path)
+    assert (verdict.fault, verdict.rows, verdict.signed) == (None, 7, 7)
+
+
+async def test_a_row_is_signed_soon_and_many_rows_sooner(store: SqliteStore, tmp_path: Path, clock: Clock) -> None:
+    soon = AuditTrail(store, home=tmp_path, now_ms=clock, checkpoint_seconds=0.01)
+    await soon.open()
+    await store.write(lambda connection: soon.append(connection, APPROVED))
+    await _until_signed(tmp_path, 1)
+    await soon.close()
+    never = AuditTrail(store, home=tmp_path, now_ms=clock, checkpoint_seconds=3_600)
+    await never.open()
+    await store.write(lambda connection: [never.append(connection, APPROVED) for _ in range(CHECKPOINT_ROWS)])
+    await _until_signed(tmp_path, CHECKPOINT_ROWS + 1)
+    await never.close()
+
+
+async def _until_signed(home: Path, sequence: int) -> None:
+    async with asyncio.timeout(20):
+        while (newest := CheckpointFile(home).newest()) is None or newest.sequence < sequence:  # noqa: ASYNC110 - a file has no event
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize(
+    ("statements", "kind", "row"),
+    [
+        (["DELETE FROM kernel_audit WHERE sequence > 6"], "truncated", 7),
+        (["DELETE FROM kernel_audit"], "truncated", 1),
+        (["DELETE FROM kernel_audit WHERE sequence = 4"], "removed", 4),
+        (["UPDATE kernel_audit SET actor = 'nobody' WHERE sequence = 5"], "changed", 5),
+        (
+            [
+                "UPDATE kernel_audit SET sequence = 100 WHERE sequence = 2",
+                "UPDATE kernel_audit SET sequence = 2 WHERE sequence = 6",
+                "UPDATE kernel_audit SET sequence = 6 WHERE sequence = 100",
+            ],
+            "reordered",
+            2,
+        ),
+    ],
+)
+async def test_what_is_done_to_the_file_with_its_triggers_dropped_is_found_and_recorded_at_the_next_start(
+    tmp_path: Path, clock: Clock, statements: list[str], kind: str, row: int
+) -> None:
+    store, trail = await _opened(tmp_path, clock)
+    for _ in range(8):
+        await store.write(lambda connection: trail.append(connection, APPROVED))
+    await trail.close()
+    await store.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.sqlite3")) as file:
+        for trigger in ("no_update", "no_delete", "in_order"):
+            file.execute(f"DROP TRIGGER kernel_audit_{trigger}")
+        for statement in statements:
+            file.execute(statement)
+        file.commit()
+    store, trail = await _opened(tmp_path, clock)
+    verdict = await verdict_of(store, tmp_path)
+    assert verdict.fault is not None
+    assert (verdict.fault.kind, verdict.fault.sequence) == (kind, row)
+    await trail.settled()
+    recorded = [row for row in await rows(store) if row.action == "audit.broken"]
+    # Only the newest row is looked at when the gateway starts, however long the log is.
+    assert len(recorded) == (1 if kind == "truncated" else 0)
+    await trail.close()
+    assert (await verdict_of(store, tmp_path)).fault is not None
+    await store.close()
+
+
+async def test_a_log_whose_checkpoints_were_taken_away_says_so_in_a_row(tmp_path: Path, clock: Clock) -> None:
+    store, trail = await _opened(tmp_path, clock)
+    await store.write(lambda connection: trail.append(connection, APPROVED))
+    await trail.close()
+    (tmp_path / CHECKPOINTS_FILE).unlink()
+    assert (await verdict_of(store, tmp_path)).fault is not None
+    again = AuditTrail(store, home=tmp_path, now_ms=clock)
+    await again.open()
+    await again.close()
+    assert [row.action for row in await rows(store)] == ["device.approved", "audit.broken"]
+    await store.close()
+
+
+async def _opened(home: Path, clock: Clock) -> tuple[SqliteStore, AuditTrail]:
+    store = SqliteStore(home / "state.sqlite3")
+    await store.open({})
+    trail = AuditTrail(store, home=home, now_ms=clock)
+    await trail.open()
+    return store, trail
