@@ -140,13 +140,17 @@ class Submissions:
 
     def _way_in(self, request: Request, run: Run) -> _WayIn:
         """Decide what comes of a run's lane; what it takes out of the lane is out from now on."""
-        interrupted = self._lanes.running(run.session_key) if request.interrupt else None
-        collected = collect(self._lanes, self._world.board.of_session(run.session_key), run) if request.collect else Collected()
+        earlier = [other for other in self._world.board.of_session(run.session_key) if other is not run]
+        collected = collect(self._lanes, earlier, run) if request.collect else Collected()
         full = not collected.runs and self.is_full(run.session_key)
+        # One that is not taken in takes nobody's place.
+        interrupted = self._lanes.running(run.session_key) if request.interrupt and not full else None
         run.lined_up = not full
         run.after = self._world.desk.before(run.session_key)
+        # One that is still being written is not in its lane, which may be free meanwhile: it must not be overtaken.
+        is_first = not any(other.lined_up for other in earlier)
         # A run that cannot begin at once is not written as begun: a restart would end it as interrupted.
-        claimed = not full and not run.after and self._lanes.is_open and self._lanes.claim(run)
+        claimed = is_first and not full and not run.after and self._lanes.is_open and self._lanes.claim(run)
         return _WayIn(interrupted, collected, full, claimed)
 
     def _go_in(self, run: Run, way: _WayIn, begun: Begun | None, now_ms: int) -> None:

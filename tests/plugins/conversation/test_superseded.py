@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 
+from openclaw_config.models import Config
+from openclaw_kernel.api import RetryClass, StepBegun, Turn, TurnResult, TurnSink
 from tests.plugins.conversation.harness import Gate, Harness, TestClient, said
 
 PICTURE = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
@@ -84,3 +87,26 @@ async def test_what_was_collected_stays_so_after_a_crash(harness: Harness) -> No
     assert gate.started.count("one\n\ntwo") == 1
     assert not {"one", "two"} & set(gate.started)
     assert (await ends(harness))["k2"] == ("superseded", "by k3")
+
+
+async def test_an_interrupting_message_without_room_interrupts_nothing(harness: Harness) -> None:
+    harness.config = Config.model_validate({"session": {"queueLimit": 1}})
+    ready = asyncio.Event()
+
+    async def pay(turn: Turn, sink: TurnSink) -> TurnResult:
+        await ready.wait()
+        call = StepBegun(kind="tool", name="pay", started_ms=1, retry_class=RetryClass.SIDE_EFFECTING, call_id="c1", arguments={})
+        await sink.begin_step(call)
+        return TurnResult(status="ok", text="paid", stop_reason="stop")
+
+    harness.runtime.script = pay
+    await harness.send("first", "k1")
+    await harness.send("second", "k2")
+    refused = await harness.send("urgent", "k3", queueMode="interrupt")
+    assert "interruptedActiveRun" not in refused
+    assert (await harness.events.terminal("k3"))["state"] == "error"
+    ready.set()
+    assert (await harness.events.terminal("k1"))["state"] == "final"
+    await harness.events.terminal("k2")
+    found = await ends(harness)
+    assert (found["k1"], found["k2"], found["k3"][0]) == (("answered", None), ("answered", None), "dead_lettered")
