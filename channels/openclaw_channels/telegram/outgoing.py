@@ -79,7 +79,7 @@ class Outgoing:
             sent.append(await self._deliver(parts[number], place, draft=draft, number=number))
             if len(parts) > 1:
                 await self._storage.put(progress, json.dumps(sent))
-        if shown is not None and (draft is None or not parts or isinstance(parts[0], Attachment)):
+        if shown is not None and shown.message_id not in sent:
             await self._remove(place, shown.message_id)
         if message.run_id is not None and sent:
             self._note_newest(place, sent[-1])

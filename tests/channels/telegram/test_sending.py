@@ -295,6 +295,40 @@ async def test_a_second_attempt_goes_on_after_the_parts_that_were_sent(emulator:
     assert context.storage.values == {}
 
 
+async def test_a_late_second_attempt_keeps_the_draft_that_was_its_first_part(emulator: TelegramEmulator, context: StandingContext) -> None:
+    await emulator.open_chat(CHAT)
+    context.section = {**context.section, "textChunkLimit": 64}
+    text = "\n\n".join(f"part {number} " + "x" * 50 for number in range(3))
+    async with running(context) as runtime:
+        runtime.show_progress(progress("text", "The beginning of some answer"))
+        await emulator.wait(chat_id=CHAT, count=1)
+        await emulator.fault("sendMessage", status=400)
+        with pytest.raises(SendFailed):
+            await runtime.send(answer(text, run_id="r1"))
+        await runtime.send(answer("a later answer", run_id="r2", outbox_id="o2"))
+        receipt = await runtime.send(answer(text, run_id="r1"))
+    messages = await emulator.visible(CHAT)
+    assert [message["text"][:6] for message in messages] == ["part 0", "a late", "part 1", "part 2"]
+    assert receipt.message_ids == tuple(f"{CHAT}:{messages[place]['message_id']}" for place in (0, 2, 3))
+
+
+async def test_a_second_attempt_removes_the_draft_that_the_first_did_not_use(emulator: TelegramEmulator, context: StandingContext) -> None:
+    await emulator.open_chat(CHAT)
+    context.section = {**context.section, "textChunkLimit": 64}
+    text = "\n\n".join(f"part {number} " + "x" * 50 for number in range(2))
+    async with running(context, replace(QUICK, draft_settle=0.05)) as runtime:
+        runtime.show_progress(progress("text", "The beginning of some answer"))
+        await emulator.wait(chat_id=CHAT, count=1)
+        await emulator.fault("editMessageText", "hang")
+        runtime.show_progress(progress("text", "The beginning of some answer and more"))
+        await emulator.wait(attempted="editMessageText")
+        await emulator.fault("sendMessage", status=500, skip=1)
+        with pytest.raises(SendFailed):
+            await runtime.send(answer(text, run_id="r1"))
+        await runtime.send(answer(text, run_id="r1"))
+    assert [message["text"][:6] for message in await emulator.visible(CHAT)] == ["part 0", "part 1"]
+
+
 async def test_flood_control_between_parts_is_waited_out_in_one_attempt(emulator: TelegramEmulator, context: StandingContext) -> None:
     await emulator.open_chat(CHAT)
     await emulator.flood(3, seconds=1.0, retry_after=1)
