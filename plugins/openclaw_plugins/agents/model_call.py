@@ -29,6 +29,7 @@ class Spoken:
 
     deltas: list[str] = field(default_factory=list)
     tool_steps: int = 0
+    _recalled: tuple[int, int] = (0, 0)
 
     @property
     def text(self) -> str:
@@ -40,6 +41,7 @@ class Spoken:
         if message.text:
             self.deltas.append(self.spaced(message.text))
         self.tool_steps += len(message.tool_calls)
+        self._recalled = (len(self.deltas), self.tool_steps)
 
     def spaced(self, text: str) -> str:
         """Return the first words of a further call: the words before a tool call and those after it are one answer."""
@@ -47,8 +49,8 @@ class Spoken:
 
     @property
     def anything(self) -> bool:
-        """Whether another model could no longer answer unnoticed."""
-        return bool(self.deltas) or self.tool_steps > 0
+        """Whether another model could no longer answer unnoticed; with what was said before a stop, any may go on."""
+        return (len(self.deltas), self.tool_steps) != self._recalled
 
 
 @dataclass(slots=True)

@@ -537,6 +537,22 @@ async def test_a_turn_that_was_cut_off_goes_on_from_what_is_recorded(tmp_path: P
     assert [message.text for message in request.messages if isinstance(message, ToolResultMessage)] == ["kept", "look: b"]
 
 
+async def test_a_turn_that_was_cut_off_goes_on_with_a_fallback(tmp_path: Path) -> None:
+    """P4: the model that is down now may have been down before the crash as well."""
+    case = bench(
+        tmp_path,
+        models=[model("a/1"), model("b/2")],
+        scripts={"a/1": [[failure(ProviderErrorKind.OVERLOADED, provider="a")]], "b/2": [say("Found.")]},
+        tools=[tool()],
+        config={"agents": {"defaults": {"model": {"primary": "a/1", "fallbacks": ["b/2"]}}}},
+    )
+    asked = AssistantMessage(content=(Text("Let me look."), look("a"), look("b", "c2")), stop_reason="tool_calls")
+    kept = ToolResultMessage(call_id="c1", name="look", text="kept")
+    result = await case.runtime.run(replace(turn(), resumed=(asked, kept)), case.sink)
+    assert (result.status, result.text, result.model) == ("ok", "Let me look.\n\nFound.", "b/2")
+    assert case.tools.ran == ["look"]
+
+
 async def test_rounds_and_repeats_of_before_a_crash_count(tmp_path: Path) -> None:
     """P13: a loop does not begin anew with each process."""
     case = bench(tmp_path, scripts={"fake/one": [ask_for(look("a", "c9")), say("Enough.")]}, tools=[tool()])
