@@ -55,7 +55,7 @@ class Spoken:
 
 @dataclass(slots=True)
 class ModelCall:
-    """One call in progress. `said` is the text of this call alone, also when it broke off."""
+    """One call in progress. `said` is the text of this call alone, also when it broke off; `acted` tells of tools that it ran itself."""
 
     provider: str
     request: ModelRequest
@@ -63,6 +63,7 @@ class ModelCall:
     spoken: Spoken
     now_ms: Callable[[], int]
     said: list[str] = field(default_factory=list)
+    acted: bool = False
     running: dict[str, int] = field(default_factory=dict)
 
     async def run(self, stream: AsyncIterator[ModelEvent], *, first_event_seconds: float | None) -> Completed:
@@ -102,6 +103,7 @@ class ModelCall:
 
     async def _show_step(self, step: ToolStep) -> None:
         self.spoken.tool_steps += 1
+        self.acted = True
         self.sink.tool(
             step.phase,
             call_id=step.id,

@@ -195,7 +195,7 @@ class TurnRun:
                 return await self._call_model(info, request, first_event_seconds=first_event_seconds)
             except ProviderError as error:
                 too_long = error.kind is ProviderErrorKind.CONTEXT_LENGTH
-                if not too_long or last_attempt or (self._call is not None and self._call.said):
+                if not too_long or last_attempt or (self._call is not None and (self._call.said or self._call.acted)):
                     raise
                 self._logger.warning("%s found the conversation too long: trying with half of it", info.ref)
                 messages = fit_history(paired, total_tokens(messages) // 2)

@@ -553,6 +553,16 @@ async def test_a_turn_that_was_cut_off_goes_on_with_a_fallback(tmp_path: Path) -
     assert case.tools.ran == ["look"]
 
 
+async def test_a_model_that_has_acted_is_not_asked_again_with_half_of_the_conversation(tmp_path: Path) -> None:
+    """P4: a model that calls tools of its own may have had effects, also where it has said nothing."""
+    acting = model(retry_class=RetryClass.SIDE_EFFECTING)
+    steps = [ToolStep("t1", "pay", "start"), ToolStep("t1", "pay", "result", {}, "paid")]
+    case = bench(tmp_path, models=[acting], scripts={"fake/one": [[*steps, failure(ProviderErrorKind.CONTEXT_LENGTH)], say("again")]})
+    result = await case.runtime.run(turn(), case.sink)
+    assert (result.status, result.error_kind) == ("error", "context_length")
+    assert len(case.providers.requests) == 1
+
+
 async def test_rounds_and_repeats_of_before_a_crash_count(tmp_path: Path) -> None:
     """P13: a loop does not begin anew with each process."""
     case = bench(tmp_path, scripts={"fake/one": [ask_for(look("a", "c9")), say("Enough.")]}, tools=[tool()])
