@@ -124,13 +124,16 @@ def advance(
     route_reason: str | None = None,
     admission: Admission | None = None,
 ) -> None:
-    """Write the next step of a message's way; one that has ended stays as it is."""
+    """Write the next step of a message's way; one that has ended stays as it is.
+
+    One whose turn has begun does not go back, however late an earlier step is written: the next process would begin it anew.
+    """
     verdict, admission_reason = (None, None) if admission is None else (admission.verdict.value, admission.reason)
     connection.execute(
         "UPDATE conversation_inbound SET state = ?, updated_ms = ?, agent_id = ?, session_key = ?, run_id = ?,"
         " route_reason = coalesce(?, route_reason), attempts = attempts + ?, admission = coalesce(?, admission),"
         " admission_reason = coalesce(?, admission_reason), queued_ms = coalesce(queued_ms, ?), begun_ms = coalesce(begun_ms, ?)"
-        " WHERE id = ? AND state IN ('accepted', 'routed', 'queued', 'running')",
+        " WHERE id = ? AND state IN ('accepted', 'routed', 'queued', 'running') AND (state <> 'running' OR ? = 'running')",
         (
             state,
             now_ms,
@@ -144,6 +147,7 @@ def advance(
             now_ms if state == "queued" else None,
             now_ms if state == "running" else None,
             inbound_id,
+            state,
         ),
     )
 

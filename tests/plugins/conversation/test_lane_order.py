@@ -7,6 +7,8 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
+from openclaw_kernel.api import Ingress
+from openclaw_kernel.store.errors import StoreFull
 from tests.plugins.conversation.harness import Gate, Harness, said, until
 
 
@@ -51,3 +53,37 @@ async def test_a_message_does_not_overtake_one_that_is_being_written_while_the_l
     for key in ("k2", "k3"):
         await harness.events.terminal(key)
     assert [said(turn) for turn in harness.runtime.turns] == ["first", "second", "third"]
+
+
+async def test_a_turn_that_has_begun_does_not_go_back_to_the_queue(harness: Harness) -> None:
+    """P5: that it waits is written late, for the store failed; after a crash the next process must not begin it a second time."""
+    gate = Gate()
+    harness.runtime.script = gate
+    await harness.receive("first", "1")
+    await gate.running("first")
+    write = harness.store.write
+    refused: list[str] = []
+
+    async def fail_while_it_waits(work: Callable[[sqlite3.Connection], Any]) -> Any:
+        if "_line_up" in work.__qualname__ and "second" not in gate.started:
+            refused.append(work.__qualname__)
+            gate.let("first")
+            raise StoreFull("the disk is full")
+        return await write(work)
+
+    harness.store.write = fail_while_it_waits  # type: ignore[method-assign]
+    await harness.receive("second", "2")
+    await gate.running("second")
+    assert refused
+    await harness.services[Ingress].intake.drain()
+    await harness.crash()
+    gate.let("second")
+    await harness.start()
+    assert [state for _, state, _ in await harness.settled()] == ["answered", "answered"]
+    assert await harness.rows("SELECT inbound_id, count(*) FROM conversation_runs GROUP BY inbound_id") == [(1, 1), (2, 1)]
+    assert await harness.texts("agent:main:telegram:direct:7") == [
+        ("user", "first"),
+        ("assistant", "done: first"),
+        ("user", "second"),
+        ("assistant", "done: second"),
+    ]
