@@ -301,6 +301,8 @@ def forget_old(connection: sqlite3.Connection, before_ms: int, limit: int) -> bo
         " RETURNING id, channel, outbox_id, run_id, state, updated_ms",
         (before_ms, limit),
     ).fetchall()
+    # The number of a message may be given again: a delivery that outlives it must not pass for that of another one.
+    connection.executemany("UPDATE conversation_outbox SET inbound_id = NULL WHERE inbound_id = ?", [(row[0],) for row in messages])
     _swept(connection, "inbound", messages)
     _swept(connection, "outbox", deliveries)
     connection.executemany("DELETE FROM conversation_attempts WHERE outbox = ?", [(row[0],) for row in deliveries])

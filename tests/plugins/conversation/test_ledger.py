@@ -7,7 +7,21 @@ import sqlite3
 
 import pytest
 
-from openclaw_kernel.api import Admission, Command, CommandCall, Commands, Sessions, Step, Turn, TurnResult, TurnSink, Usage, Verdict
+from openclaw_kernel.api import (
+    Admission,
+    Command,
+    CommandCall,
+    Commands,
+    OutboundMessage,
+    SendFailed,
+    Sessions,
+    Step,
+    Turn,
+    TurnResult,
+    TurnSink,
+    Usage,
+    Verdict,
+)
 from openclaw_plugins.conversation import engine, intake, ledger
 from openclaw_plugins.conversation.settings import ConversationSettings
 from tests.plugins.conversation.harness import Gate, Harness, said, until
@@ -215,3 +229,24 @@ async def test_a_turn_that_is_stopped_still_shows_what_it_took(harness: Harness)
     (step,) = await harness.services[Sessions].usage_rows(0, harness.now_ms() + 1)
     assert (step["input"], step["costUsd"]) == (10, 0.5)
     assert said(harness.runtime.turns[0]) == "work"
+
+
+async def test_what_outlives_its_message_is_not_taken_for_that_of_a_later_one(harness: Harness) -> None:
+    """The number of a deleted message may be given again."""
+
+    async def refuse(message: OutboundMessage) -> None:
+        raise SendFailed("blocked", permanent=True)
+
+    harness.channels.script = refuse
+    await harness.receive("old", "1")
+    await harness.settled()
+    await until(lambda: harness.rows("SELECT 1 FROM conversation_outbox WHERE state = 'failed'"))
+    later = harness.now_ms() + 1
+    await harness.store.write(lambda connection: connection.execute("UPDATE conversation_outbox SET updated_ms = ?", (later,)))
+    await harness.store.write(lambda connection: ledger.forget_old(connection, later, 10))
+    harness.channels.script = None
+    await harness.receive("new", "2")
+    await harness.settled()
+    assert await harness.rows("SELECT id, message_id FROM conversation_inbound") == [(1, "2")]
+    told = await harness.call("messages.why", None, id="m1")
+    assert [delivery["text"] for delivery in told["deliveries"]] == ["you said: new"]
