@@ -39,6 +39,7 @@ from openclaw_plugins.conversation.world import World
 logger: Final = logging.getLogger(__name__)
 
 STOP_SECONDS: Final = 3.0
+LEAST_DRAIN_SECONDS: Final = 0.05
 RESET_SECONDS: Final = 2.0
 STOP_WRITTEN_SECONDS: Final = 1.5
 READY_POLL_SECONDS: Final = 0.02
@@ -110,16 +111,24 @@ class Conversation:
 
     @property
     def drain_seconds(self) -> float:
-        """How long `drain` may take."""
-        return self._settings.drain_seconds
+        """How long `drain` may take; never no time at all, for then it would not be called."""
+        return max(self._settings.drain_seconds, LEAST_DRAIN_SECONDS)
 
     async def drain(self) -> None:
         """Begin no further turn; wait until turns and commands under way have ended and their answers are out.
 
-        Cancelled when its time is over.
+        Cancelled when its time is over: then turns are broken off.
         """
         if self._lanes is None:
             return
+        try:
+            await self._drained()
+        except asyncio.CancelledError:
+            # Now, for providers stop before this plugin: a model call that fails by that would be the end of its turn.
+            self.lanes.break_off()
+            raise
+
+    async def _drained(self) -> None:
         await self.lanes.drain()
         await self.intake.drain()
         for command in self.world.board.beside_lanes():

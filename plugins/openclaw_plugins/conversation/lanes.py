@@ -110,13 +110,17 @@ class Lanes:
         if self.is_open:
             await self._quiet.wait()
 
-    async def close(self, seconds: float) -> None:
-        """Begin nothing more, break off what runs, which the next process takes up, and wait until it is quiet."""
+    def break_off(self) -> None:
+        """Begin nothing more, and break off what runs, which the next process takes up."""
         self._closing = True
         self._opened.set()
         for lane in self._lanes.values():
             if lane.running is not None:
                 lane.running.stop("interrupted")
+
+    async def close(self, seconds: float) -> None:
+        """Break off what runs, and wait until it is quiet."""
+        self.break_off()
         try:
             async with asyncio.timeout(seconds):
                 await self._quiet.wait()

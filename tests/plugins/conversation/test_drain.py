@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from openclaw_kernel.api import Command, CommandCall, Commands
+from tests.emulators.model_control import API_KEY, EmulatorProcess
 from tests.emulators.telegram_control import TelegramEmulator
 from tests.plugins.conversation.harness import Gate, Harness, say, until
 from tests.support.gateway import RunningGateway, StartGateway
@@ -68,6 +69,22 @@ async def test_a_turn_that_takes_longer_goes_on_after_the_next_start(start_gatew
         await until(lambda: states(gateway) == [("answered", 1)])
         await until(lambda: _sent(gateway))
         assert len([text for text in await texts(emulator) if text.endswith("end")]) == 1
+
+
+@pytest.mark.parametrize("drain_seconds", [0, 0.3])
+async def test_a_model_that_is_waited_for_is_asked_again_after_the_next_start(start_gateway: StartGateway, drain_seconds: float) -> None:
+    """P4: the provider stops before the turn's own plugin, and its call that fails by that is not the end of the turn."""
+    async with EmulatorProcess("openai", module="tests.e2e.insistent_model") as model:
+        provider = {"apiKey": API_KEY, "baseUrl": model.openai_url, "models": [{"id": "gpt-4o-mini", "contextWindow": 100_000}]}
+        drain = {"entries": {"conversation": {"config": {"drainSeconds": drain_seconds}}}}
+        gateway = await start_gateway({"models": {"providers": {"echo": None, "openai": provider}}, "plugins": drain})
+        async with gateway.connect() as client:
+            await client.request("chat.send", {"sessionKey": "main", "message": "hang", "idempotencyKey": "k1"})
+            await model.requests(count=1)
+            await gateway.stop()
+        assert states(gateway) == [("running", 0)]
+        await gateway.start()
+        assert len(await model.requests(count=2)) == 2
 
 
 async def _refuses(client: WsClient) -> bool:
