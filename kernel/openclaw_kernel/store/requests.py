@@ -41,6 +41,12 @@ _COMPLETE: Final = (
     "UPDATE kernel_requests SET state = 'done', payload = ?, error = ?"
     " WHERE principal = ? AND method = ? AND key = ? AND state = 'in_flight' AND digest = ?"
 )
+# Nobody pushes the answers of others out by asking for much. One that has no answer yet is not forgotten for want of room: its repeat
+# would run beside it.
+_OVER: Final = (
+    "SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY principal ORDER BY id DESC) AS place FROM kernel_requests"
+    " WHERE state = 'done') ORDER BY place DESC, id LIMIT ?"
+)
 
 
 class RequestTable:
@@ -136,18 +142,18 @@ class RequestTable:
         return await self._store.read(lambda connection: self._read(connection, request, now))
 
     async def sweep(self) -> None:
-        """Forget what is past its time and what is over the limit, oldest first, a bounded number in each write."""
+        """Forget what is past its time, and of what is over the limit the oldest of who has most, a bounded number in each write."""
         now = self._now_ms()
         while await self._store.write(lambda connection: self._forget_expired(connection, now)) == SWEPT_AT_ONCE:
             pass
-        count = await self._store.read(lambda connection: int(connection.execute("SELECT count(*) FROM kernel_requests").fetchone()[0]))
-        excess = count - self._limit
-        while excess > 0:
-            step = min(excess, SWEPT_AT_ONCE)
-            gone = await self._store.write(lambda connection, step=step: _forget_oldest(connection, step))  # type: ignore[misc]
-            excess -= gone
-            if gone < step:
-                return
+        over = await self._store.read(self._over)
+        for start in range(0, len(over), SWEPT_AT_ONCE):
+            step = over[start : start + SWEPT_AT_ONCE]
+            await self._store.write(lambda connection, step=step: _forget(connection, step))  # type: ignore[misc]
+
+    def _over(self, connection: sqlite3.Connection) -> list[tuple[int]]:
+        excess = int(connection.execute("SELECT count(*) FROM kernel_requests").fetchone()[0]) - self._limit
+        return connection.execute(_OVER, (excess,)).fetchall() if excess > 0 else []
 
     def _forget_expired(self, connection: sqlite3.Connection, now: int) -> int:
         # All are kept for the same time, so the oldest are the first to expire.
@@ -168,11 +174,8 @@ class RequestTable:
         return Claim(state, KeptAnswer(payload, error) if state == "done" else None, record)
 
 
-def _forget_oldest(connection: sqlite3.Connection, limit: int) -> int:
-    # One that has no answer yet is not forgotten for want of room: its repeat would run beside it.
-    return connection.execute(
-        "DELETE FROM kernel_requests WHERE id IN (SELECT id FROM kernel_requests WHERE state = 'done' ORDER BY id LIMIT ?)", (limit,)
-    ).rowcount
+def _forget(connection: sqlite3.Connection, ids: Sequence[tuple[int]]) -> None:
+    connection.executemany("DELETE FROM kernel_requests WHERE id = ? AND state = 'done'", ids)
 
 
 def kept_answer(answer: object) -> KeptAnswer:

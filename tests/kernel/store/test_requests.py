@@ -153,6 +153,14 @@ async def test_a_running_call_is_exempt_from_time_and_room(book: Book) -> None:
     assert await book.keys() == []
 
 
+async def test_who_asks_for_much_pushes_out_no_answer_of_others(book: Book) -> None:
+    await book.answered(request("of another", principal="device:other"), {})
+    for number in range(30):
+        await book.answered(request(f"k{number}"), {})
+    await book.table.sweep()
+    assert await book.keys() == ["of another", *(f"k{number}" for number in range(21, 30))]
+
+
 async def test_a_sweep_takes_many_in_small_writes(book: Book) -> None:
     many = SWEPT_AT_ONCE * 2 + 3
 
