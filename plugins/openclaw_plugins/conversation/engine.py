@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import sqlite3
@@ -13,15 +14,18 @@ from typing import Any, Final
 from openclaw_kernel.api import (
     Attachment,
     Gateway,
+    GatewayError,
     InboundMessage,
     InvalidRequest,
     PluginContext,
     SessionsSummary,
     Target,
     Unavailable,
+    Verdict,
 )
 from openclaw_plugins.conversation import ledger, outbox_rows, sessions
 from openclaw_plugins.conversation.command_desk import concerns
+from openclaw_plugins.conversation.commands import is_stop
 from openclaw_plugins.conversation.durable import write_patiently
 from openclaw_plugins.conversation.endings import Endings
 from openclaw_plugins.conversation.intake import Intake
@@ -29,7 +33,7 @@ from openclaw_plugins.conversation.lanes import Lanes
 from openclaw_plugins.conversation.outbox import DeliveryRules
 from openclaw_plugins.conversation.recovery import Recovery
 from openclaw_plugins.conversation.restarts import tell_restarts
-from openclaw_plugins.conversation.runs import Outcome, Run, forget_old_runs, model_steps
+from openclaw_plugins.conversation.runs import Outcome, Run, arrivals, forget_old_runs, model_steps
 from openclaw_plugins.conversation.sessions import SessionRow
 from openclaw_plugins.conversation.settings import ConversationSettings
 from openclaw_plugins.conversation.submissions import Submissions
@@ -42,6 +46,8 @@ STOP_SECONDS: Final = 3.0
 LEAST_DRAIN_SECONDS: Final = 0.05
 RESET_SECONDS: Final = 2.0
 STOP_WRITTEN_SECONDS: Final = 1.5
+AHEAD_SECONDS: Final = 0.4
+"""How long the store may take to answer before a stop does not wait for it."""
 READY_POLL_SECONDS: Final = 0.02
 READY_POLLS: Final = 500
 CLEANING_ROWS: Final = 500
@@ -60,6 +66,8 @@ class Conversation:
         self._intake: Intake | None = None
         self._submissions: Submissions | None = None
         self._tasks: list[asyncio.Task[Any]] = []
+        self._stopped_ahead: dict[str, list[str]] = {}
+        """Runs, by session, whose stop is carried out and not answered yet."""
 
     @property
     def world(self) -> World:
@@ -185,8 +193,46 @@ class Conversation:
     # --- Ingress and Delivery -----------------------------------------------------------------------------------------
 
     async def accept(self, message: InboundMessage) -> bool:
-        """Append durably; only then may the channel acknowledge. Return False for a repeat."""
-        return await self.world.complete("accept a message", self.intake.accept(message))
+        """Append durably; only then may the channel acknowledge. Return False for a repeat.
+
+        A stop is carried out before that where the store takes its time.
+        """
+        ahead: asyncio.TimerHandle | None = None
+        if is_stop(message.text):
+            number = next(arrivals)
+            ahead = asyncio.get_running_loop().call_later(
+                AHEAD_SECONDS, lambda: self.world.spawn("stop ahead of the store", self._stop_ahead(message, number))
+            )
+        try:
+            return await self.world.complete("accept a message", self.intake.accept(message))
+        finally:
+            if ahead is not None:
+                ahead.cancel()
+
+    async def _stop_ahead(self, message: InboundMessage, number: int) -> None:
+        """Stop in this process what a message asks to stop that is not written yet; once it is, it is answered like any other."""
+        world, target = self.world, message.target
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(AHEAD_SECONDS):
+                known = await world.store.read(
+                    lambda connection: ledger.find(connection, target.channel, target.account_id, message.message_id)
+                )
+                if known is not None:
+                    # A repeat must not stop what came after the first.
+                    return
+        route = world.policies.route(message)
+        if world.policies.admit(message, route).verdict is not Verdict.ALLOW:
+            return
+        key = world.keys.canonical(route.session_key)
+        runs = [run for run in world.board.of_session(key) if run.number < number and self._abort_run(run)]
+        if not runs:
+            return
+        logger.warning("session %s: stopped, though the store has not taken the message that asks for it", key)
+        self._stopped_ahead.setdefault(key, []).extend(run.run_id for run in runs)
+        try:
+            await self._write_stop(runs)
+        except GatewayError as error:
+            logger.warning("session %s: its stop is not written, and after a crash of the gateway it would go on: %s", key, error.message)
 
     async def enqueue(
         self,
@@ -217,7 +263,8 @@ class Conversation:
 
     async def stop(self, session_key: str) -> Sequence[str]:
         """Abort the running turn and drop the queued ones; return the run ids."""
-        return await self.abort(self.world.keys.canonical(session_key))
+        key = self.world.keys.canonical(session_key)
+        return [*self._stopped_ahead.pop(key, ()), *await self.abort(key)]
 
     async def describe(self, session_key: str) -> Mapping[str, Any]:
         """Return the session's row as `sessions.list` shows it; one that does not exist yet is shown as it would begin."""

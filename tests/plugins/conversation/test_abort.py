@@ -6,10 +6,23 @@ import asyncio
 import sqlite3
 import threading
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
-from openclaw_kernel.api import AssistantMessage, InvalidRequest, Sessions, ToolCall, Turn, TurnResult, TurnSink, Unavailable
+from openclaw_kernel.api import (
+    Admission,
+    AssistantMessage,
+    InvalidRequest,
+    Sessions,
+    ToolCall,
+    Turn,
+    TurnResult,
+    TurnSink,
+    Unavailable,
+    Verdict,
+)
 from tests.plugins.conversation.harness import Gate, Harness, say, until
 
 
@@ -234,6 +247,59 @@ async def test_a_stop_is_answered_while_the_store_hangs(harness: Harness, word: 
     harness.runtime.script = gate
     await harness.send("work", "k1")
     await gate.running("work")
+    async with hung_store(harness):
+        began = time.monotonic()
+        with pytest.raises(Unavailable, match="stopped, but"):
+            await (harness.send(word, "k2") if word else harness.call("chat.abort", None, sessionKey="main"))
+        assert time.monotonic() - began < 2.2
+        await until(lambda: gate.cancelled == ["work"])
+        assert time.monotonic() - began < 2.5
+    assert [state for _, state, _ in await harness.settled()] == ["suppressed"]
+    assert await harness.rows("SELECT count(*) FROM conversation_inbound WHERE stop_ms IS NOT NULL") == [(1,)]
+
+
+@pytest.mark.parametrize("word", ["/stop", "please stop"])
+async def test_a_stop_of_a_chat_is_carried_out_while_the_store_hangs(harness: Harness, word: str) -> None:
+    """P15: it is acknowledged and answered once it is written."""
+    gate = Gate()
+    harness.runtime.script = gate
+    await harness.receive("work", "1")
+    await gate.running("work")
+    async with hung_store(harness):
+        began = time.monotonic()
+        stopping = asyncio.ensure_future(harness.receive(word, "2"))
+        await until(lambda: gate.cancelled == ["work"])
+        assert time.monotonic() - began < 1.0
+        assert not stopping.done()
+    assert await stopping
+    assert [(state, reason) for _, state, reason in await harness.settled()] == [("suppressed", "stopped"), ("answered", "command /stop")]
+    await until(lambda: harness.channels.texts() == ["Stopped."])
+    assert await harness.rows("SELECT count(*) FROM conversation_inbound WHERE stop_ms IS NOT NULL") == [(1,)]
+
+
+async def test_a_stop_of_a_stranger_or_a_repeated_one_is_not_carried_out_while_the_store_hangs(harness: Harness) -> None:
+    gate = Gate()
+    harness.runtime.script = gate
+    await harness.receive("/stop", "1")
+    await harness.settled()
+    await harness.receive("work", "2")
+    await gate.running("work")
+    admitted = harness.policies.admission
+    async with hung_store(harness):
+        repeated = asyncio.ensure_future(harness.receive("/stop", "1"))
+        harness.policies.admission = lambda _: Admission(verdict=Verdict.DROP, reason="a stranger")
+        strange = asyncio.ensure_future(harness.receive("/stop", "3"))
+        assert not (await asyncio.wait({repeated, strange}, timeout=1.0))[0]
+    assert (await repeated, await strange) == (False, True)
+    harness.policies.admission = admitted
+    assert gate.cancelled == []
+    gate.let("work")
+    assert [state for _, state, _ in await harness.settled()] == ["answered", "answered", "suppressed"]
+
+
+@asynccontextmanager
+async def hung_store(harness: Harness) -> AsyncIterator[None]:
+    """A store whose writer does nothing until the end of the block."""
     held, released = threading.Event(), threading.Event()
 
     def hang(connection: sqlite3.Connection) -> None:
@@ -242,15 +308,8 @@ async def test_a_stop_is_answered_while_the_store_hangs(harness: Harness, word: 
 
     hanging = asyncio.ensure_future(harness.store.write(hang))
     await until(held.is_set)
-    began = time.monotonic()
     try:
-        with pytest.raises(Unavailable, match="stopped, but"):
-            await (harness.send(word, "k2") if word else harness.call("chat.abort", None, sessionKey="main"))
-        assert time.monotonic() - began < 2.2
-        await until(lambda: gate.cancelled == ["work"])
-        assert time.monotonic() - began < 2.5
+        yield
     finally:
         released.set()
     await hanging
-    assert [state for _, state, _ in await harness.settled()] == ["suppressed"]
-    assert await harness.rows("SELECT count(*) FROM conversation_inbound WHERE stop_ms IS NOT NULL") == [(1,)]
