@@ -12,7 +12,7 @@ from typing import Any, Final
 from openclaw_config.home import config_path, find_home
 from openclaw_config.secrets import Secret
 from openclaw_config.source import ConfigError, Issue, Resolver, line_of, parse, read_text
-from openclaw_kernel.cli.errors import BadConfig
+from openclaw_kernel.cli.errors import BadConfig, Unreachable
 from openclaw_kernel.cli.parsing import TOKEN_VARIABLE
 from openclaw_kernel.lock import read_owner
 
@@ -36,6 +36,7 @@ class Target:
 @dataclass(frozen=True, slots=True)
 class _FromFile:
     url: str | None
+    """None where the system chooses the port."""
     secret: str | None
     secret_from: str
     is_open: bool
@@ -43,7 +44,10 @@ class _FromFile:
 
 
 def find_target(options: argparse.Namespace) -> Target:
-    """The gateway of `--url`, else the one of the state folder; raise `BadConfig` where openclaw.yaml cannot say."""
+    """The gateway of `--url`, else the one of the state folder.
+
+    Raise `BadConfig` where openclaw.yaml cannot say, `Unreachable` where that gateway has no address.
+    """
     given = _given_secret(options)
     if options.url is not None:
         # The secret of the local gateway is not for others.
@@ -55,10 +59,14 @@ def find_target(options: argparse.Namespace) -> Target:
     except ConfigError as error:
         raise BadConfig(str(error)) from error
     secret, secret_from = given or (file.secret, file.secret_from)
-    start = "openclaw-kernel run" if options.home is None else f"openclaw-kernel run --home {options.home}"
+    cure = f"start it with openclaw-kernel run{'' if options.home is None else f' --home {options.home}'}"
+    url = _running(home) or file.url
+    if url is None:
+        # Who listens on another port must not be offered the secret.
+        raise Unreachable(f"no gateway runs in {home}, and gateway.port is 0, so it has no address now; {cure}")
     return Target(
-        url=_running(home) or file.url or f"http://127.0.0.1:{DEFAULT_PORT}",
-        cure=f"start it with {start}",
+        url=url,
+        cure=cure,
         secret=secret,
         secret_from=secret_from,
         # The protocol lets a command line in with a secret only; programs on this machine need none where none is asked for.
@@ -99,7 +107,7 @@ def _running(home: Path) -> str | None:
 def _read_file(home: Path, *, wants_secret: bool) -> _FromFile:
     path = config_path(home)
     if not path.exists():
-        return _FromFile(None, None, "", is_open=False)
+        return _FromFile(f"http://127.0.0.1:{DEFAULT_PORT}", None, "", is_open=False)
     source = parse(path.name, read_text(path))
     keys = _Keys(path, source)
     auth = keys.mapping("gateway", "auth")

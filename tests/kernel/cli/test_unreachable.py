@@ -50,6 +50,15 @@ async def test_no_gateway_is_one_line_with_the_cure(arguments: list[str], tmp_pa
     assert outcome.err == f"no gateway answers on http://127.0.0.1:{port}; start it with openclaw-kernel run\n"
 
 
+@pytest.mark.parametrize("arguments", [*ASKING, ["restart"], ["why", "m1"]], ids=" ".join)
+async def test_where_the_system_chooses_the_port_nobody_else_is_asked(arguments: list[str], tmp_path: Path) -> None:
+    """S14: whoever listens on the usual port is not offered the secret."""
+    write_config(tmp_path, "gateway: {port: 0, auth: {token: abcdefgh}}")
+    outcome = await run_command(*arguments, home=tmp_path)
+    assert (outcome.status, outcome.out) == (69, "")
+    assert outcome.err.startswith(f"no gateway runs in {tmp_path}, and gateway.port is 0")
+
+
 async def test_the_cure_names_the_home_that_was_given(tmp_path: Path) -> None:
     write_config(tmp_path, f"gateway: {{port: {free_port()}}}")
     outcome = await run_command("status", "--home", str(tmp_path), home=Path("/nowhere"))
