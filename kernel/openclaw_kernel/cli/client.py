@@ -157,6 +157,11 @@ class Client:
         frame: dict[str, Any] = {"type": "req", "id": request_id, "method": method}
         if params is not None:
             frame["params"] = params
+        try:
+            json.dumps(params, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            # Python reads other bytes of the command line as halves of characters, which are no JSON.
+            raise BadUsage(f"{method}: an argument is not UTF-8; give it in UTF-8") from None
         self._send(TextMessage(data=json.dumps(frame)))
         return request_id
 

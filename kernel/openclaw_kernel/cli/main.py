@@ -32,7 +32,7 @@ from openclaw_kernel.cli.commands import (
 from openclaw_kernel.cli.commands import open as open_
 from openclaw_kernel.cli.errors import CommandFailed
 from openclaw_kernel.cli.parsing import DEFAULTS, PROGRAM, Commands, add_gateway, add_place
-from openclaw_kernel.cli.terminal import printable
+from openclaw_kernel.cli.terminal import escaped, printable
 
 COMMANDS: Final = (run, open_, status, health, restart, chat, call, logs, why, dead, devices, plugins, config, secrets, version, completion)
 
@@ -85,6 +85,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _fail(error: dict[str, object], status: int, *, as_json: bool) -> int:
     sys.stdout.flush()
-    text = json.dumps({"error": {**error, "exit": status}}, ensure_ascii=False) if as_json else printable(str(error["message"]))
+    text = escaped(json.dumps({"error": {**error, "exit": status}}, ensure_ascii=False)) if as_json else printable(str(error["message"]))
     sys.stderr.write(f"{text}\n")
     return status

@@ -84,7 +84,12 @@ def emit_json(value: Any) -> None:
     """Write JSON to stdout: indented on a terminal, one line elsewhere."""
     indent = 2 if sys.stdout.isatty() else None
     ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
-    emit(json.dumps(value, ensure_ascii=ascii_only, indent=indent))
+    emit(escaped(json.dumps(value, ensure_ascii=ascii_only, indent=indent)))
+
+
+def escaped(text: str) -> str:
+    """JSON that says the same and cannot steer the terminal."""
+    return "".join(char if printable(char) else f"\\u{ord(char):04x}" for char in text)
 
 
 def note(text: str, colour: str = DIM) -> None:

@@ -102,3 +102,19 @@ async def test_what_others_wrote_does_not_steer_the_terminal(gateway: RunningGat
         assert not set(shown.out + shown.err) & set("\x1b\x07\x9b\u202e"), arguments
         assert "m7 is answered" not in shown.out.splitlines(), arguments
         assert shown.out or shown.err
+
+
+async def test_what_others_wrote_cannot_steer_the_terminal_as_json_either(gateway: RunningGateway) -> None:
+    hostile = "\x9b31m\u202e\u2066é"
+    await say(gateway, hostile, f"run{hostile}")
+    shown = await command(gateway, "why", "m1", "--json")
+    assert shown.json()["message"]["text"] == hostile
+    assert {char for char in shown.out if char in hostile} <= {"3", "1", "m", "é"}
+
+
+async def test_an_argument_that_is_no_text_is_refused_at_once(gateway: RunningGateway) -> None:
+    refused = await command(gateway, "why", "\udcff")
+    assert (refused.status, refused.err) == (2, "messages.why: an argument is not UTF-8; give it in UTF-8\n")
+    refused = await command(gateway, "dead", "list", "-n", "²")
+    assert refused.status == 2
+    assert "found '²'; give a number from 1 to 500" in refused.err

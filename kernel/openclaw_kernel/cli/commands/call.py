@@ -10,7 +10,7 @@ from typing import Any
 from openclaw_kernel.cli.errors import BadUsage, Refused
 from openclaw_kernel.cli.exits import OK
 from openclaw_kernel.cli.parsing import Commands
-from openclaw_kernel.cli.terminal import emit, emit_json
+from openclaw_kernel.cli.terminal import emit, emit_json, escaped
 
 
 def add(commands: Commands) -> None:
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         emit_json(result)
     else:
-        emit(json.dumps(result, indent=2, ensure_ascii=False))
+        emit(escaped(json.dumps(result, indent=2, ensure_ascii=False)))
     return OK
 
 

@@ -123,7 +123,7 @@ def _ask(options: argparse.Namespace, method: str, params: Mapping[str, Any]) ->
 
 
 def _count(text: str) -> int:
-    number = int(text) if text.isdigit() else 0
+    number = int(text) if text.isdecimal() else 0
     if not 1 <= number <= MOST:
         raise argparse.ArgumentTypeError(f"found {text!r}; give a number from 1 to {MOST}")
     return number
