@@ -8,7 +8,7 @@ A `Leash` holds one program. However it forks, whatever session it begins and wh
 - every process inherits a mark in its environment, of this state folder, this start of the gateway and this program. By it are found those
   whose keeper was killed: at the end of the call, and by the next gateway of the same folder.
 
-Out of reach on Linux is what clears its environment, leaves its session and kills its keeper, all three; and what runs as another user.
+Out of reach on Linux is what clears its environment and outlives the kill of its keeper, both; and what runs as another user.
 Where there is no /proc, as on macOS, it is the program's process group that ends, with the gateway too, and what left the group does not.
 """
 
