@@ -42,6 +42,7 @@ class Outbound:
         self._queue: deque[tuple[WSMsgType, bytes, bool]] = deque()
         self._bytes = 0
         self._event_bytes = 0
+        self._pong: bytes | None = None
         self._wake = asyncio.Event()
         self._taken = asyncio.Event()
         self._closing: Close | None = None
@@ -81,6 +82,12 @@ class Outbound:
         if self._bytes > self._limits.max_buffered:
             self.close(Close(1008, "slow consumer"))
 
+    def pong(self, data: bytes) -> None:
+        """Answer a ping; of those that wait only the newest, as RFC 6455 allows: who pings and does not read costs nothing."""
+        if self._closing is None:
+            self._pong = data
+            self._wake.set()
+
     def close(self, close: Close) -> None:
         """Send what is queued, then the close frame; after a second the socket is cut whatever happened."""
         if self._closing is not None:
@@ -105,7 +112,7 @@ class Outbound:
         """Write frames in order until the connection is closed or lost."""
         try:
             while True:
-                while self._queue:
+                while self._queue or self._pong is not None:
                     await self._write_some()
                 if self._closing is not None:
                     reason = cut_reason(self._closing.reason, self._limits.close_reason_bytes)
@@ -119,6 +126,10 @@ class Outbound:
             self.written.set()
 
     async def _write_some(self) -> None:
+        if self._pong is not None:
+            pong, self._pong = self._pong, None
+            await self._ws.send_frame(pong, WSMsgType.PONG)
+            return
         # One system call for all texts that wait: a call for each would cost more than everything else about an answer.
         parts: list[bytes] = []
         size = 0

@@ -163,7 +163,7 @@ class GatewayServer:
                         too_long = len(message.data) > self._limits.payload_before_hello
                         actions = [_TOO_LONG] if too_long else handshake.receive(message.data)
                     elif message.type is WSMsgType.PING:
-                        outbound.put(message.data, WSMsgType.PONG)
+                        outbound.pong(message.data)
                         actions = []
                     elif message.type is not WSMsgType.PONG:
                         return None
@@ -195,7 +195,7 @@ class GatewayServer:
             elif message.type is WSMsgType.PONG:
                 connection.ponged(asyncio.get_running_loop().time())
             elif message.type is WSMsgType.PING:
-                connection.outbound.put(message.data, WSMsgType.PONG)
+                connection.outbound.pong(message.data)
             else:
                 return
             taken += 1

@@ -87,6 +87,31 @@ async def test_a_flood_of_pings_before_hello_ends_the_connection() -> None:
         assert await close_code(reader) == 1009
 
 
+async def test_who_pings_and_does_not_read_is_owed_one_pong() -> None:
+    """S16: an empty pong weighs nothing in what is buffered, so thousands of them must not wait there."""
+    hello = frame_of(request("connect", connect_params(scopes=["operator.read"])).encode())
+    async with serving(max_buffered_events=20_000_000) as served, raw(served, hello) as (reader, writer):
+        await until(lambda: served.server.connections == 1)
+        # More than the buffers of a socket hold.
+        served.bus.broadcast("chat", {"blob": "x" * 16_000_000})
+        writer.write(frame_of(b"", opcode=9) * 20_000 + frame_of(b"newest", opcode=9) + frame_of(request("slow").encode()))
+        async with asyncio.timeout(DEADLINE):
+            await served.methods.entered.wait()
+        sent = [await next_raw_frame(reader) for _ in range(5)]
+        assert [opcode for opcode, _ in sent[:3]] == [1, 1, 1], "challenge, hello, event"
+        assert (10, b"newest") in sent[3:]
+        assert {opcode for opcode, _ in sent[3:]} == {1, 10}
+
+
+async def next_raw_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """Opcode and body of the frame that comes next."""
+    async with asyncio.timeout(DEADLINE):
+        opcode, length = await reader.readexactly(2)
+        if length > 125:
+            length = int.from_bytes(await reader.readexactly({126: 2, 127: 8}[length]), "big")
+        return opcode & 0xF, await reader.readexactly(length)
+
+
 async def test_a_fragment_begun_before_hello_ends_after_it() -> None:
     async with serving() as served, raw(served) as (reader, writer):
         body = connect_of(600)
