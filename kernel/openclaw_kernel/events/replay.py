@@ -23,6 +23,8 @@ UNKEPT_EVENTS: Final = UNSCOPED_EVENTS | {"presence", "connect.challenge"}
 """State that a client is told again by itself."""
 _SKIPPED_BEFORE_TOLD: Final = 1_000
 _RETRY_SECONDS: Final = 1.0
+_NOBODYS: Final = "no scope"
+"""A scope that nobody can hold."""
 
 
 class Follower(Subscriber, Protocol):
@@ -200,7 +202,7 @@ class _Feed:
         if not record.payload or (self._events is not None and record.event not in self._events):
             return False
         if record.event not in self._scopes:
-            self._scopes[record.event] = event_scope(record.event)
+            self._scopes[record.event] = _scope_of(record.event)
         return may_hear(self._follower, self._scopes[record.event], record.topics, record.scoped_topic)
 
 
@@ -209,6 +211,14 @@ def _check_events(events: Collection[str]) -> frozenset[str]:
         if event in UNKEPT_EVENTS or not _is_event(event):
             raise InvalidRequest(f"events: {event[:80]!r} is no event that is kept; leave it out, or leave out `events` to get all")
     return frozenset(events)
+
+
+def _scope_of(event: str) -> str | None:
+    try:
+        return event_scope(event)
+    except LookupError:
+        # A newer version of the gateway wrote it, and was replaced by this one, which cannot tell who may hear it.
+        return _NOBODYS
 
 
 def _is_event(event: str) -> bool:

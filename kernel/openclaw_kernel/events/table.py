@@ -50,12 +50,20 @@ def find(connection: sqlite3.Connection) -> Found:
     sequence = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'kernel_events'").fetchone()
     newest = connection.execute("SELECT total FROM kernel_events ORDER BY position DESC LIMIT 1").fetchone()
     return Found(
-        epochs=[Epoch(first, name, None if gap is None else GapReason(gap)) for first, name, gap, _, _ in rows],
+        epochs=[Epoch(first, name, _gap_of(gap)) for first, name, gap, _, _ in rows],
         ended=ended,
         wanted_ms=wanted_ms,
         last=0 if sequence is None else int(sequence[0]),
         total=0 if newest is None else int(newest[0]),
     )
+
+
+def _gap_of(text: str | None) -> GapReason | None:
+    try:
+        return None if text is None else GapReason(text)
+    except ValueError:
+        # A newer version of the gateway wrote it, and was replaced by this one.
+        return GapReason.UNKNOWN
 
 
 def begin_epoch(connection: sqlite3.Connection, epoch: Epoch, wanted_ms: int) -> None:

@@ -22,6 +22,7 @@ from openclaw_kernel.events.log import EventLog
 from openclaw_kernel.events.records import Bounds
 from openclaw_kernel.events.replay import LogReplay
 from openclaw_kernel.protocol.frames import EventFrame, dumps
+from openclaw_kernel.protocol.scopes import ALL_SCOPES
 from openclaw_kernel.store.sqlite import SqliteStore
 
 QUICK = Bounds(gather_seconds=0, linger_seconds=0.001)
@@ -377,6 +378,29 @@ async def test_a_state_folder_restored_from_a_copy_does_not_take_newer_cursors()
             two.tell(number)
         assert (await two.follow(Socket("b"), newer))[1] == "unknown"
         await two.stop()
+
+
+async def test_a_log_that_a_newer_gateway_wrote_is_followed_all_the_same(tmp_path: Path) -> None:
+    """P3: an event that this version knows no scope for goes to nobody, and ends no feed; a reason it does not know is still a gap."""
+    one = await Running(tmp_path).start()
+    start, _ = await one.follow(Socket("before", ALL_SCOPES))
+    for number in range(3):
+        one.tell(number)
+    await one.stop()
+    with sqlite3.connect(one.store.path) as connection:
+        connection.execute("UPDATE kernel_events SET event = 'of.tomorrow' WHERE position = 2")
+        connection.execute(
+            "INSERT INTO kernel_event_epochs (first, name, gap, ended, wanted_ms) VALUES (4, ?, 'tomorrow', 1, ?)", ("f" * 16, one.now)
+        )
+    connection.close()
+    two = await Running(tmp_path).start()
+    after = Socket("after", ALL_SCOPES)
+    await two.follow(after, start)
+    two.tell(3)
+    await after.until("events.item", {"n": 3})
+    assert [item["payload"]["n"] for item in after.items()] == [0, 2, 3]
+    assert after.gaps() == ["unknown"]
+    await two.stop()
 
 
 async def test_a_second_subscription_replaces_the_first_and_an_end_gives_the_cursor_back() -> None:
