@@ -25,7 +25,7 @@ class Subscriber(Protocol):
     @property
     def topics(self) -> Collection[str]: ...
     def offer(self, frame: EventFrame) -> None:
-        """Queue the frame under the connection's next `seq`, skip it or close the connection where the queue is full."""
+        """Queue the frame, under the connection's next `seq` where it has one; skip it or close the connection where the queue is full."""
 
 
 class Log(Protocol):
@@ -93,7 +93,7 @@ class EventBus:
         encoded = dumps(payload)
         if log is not None:
             log.append(event, encoded, topics, scoped_topic, replaces)
-        frame = EventFrame(event, encoded, droppable=droppable)
+        frame = EventFrame(event, encoded, droppable=droppable, alone=connections is not None)
         for subscriber in receivers:
             subscriber.offer(frame)
 

@@ -213,6 +213,7 @@ def assert_complete(owner: Witness, watcher: Witness) -> None:
     assert names >= {"agent", "chat", "presence", "session.message", "session.tool", "sessions.changed", "shutdown"}
     assert {payload["state"] for payload in owner.payloads("chat")} == {"delta", "final", "aborted", "error"}
     assert {payload["stream"] for payload in owner.payloads("agent")} == {"lifecycle", "assistant", "thinking", "tool"}
+    assert {frame["payload"]["stream"] for frame in owner.events if is_event("agent")(frame) and "seq" not in frame} == {"tool"}
     assert "tool" not in {payload["stream"] for payload in watcher.payloads("agent")}
     assert [payload["data"]["phase"] for payload in watcher.payloads("session.tool")] == ["start", "result"]
     assert not any(is_event("session.tool")(frame) for frame in owner.events)

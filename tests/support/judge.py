@@ -307,7 +307,7 @@ def _event(told: Told, frame: Frame, unjudged: Collection[str]) -> Iterator[str]
     if "*" not in unjudged:
         yield from _heard(told, event)
         yield from _logged(told, event, payload, unjudged)
-    if "seq" in frame and isinstance(payload, dict) and not unjudged:
+    if isinstance(payload, dict) and not unjudged:
         yield from _of_a_run(told, event, payload)
 
 

@@ -126,7 +126,7 @@ class Recorder:
         tap = self._by_outbound.get(connection.outbound)
         sent = 0 if tap is None else tap.sent
         original(connection, frame)
-        if tap is not None and tap.sent == sent and not tap.closing:
+        if tap is not None and tap.sent == sent and not tap.closing and not frame.alone:
             tap.record(b"D")
 
     def _opened(self, original: Callable[..., Any], session: Any, *arguments: Any, **named: Any) -> None:

@@ -65,8 +65,8 @@ class Events(Protocol):
         """Send to every client whose role and scopes allow the event; encoded once, with each connection's own `seq`.
 
         `topics`: only to subscribers of any of them. `scoped_topic`: clients with the cap `session-scoped-events` get it only as its
-        subscribers, all others always. `connections`: only these, `exclude`: never these (connection ids). `replaces`: this event tells
-        all that those before it with the same key told, so that whoever comes back later is sent the newest of them alone.
+        subscribers, all others always. `connections`: only these, without a `seq`; `exclude`: never these (connection ids). `replaces`:
+        this event tells all that those before it with the same key told, so that whoever comes back later is sent the newest of them alone.
         """
         ...
 

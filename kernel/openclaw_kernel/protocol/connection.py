@@ -211,11 +211,17 @@ class Connection:
         self.outbound.put(frame)
 
     def offer(self, frame: EventFrame) -> None:
-        """Send in the broadcast sequence. Of what does not fit, a droppable frame leaves a gap in `seq`; any other ends the connection."""
-        self._seq += 1
-        numbered = frame.numbered(self._seq)
-        if self.outbound.has_room(len(numbered)):
-            self.outbound.put(numbered, event=True)
+        """Send in the broadcast sequence. Of what does not fit, a droppable frame leaves a gap in `seq`; any other ends the connection.
+
+        What is for chosen connections is sent outside the sequence.
+        """
+        if frame.alone:
+            encoded = frame.targeted()
+        else:
+            self._seq += 1
+            encoded = frame.numbered(self._seq)
+        if self.outbound.has_room(len(encoded)):
+            self.outbound.put(encoded, event=True)
         elif not frame.droppable:
             self.outbound.close(Close(1008, "slow consumer"))
 

@@ -114,15 +114,18 @@ def failed_response(request_id: str, body: bytes, payload: bytes | None = None) 
 
 
 class EventFrame:
-    """An event encoded once; each connection adds only its own `seq`."""
+    """An event encoded once; each connection adds only its own `seq`, none where `alone` says that it is for chosen ones."""
 
-    __slots__ = ("droppable", "head", "name")
+    __slots__ = ("alone", "droppable", "head", "name")
 
-    def __init__(self, name: str, payload: bytes, *, state_version: bytes | None = None, droppable: bool = False) -> None:
+    def __init__(
+        self, name: str, payload: bytes, *, state_version: bytes | None = None, droppable: bool = False, alone: bool = False
+    ) -> None:
         version = b"" if state_version is None else b',"stateVersion":%b' % state_version
         self.name = name
         self.head = b'{"type":"event","event":%b,"payload":%b%b' % (orjson.dumps(name), payload, version)
         self.droppable = droppable
+        self.alone = alone
 
     def numbered(self, seq: int) -> bytes:
         """The frame with its place in a connection's broadcast sequence."""

@@ -462,6 +462,14 @@ async def test_a_slow_consumer_is_closed_and_the_others_are_served() -> None:
         writer.transport.abort()
 
 
+async def test_what_is_for_one_client_alone_has_no_place_in_the_sequence() -> None:
+    async with serving() as served, client_of(served, "operator.read") as ws:
+        one = served.connections[0].connection_id
+        for options in ({}, {"connections": [one]}, {"connections": [one], "droppable": True}, {}):
+            served.bus.broadcast("chat", {}, **options)
+        assert [(await next_frame(ws)).get("seq") for _ in range(4)] == [1, None, None, 2]
+
+
 async def test_droppable_events_leave_a_gap_for_a_slow_reader() -> None:
     async with serving(max_buffered=1_000_000) as served:
         _, writer = await stalled_reader(served)
