@@ -76,11 +76,13 @@ class FrameWatch:
         yield from self._own.feed(records, unjudged=unjudged)
         for path in sorted(self.folder.glob("*.frames")):
             judge, offset = self._judges.get(path.name, (Judge(), 0))
+            # Asked before its file is read: what a process writes until it ends is not thrown away with it.
+            is_running = _is_running(int(path.name.partition(".")[0]))
             with path.open("rb") as file:
                 file.seek(offset)
                 data = file.read()
             yield from judge.feed(data, unjudged=unjudged)
-            if _is_running(int(path.name.partition(".")[0])):
+            if is_running:
                 self._judges[path.name] = (judge, offset + len(data))
             else:
                 self._frames_before += judge.frames

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from openclaw_kernel.testing import run_gateway
+from tests.support.frames import FrameWatch
 from tests.support.recorder import Recorder
 
 pytestmark = pytest.mark.requires("contract")
@@ -63,6 +64,21 @@ async def test_everything_that_a_client_receives_is_recorded(tmp_path: Path) -> 
     sent = [json.loads(record.partition(b"\n")[2]) for record in records if record.startswith(b"O ")]
     assert {"agent", "chat", "connect.challenge", "sessions.changed"} <= {frame.get("event") for frame in received}
     assert sent[: len(received)] == received
+
+
+def test_what_a_process_writes_as_it_ends_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = FrameWatch(tmp_path)
+    recording = tmp_path / "1.2.frames"
+    recording.touch()
+
+    def ends(_process: int) -> bool:
+        recording.write_bytes(b"N 1 0\n\nO 1 2\n[]\n")
+        return False
+
+    monkeypatch.setattr("tests.support.frames._is_running", ends)
+    found = [*watch.problems(frozenset())]
+    assert len(found) == 1
+    assert found[0].startswith("a frame is neither a response nor an event")
 
 
 def test_a_gateway_in_this_process_is_judged_after_each_test(inner: pytest.Pytester) -> None:
