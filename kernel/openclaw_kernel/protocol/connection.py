@@ -64,9 +64,13 @@ class Outbound:
         """Tell whether an event of this size may still be queued: answers were asked for, events were not."""
         return self._event_bytes + size <= self._limits.max_buffered_events and self.buffered() + size <= self._limits.max_buffered
 
+    def is_behind(self) -> bool:
+        """Tell whether the peer asks for more than it reads."""
+        return self._bytes > self._limits.unread_answers
+
     async def room(self) -> None:
-        """Wait until the peer has taken all but a little of what was queued."""
-        while self._bytes > _PACED_BYTES:
+        """Wait until the peer has taken all but a little of what was queued, or is gone."""
+        while self._bytes > _PACED_BYTES and not self.written.is_set():
             self._taken.clear()
             await self._taken.wait()
 
@@ -124,6 +128,7 @@ class Outbound:
             logger.debug("connection lost while writing: %s", error)
         finally:
             self.written.set()
+            self._taken.set()
 
     async def _write_some(self) -> None:
         if self._pong is not None:

@@ -18,6 +18,8 @@ class Limits:
     max_buffered: int = 52_428_800
     max_buffered_events: int = 6_291_456
     """What may wait of events alone, so that a client that does not read costs little."""
+    unread_answers: int = 4_194_304
+    """When more than this waits for a client, no more of its requests are read until it has taken most of it."""
     attachment_bytes: int = 20_971_520
     attachment_image_bytes: int = 6_291_456
     tick_interval_ms: int = 30_000

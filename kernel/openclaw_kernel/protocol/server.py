@@ -198,6 +198,8 @@ class GatewayServer:
                 connection.outbound.pong(message.data)
             else:
                 return
+            if connection.outbound.is_behind():
+                await connection.outbound.room()
             taken += 1
             if taken % _YIELD_EVERY == 0:
                 # A client that pipelines must not keep the loop from the others.

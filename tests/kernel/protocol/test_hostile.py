@@ -103,6 +103,36 @@ async def test_who_pings_and_does_not_read_is_owed_one_pong() -> None:
         assert {opcode for opcode, _ in sent[3:]} == {1, 10}
 
 
+async def test_who_asks_and_does_not_read_is_not_heard_until_he_reads() -> None:
+    """S16: answers wait up to a bound, and the rest of the questions waits in the client's own socket; none is lost."""
+    hello = frame_of(request("connect", connect_params()).encode())
+    async with serving(unread_answers=300_000) as served, raw(served, hello) as (reader, writer):
+        await until(lambda: served.server.connections == 1)
+        outbound = served.connections[0].outbound
+        question = "x" * 100_000
+        for number in range(200):
+            writer.write(frame_of(json.dumps({"type": "req", "id": f"{number} {question}", "method": "quick"}).encode()))
+        await until(outbound.is_behind)
+        heard = 2
+        while heard < 202:
+            assert outbound.buffered() < 1_000_000
+            opcode, _ = await next_raw_frame(reader)
+            heard += opcode == 1
+        assert not outbound.is_behind()
+
+
+async def test_who_asks_and_leaves_without_reading_is_forgotten() -> None:
+    hello = frame_of(request("connect", connect_params()).encode())
+    async with serving(unread_answers=300_000) as served, raw(served, hello) as (_, writer):
+        await until(lambda: served.server.connections == 1)
+        outbound = served.connections[0].outbound
+        for _ in range(200):
+            writer.write(frame_of(json.dumps({"type": "req", "id": "x" * 100_000, "method": "quick"}).encode()))
+        await until(outbound.is_behind)
+        writer.transport.abort()
+        await until(lambda: served.server.connections == 0)
+
+
 async def next_raw_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     """Opcode and body of the frame that comes next."""
     async with asyncio.timeout(DEADLINE):
