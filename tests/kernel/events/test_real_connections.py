@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Final, TypeAlias
 
 import aiohttp
@@ -250,17 +250,17 @@ async def test_p25_a_follower_that_does_not_read_is_paced_and_costs_little(start
     """40 MB of answers are told while it stands still; it is not closed, and then folds to what the others did."""
     gateway = await start_gateway()
     text = "long " * 20_000
-    async with (
-        connect(gateway.ws_url, token=gateway.token, validate=False) as sender,
-        aiohttp.ClientSession() as http,
-        http.ws_connect(gateway.ws_url, max_msg_size=0) as socket,
-    ):
+    async with AsyncExitStack() as stack:
+        sender = await stack.enter_async_context(connect(gateway.ws_url, token=gateway.token, validate=False))
         # What the log costs by itself is none of it.
         follower, reading = Follower(), Follower()
         follows = asyncio.create_task(reading.follow(gateway.ws_url, gateway.token, enough=lambda seen: "warm-39" in seen.finals()))
         for number in range(40):
             await turn_of(sender, f"warm-{number}", text)
         await follows
+        # Only now: the gateway does not wait long for who has not said who he is.
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        socket = await stack.enter_async_context(http.ws_connect(gateway.ws_url, max_msg_size=0))
         await socket.receive()
         await follower.call(socket, "connect", Identity(scopes=READER).params({"token": gateway.token}))
         follower.cursor = (await follower.call(socket, "events.subscribe", {}))["cursor"]
