@@ -57,6 +57,7 @@ LIMITS = {
     "max_payload": "bytes of one frame after it",
     "max_buffered": "bytes that may wait for a client that reads slowly",
     "max_buffered_events": "bytes of events among them",
+    "unread_answers": "bytes that wait when no more requests are read",
     "attachment_bytes": "bytes of an attachment",
     "attachment_image_bytes": "bytes of an image",
     "tick_interval_ms": "milliseconds between two `tick` events",
