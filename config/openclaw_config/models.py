@@ -42,13 +42,30 @@ class Model(BaseModel):
         return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
 
 
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
+NonEmpty = Annotated[str, Field(min_length=1)]
+
+
+class TrustedProxyAuth(Model):
+    user_header: HeaderName | None = None
+    """The header in which the proxy names the user, e.g. `X-Forwarded-User`. The proxy has to remove what a client put there."""
+    required_headers: list[HeaderName] = []
+    """Headers without which the proxy is not believed, e.g. one that only it can set."""
+    allow_users: list[NonEmpty] | None = None
+    """Users that may come in, letter by letter; unset means everybody whom the proxy names."""
+    allow_loopback: bool = False
+    """Whether a proxy on this machine may name users. Every program on this machine can then name any."""
+
+
 class GatewayAuth(Model):
-    mode: Literal["token", "password", "none"] = "token"
-    """How a client proves itself: a shared token, a shared password, or nothing."""
+    mode: Literal["token", "password", "none", "trusted-proxy"] = "token"
+    """How a client proves itself: a shared token, a shared password, nothing, or by the word of a proxy in `gateway.trustedProxies`."""
     token: Secret | None = None
     """The shared token; a reference such as `${file:gateway.token}` or `${env:OPENCLAW_GATEWAY_TOKEN}` keeps it out of this file."""
     password: Secret | None = None
-    """The shared password, used in mode `password`."""
+    """The shared password, used in mode `password`. In mode `trusted-proxy` token and password are for programs on this machine."""
+    trusted_proxy: TrustedProxyAuth = TrustedProxyAuth()
+    """Whom the proxy names, in mode `trusted-proxy`."""
 
 
 def _is_proxy(value: str) -> str:

@@ -15,17 +15,20 @@ from typing import Any, Final, TypeVar
 from aiohttp import web
 
 from openclaw_config.load import ConfigError, Issue, Loaded, load
+from openclaw_config.models import Gateway as GatewayConfig
 from openclaw_config.models import GatewayAuth
 from openclaw_kernel.api.audit import AuditAction, AuditEntry, AuditLog, AuditOrigin
 from openclaw_kernel.api.children import kill_leftovers
 from openclaw_kernel.api.errors import GatewayError, InvalidRequest
 from openclaw_kernel.api.requests import Requests
+from openclaw_kernel.api.scopes import effective_scopes
 from openclaw_kernel.api.services import Connections, EventReplay, Events, Gateway, PageAccess, PluginStatus, Restarts
 from openclaw_kernel.audit.trail import AuditTrail
 from openclaw_kernel.bus import EventBus
 from openclaw_kernel.events.log import EventLog
 from openclaw_kernel.events.records import Bounds
 from openclaw_kernel.events.replay import LogReplay
+from openclaw_kernel.exposure import refusal_of
 from openclaw_kernel.gateway import GatewayFacts
 from openclaw_kernel.host import PluginHost
 from openclaw_kernel.host.discovery import discover
@@ -36,7 +39,7 @@ from openclaw_kernel.http import Door, Handler, Listener, Probes, build_applicat
 from openclaw_kernel.lock import CannotLock, StateLock
 from openclaw_kernel.presence import PresenceBook
 from openclaw_kernel.protocol.arrivals import Arrivals, Complaints, shown_names
-from openclaw_kernel.protocol.auth import Refused, Verifier
+from openclaw_kernel.protocol.auth import TRUSTED_PROXY, Refused, Verified, Verifier
 from openclaw_kernel.protocol.connection import Connection
 from openclaw_kernel.protocol.connections import OpenConnections
 from openclaw_kernel.protocol.dispatch import Dispatcher
@@ -45,9 +48,11 @@ from openclaw_kernel.protocol.handshake import Close, Handshakes, Phase
 from openclaw_kernel.protocol.limiter import FailureLimiter
 from openclaw_kernel.protocol.limits import Limits
 from openclaw_kernel.protocol.pages import PageSessions
+from openclaw_kernel.protocol.proofs import Proofs
 from openclaw_kernel.protocol.proxy import Arrival, Proxies
 from openclaw_kernel.protocol.registry import MethodRegistry
 from openclaw_kernel.protocol.server import GatewayServer
+from openclaw_kernel.protocol.vouched import SCOPES_HEADER
 from openclaw_kernel.restart import RestartDesk
 from openclaw_kernel.store.keyvalue import StoredKeyValue
 from openclaw_kernel.store.requests import RequestTable
@@ -82,6 +87,7 @@ class _Wire:
     server: GatewayServer
     verifier: Verifier
     pages: PageSessions
+    proofs: Proofs
 
 
 def now_ms() -> int:
@@ -101,7 +107,7 @@ class GatewayApp:
         self._presence: PresenceBook
         self._bus = EventBus()
         self._tasks: TaskOwner
-        self._arrivals = Arrivals(Proxies(loaded.config.gateway.trusted_proxies), self._not_believed)
+        self._arrivals = Arrivals(_proxies(loaded.config.gateway), self._not_believed)
         self._complain = Complaints()
         self._door = Door(is_proxy=self._arrivals.proxies.knows)
         self._open = OpenConnections()
@@ -234,6 +240,8 @@ class GatewayApp:
         self.facts.bind(host=self.host, registry=registry, ask=self._ask)
         pairing = HostedPairing.of(self.host.registry, self.host.guard)
         verifier = Verifier(self.loaded.config.gateway.auth, limiter, pairing)
+        proofs = Proofs(verifier=verifier, arrivals=self._arrivals, now_ms=now_ms)
+        pages.prove = proofs.of
         dispatcher = Dispatcher(registry, limits=self.limits, now_ms=now_ms, phase=lambda: self.facts.phase, requests=self._requests)
         allowed = self.loaded.config.gateway.control_ui.allowed_origins
         server = GatewayServer(
@@ -248,8 +256,9 @@ class GatewayApp:
             open_connections=self._open,
             arrivals=self._arrivals,
         )
+        server.prove = proofs.of
         server.proved = lambda request: self._door.release(request.protocol)
-        return _Wire(registry, server, verifier, pages)
+        return _Wire(registry, server, verifier, pages, proofs)
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
         config = self.loaded.config.gateway
@@ -290,21 +299,9 @@ class GatewayApp:
             raise InvalidRequest(f"not restarted, for the gateway could not start again: {error}") from error
 
     def _refuse_open_door(self) -> None:
-        gateway = self.loaded.config.gateway
-        if gateway.mode == "remote":
-            issue = self._issue(
-                "gateway.mode", "remote, which only says where the command line finds a gateway", "use local to run one here"
-            )
-            raise CannotStart(str(issue), 78)
-        if gateway.bind != "loopback" and gateway.auth.mode == "none":
-            found = f"none, while gateway.bind is {gateway.bind}"
-            issue = self._issue("gateway.auth.mode", found, "use token or password, or bind to loopback")
-            raise CannotStart(str(issue), 78)
-        secret = {"token": gateway.auth.token, "password": gateway.auth.password}.get(gateway.auth.mode)
-        if gateway.auth.mode != "none" and not secret:
-            cure = f"set it, e.g. to ${{file:gateway.token}}; auth.mode is {gateway.auth.mode}"
-            issue = self._issue(f"gateway.auth.{gateway.auth.mode}", "not set", cure)
-            raise CannotStart(str(issue), 78)
+        refusal = refusal_of(self.loaded.config.gateway)
+        if refusal is not None:
+            raise CannotStart(str(self._issue(refusal.key, refusal.found, refusal.cure)), 78)
 
     def _cannot_bind(self, error: OSError) -> CannotStart:
         port = self.loaded.config.gateway.port
@@ -339,6 +336,9 @@ class GatewayApp:
     async def _trusted(self, request: web.Request) -> bool:
         if self.wire.pages.authenticated(request):
             return True
+        proof = await self.wire.proofs.of(request)
+        if isinstance(proof, Verified):
+            return "operator.read" in effective_scopes(proof.ceiling or ())
         scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not secret:
             return False
@@ -352,6 +352,7 @@ class GatewayApp:
     def _connection_opened(self, connection: Connection) -> Callable[[], None]:
         detach = self._bus.attach(connection)
         forget = self._replay.attach(connection)
+        self._audit_admission(connection)
         entry = connection.presence()
         if entry is not None:
             self._presence.connected(connection.connection_id, entry)
@@ -364,6 +365,13 @@ class GatewayApp:
                 self._presence_soon()
 
         return closed
+
+    def _audit_admission(self, connection: Connection) -> None:
+        if connection.method != TRUSTED_PROXY:
+            return
+        origin = AuditOrigin(actor=connection.principal, surface="ws", address=connection.address)
+        details = {"method": connection.method, "scopes": sorted(connection.scopes)}
+        self._audit.note(AuditEntry(action=AuditAction.IDENTITY_ADMITTED, origin=origin, subject=connection.principal, details=details))
 
     def _presence_soon(self) -> None:
         # Many come and go together after a restart; they are told of each other once.
@@ -439,6 +447,12 @@ class GatewayApp:
     def plugins(self) -> Sequence[PluginStatus]:
         """The state of every installed plugin."""
         return self.host.statuses()
+
+
+def _proxies(gateway: GatewayConfig) -> Proxies:
+    settings = gateway.auth.trusted_proxy
+    marks = [SCOPES_HEADER, *settings.required_headers, *filter(None, [settings.user_header])] if gateway.auth.mode == TRUSTED_PROXY else ()
+    return Proxies(gateway.trusted_proxies, marks=marks)
 
 
 def _credential(auth: GatewayAuth) -> bytes:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from tests.plugins.conversation.harness import until
 from tests.plugins.pairing.device_client import Device
 from tests.support.gateway import RunningGateway, StartGateway
 from tests.support.reverse_proxies import ReverseProxy, running_caddy, running_nginx
@@ -124,6 +127,50 @@ async def test_wrong_tokens_of_one_client_lock_out_nobody_else_behind_the_proxy(
         assert codes == ["AUTH_TOKEN_MISMATCH"] * 10 + ["AUTH_RATE_LIMITED"]
         async with client_of(proxy, source="127.0.0.3") as other:
             await other.handshake(auth={"token": gateway.token})
+
+
+@pytest.mark.parametrize("name", PROXIES)
+async def test_whoever_signs_in_at_the_proxy_has_the_page_and_no_more_than_the_proxy_leaves(
+    start_gateway: StartGateway, tmp_path: Path, name: str
+) -> None:
+    settings = {"userHeader": "X-Forwarded-User", "allowUsers": ["alice"], "allowLoopback": True}
+    auth = {"mode": "trusted-proxy", "trustedProxy": settings}
+    gateway = await start_gateway({"gateway": {"trustedProxies": ["127.0.0.1"], "auth": auth}})
+    users = {"alice": "wonderland", "mallory": "guessed"}
+    spoofed = {"X-Forwarded-User": "alice", "X-OpenClaw-Scopes": "operator.admin"}
+    everything = replace(PAGE, scopes=("operator.admin",))
+    async with PROXIES[name](tmp_path, port_of(gateway), users=users) as proxy:
+
+        def headers(user: str) -> dict[str, str]:
+            return spoofed | {"Origin": proxy.url, "Authorization": aiohttp.encode_basic_auth(user, users[user])}
+
+        async with proxy.session() as http:
+            for user, status in (("alice", 200), ("mallory", 401)):
+                async with http.get(f"{proxy.url}/auth/session", headers=headers(user)) as session:
+                    assert session.status == status
+            async with http.get(f"{proxy.url}/readyz", headers=headers("alice")) as probe:
+                assert "reasons" in await probe.json()
+        async with client_of(proxy, headers=headers("alice")) as client:
+            granted = (await client.handshake(identity=everything))["auth"]
+            assert "operator.admin" not in granted["scopes"]
+            assert {"operator.read", "operator.write"} <= set(granted["scopes"])
+            await until(lambda: admitted(gateway), "the audit of who came in")
+            with pytest.raises(RequestFailed, match="missing scope"):
+                await client.request("webchat.link", {})
+        async with client_of(proxy, headers=headers("mallory")) as client:
+            with pytest.raises(RequestFailed) as refused:
+                await client.handshake(identity=everything)
+            assert refused.value.details["authReason"] == "trusted_proxy_user_not_allowed"
+    # A program of this machine comes in past the proxy, with the secret.
+    async with gateway.connect() as owner:
+        assert "operator.admin" in owner.hello["auth"]["scopes"]
+
+
+async def admitted(gateway: RunningGateway) -> bool:
+    """Whether the audit log names the user of the proxy."""
+    with closing(sqlite3.connect(f"file:{gateway.home}/state.sqlite3?mode=ro", uri=True)) as connection:
+        rows = connection.execute("SELECT actor FROM kernel_audit WHERE action = 'identity.admitted'").fetchall()
+    return rows == [("user:alice",)]
 
 
 @asynccontextmanager

@@ -22,6 +22,8 @@ from openclaw_kernel.protocol.limits import Limits
 from tests.support import contract
 
 TOKEN = "test-token-0123456789"
+STRONG = "v8mQ2xk0T5sWJ3nY7bRd"
+PUBLIC: dict[str, Any] = {"bind": "lan", "trustedProxies": ["192.0.2.7"]}
 DEADLINE = 10.0
 
 
@@ -147,6 +149,19 @@ async def test_a_start_that_fails_gives_everything_back(tmp_path: Path) -> None:
         ({"bind": "lan", "auth": {"mode": "none"}}, "gateway.auth.mode: none, while gateway.bind is lan"),
         ({"auth": {"mode": "token"}}, "gateway.auth.token: not set"),
         ({"auth": {"mode": "password"}}, "gateway.auth.password: not set"),
+        ({"auth": {"mode": "trusted-proxy"}}, "gateway.trustedProxies: empty, while gateway.auth.mode is trusted-proxy"),
+        ({"auth": {"mode": "trusted-proxy"}, "trustedProxies": ["192.0.2.7"]}, "gateway.auth.trustedProxy.userHeader: not set"),
+        (
+            {"auth": {"mode": "trusted-proxy", "trustedProxy": {"userHeader": "X-User"}}, "trustedProxies": ["127.0.0.1", "::1"]},
+            "gateway.auth.trustedProxy.allowLoopback: false, while all gateway.trustedProxies are on this machine; set it to true",
+        ),
+        ({"bind": "lan", "auth": {"mode": "token", "token": STRONG}}, "gateway.bind: lan, with nothing that encrypts; list the proxy"),
+        (PUBLIC | {"auth": {"mode": "token", "token": "short"}}, "gateway.auth.token: only 5 characters long, while gateway.bind is lan"),
+        (PUBLIC | {"auth": {"mode": "token", "token": "ab" * 20}}, "gateway.auth.token: made of only 2 different characters"),
+        (
+            PUBLIC | {"auth": {"mode": "password", "password": "My-Secret-Password-123!"}},
+            "gateway.auth.password: made of words that everybody tries first",
+        ),
     ],
 )
 async def test_a_config_that_would_open_the_door_does_not_start(tmp_path: Path, section: dict[str, Any], line: str) -> None:
@@ -155,6 +170,21 @@ async def test_a_config_that_would_open_the_door_does_not_start(tmp_path: Path, 
     assert refused.value.status == 78
     assert line in str(refused.value)
     assert str(refused.value).startswith("openclaw.yaml:1: ")
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [
+        {"mode": "token", "token": STRONG},
+        {"mode": "password", "password": "correct horse battery staple"},
+        {"mode": "trusted-proxy", "trustedProxy": {"userHeader": "X-User"}},
+    ],
+)
+async def test_beyond_loopback_it_starts_with_what_is_strong_behind_a_proxy_that_encrypts(tmp_path: Path, auth: dict[str, Any]) -> None:
+    """S26."""
+    app = app_in(tmp_path, **PUBLIC, auth=auth)
+    await app.start()
+    await app.stop()
 
 
 async def test_forwarding_headers_of_a_peer_that_is_no_trusted_proxy_are_audited_together(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import datetime as dt
 import re
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +60,13 @@ class _Here(AbstractResolver):
 
 
 @asynccontextmanager
-async def running_nginx(folder: Path, upstream: int, *, path: str = "/", tls: bool = True) -> AsyncIterator[ReverseProxy]:
-    """The documented nginx in front of a port of this machine; `path` is what it publishes. Without TLS it stands behind another."""
+async def running_nginx(
+    folder: Path, upstream: int, *, path: str = "/", tls: bool = True, users: Mapping[str, str] | None = None
+) -> AsyncIterator[ReverseProxy]:
+    """The documented nginx in front of a port of this machine; `path` is what it publishes. Without TLS it stands behind another.
+
+    With `users` and their passwords it is the one at which people sign in.
+    """
     certificate, key = make_certificate(folder)
     port = free_port()
     site = _documented("nginx")
@@ -69,6 +74,12 @@ async def running_nginx(folder: Path, upstream: int, *, path: str = "/", tls: bo
     site = site.replace("location / {", f"location {path} {{")
     site = re.sub(r"ssl_certificate .*;", f"ssl_certificate {certificate};", site)
     site = re.sub(r"ssl_certificate_key .*;", f"ssl_certificate_key {key};", site)
+    if users is not None:
+        passwords = folder / "htpasswd"
+        passwords.write_text("".join(f"{name}:{{PLAIN}}{password}\n" for name, password in users.items()), encoding="utf-8")
+        site = site.replace(
+            f"location {path} {{", f"location {path} {{\n" + _documented("nginx", 1).replace("/etc/nginx/agents.htpasswd", str(passwords))
+        )
     if not tls:
         site = re.sub(r"ssl_.*;", "", site.replace(" ssl;", ";"))
     temporary = "".join(f"{kind}_temp_path {folder};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
@@ -81,19 +92,31 @@ async def running_nginx(folder: Path, upstream: int, *, path: str = "/", tls: bo
 
 
 @asynccontextmanager
-async def running_caddy(folder: Path, upstream: int, *, path: str = "/", tls: bool = True) -> AsyncIterator[ReverseProxy]:
-    """The documented Caddy in front of a port of this machine; `path` is what it publishes."""
+async def running_caddy(
+    folder: Path, upstream: int, *, path: str = "/", tls: bool = True, users: Mapping[str, str] | None = None
+) -> AsyncIterator[ReverseProxy]:
+    """The documented Caddy in front of a port of this machine; `path` is what it publishes, `users` are as with nginx."""
     assert tls, "Caddy stands in front"
+    program = find_program("caddy", cure="install the Debian package caddy")
     certificate, key = make_certificate(folder)
     port = free_port()
-    site = _documented("caddyfile").replace("127.0.0.1:18789", f"127.0.0.1:{upstream}")
+    site = _documented("caddyfile", 0 if users is None else 1).replace("127.0.0.1:18789", f"127.0.0.1:{upstream}")
     site = site.replace(f"{NAME} {{", f"https://{NAME}:{port} {{\nbind 127.0.0.1\ntls {certificate} {key}", 1)
     site = site.replace("reverse_proxy ", f"reverse_proxy {path}* " if path != "/" else "reverse_proxy ")
+    if users is not None:
+        known = [f"{name} {await _hashed(program, password)}" for name, password in users.items()]
+        site = site.replace("alice {$ALICE_HASH}", "\n".join(known))
     file = folder / "Caddyfile"
     file.write_text("{\nadmin off\nauto_https disable_redirects\n}\n" + site, encoding="utf-8")
-    program = find_program("caddy", cure="install the Debian package caddy")
     async with _process([str(program), "run", "--config", str(file), "--adapter", "caddyfile"], port, folder):
         yield ReverseProxy(port, certificate)
+
+
+async def _hashed(caddy: Path, password: str) -> str:
+    command = [str(caddy), "hash-password", "--plaintext", password]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL)
+    output, _ = await process.communicate()
+    return output.decode().strip()
 
 
 def make_certificate(folder: Path, name: str = NAME) -> tuple[Path, Path]:
@@ -120,10 +143,10 @@ def make_certificate(folder: Path, name: str = NAME) -> tuple[Path, Path]:
     return public, private
 
 
-def _documented(language: str) -> str:
-    found = re.search(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert found is not None, f"{PAGE.name} shows no {language}"
-    return found[1]
+def _documented(language: str, number: int = 0) -> str:
+    found = re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(found) == 2, f"{PAGE.name} shows {len(found)} of {language}"
+    return str(found[number])
 
 
 @asynccontextmanager

@@ -77,7 +77,7 @@ class PageRoutes:
     async def _session(self, request: web.Request) -> web.Response:
         from aiohttp import web
 
-        authenticated = self._access.authenticated(request)
+        authenticated = await self._access.admits(request)
         return web.json_response({"authenticated": authenticated}, status=200 if authenticated else 401)
 
     async def _exchange(self, request: web.Request) -> web.Response:

@@ -93,6 +93,7 @@ from openclaw_kernel.api.services import (
     Tools,
 )
 from openclaw_kernel.api.store import KeyValue, Migration, Store
+from openclaw_kernel.api.strength import weakness_of_secret
 from openclaw_kernel.api.tool import RetryClass, Tool, ToolContext, ToolResult
 from openclaw_kernel.api.transcript import (
     AssistantMessage,
@@ -250,4 +251,5 @@ __all__ = [
     "rpc",
     "state_digest",
     "trace_id_of",
+    "weakness_of_secret",
 ]

@@ -311,6 +311,10 @@ class PageAccess(Protocol):
         """Tell whether the request carries the cookie of a live session, from the gateway's own origin."""
         ...
 
+    async def admits(self, request: web.Request) -> bool:
+        """Tell whether a page may connect without a code: it has a live session, or its request proves who sends it."""
+        ...
+
     @property
     def cookie_name(self) -> str: ...
     @property

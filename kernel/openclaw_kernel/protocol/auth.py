@@ -5,20 +5,28 @@ Only `Verifier` makes a `Verified`; the handshake cannot go on without one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol, final
 
 from openclaw_config.models import GatewayAuth
 from openclaw_config.secrets import Secret
 from openclaw_kernel.api.errors import InvalidRequest
 from openclaw_kernel.api.pairing import TokenVerdict, device_principal
+from openclaw_kernel.api.scopes import ALL_SCOPES
+from openclaw_kernel.protocol import vouched
 from openclaw_kernel.protocol.connect import Credentials
 from openclaw_kernel.protocol.device import Proven
 from openclaw_kernel.protocol.limiter import Caller, FailureLimiter
+from openclaw_kernel.protocol.proxy import Arrival
 
 DEVICE_TOKEN: Final = "device-token"  # noqa: S105 - a word of the protocol
 """The method of who came in with a device token; also the kind of that credential."""
+
+TRUSTED_PROXY: Final = "trusted-proxy"
+"""The method of who came in by the word of a trusted proxy; also the mode in which that is how one comes in."""
+IDENTITY: Final = "identity"
+"""The kind under which wrong claims of an identity are counted."""
 
 _MINT: Final = object()
 # The kinds of credentials, under which wrong tries are counted.
@@ -47,6 +55,8 @@ _CODES: Final = {
     "bootstrap_token_invalid": "AUTH_BOOTSTRAP_TOKEN_INVALID",
     "rate_limited": "AUTH_RATE_LIMITED",
 }
+_CLAIMED: Final = frozenset({vouched.USER_NOT_ALLOWED, vouched.AMBIGUOUS_HEADER})
+"""Reasons with which somebody claimed to be who it is not, as with a wrong secret."""
 _MESSAGES: Final = {
     "token_missing": "gateway token missing; send auth.token, the value of gateway.auth.token",
     "password_missing": "gateway password missing; send auth.password, the value of gateway.auth.password",
@@ -58,13 +68,17 @@ _MESSAGES: Final = {
     "scope_mismatch": "device token scope mismatch; ask for fewer scopes, or have the token rotated with more",
     "bootstrap_token_invalid": "bootstrap token invalid or expired; ask for a new setup code",
     "rate_limited": "too many failed attempts; wait, then retry",
+    vouched.UNTRUSTED_SOURCE: "only a proxy in gateway.trustedProxies names users here; come through it, or list it there",
+    vouched.LOOPBACK_SOURCE: "a proxy on the gateway's own machine names users only with gateway.auth.trustedProxy.allowLoopback",
+    vouched.AMBIGUOUS_HEADER: "the proxy names no single user; let it replace the user header, not add to it",
+    vouched.USER_NOT_ALLOWED: "this user is not in gateway.auth.trustedProxy.allowUsers",
 }
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """Proof that a credential was checked. `method` is token, password, none, page or device-token.
+    """Proof that a credential was checked. `method` is token, password, none, page, device-token or trusted-proxy.
 
     `principal` keys what it does; `device` is the device that connects, where one proved itself.
     """
@@ -75,6 +89,8 @@ class Verified:
     device: Proven | None = None
     delay_ms: int = 0
     """For how long the answer is held back: a wrong secret came beside the good token."""
+    ceiling: tuple[str, ...] | None = None
+    """The scopes that it may have at most; None where nothing but what it is given bounds them."""
 
     def __post_init__(self) -> None:
         if self.mint is not _MINT:
@@ -100,6 +116,9 @@ class Refused:
             "recommendedNextStep": step,
         }
         text = _MESSAGES.get(self.reason, "unauthorized")
+        if self.reason.startswith(vouched.MISSING_HEADER):
+            details["code"] = "AUTH_IDENTITY_HEADER_REQUIRED"
+            text = f"the proxy did not send {self.reason.removeprefix(vouched.MISSING_HEADER)}; let it send that header, and sign in there"
         return InvalidRequest(f"unauthorized: {text}", details=details, retry_after_ms=self.retry_after_ms)
 
 
@@ -128,8 +147,25 @@ class Verifier:
 
     @property
     def mode(self) -> str:
-        """`token`, `password` or `none`."""
+        """`token`, `password`, `none` or `trusted-proxy`."""
         return self._auth.mode
+
+    def verify_proxied(self, arrival: Arrival, headers: Mapping[str, str], origin: str | None, now_ms: int) -> Verified | Refused:
+        """Check what a request says of its user, in mode `trusted-proxy`."""
+        caller = arrival.caller(origin)
+        locked_ms = self._limiter.locked_for_ms(IDENTITY, caller, now_ms)
+        if locked_ms:
+            return Refused("rate_limited", retry_after_ms=locked_ms)
+        found = vouched.read_user(self._auth.trusted_proxy, arrival, headers)
+        if isinstance(found, str):
+            return self._refuse(found, [IDENTITY] if found in _CLAIMED else [], caller, now_ms)
+        self._limiter.succeeded(IDENTITY, caller)
+        ceiling = tuple(sorted(ALL_SCOPES if found.cap is None else found.cap))
+        return Verified(TRUSTED_PROXY, f"user:{found.user}", _MINT, ceiling=ceiling)
+
+    def with_device(self, verified: Verified, device: Proven) -> Verified:
+        """The same proof for a device that comes with it, which then has to be paired."""
+        return replace(verified, principal=device_principal(device.id), device=device)
 
     def verify_page(self, grant: PageGrant) -> Verified:
         """Accept a browser whose cookie the page sessions recognised."""
@@ -151,7 +187,8 @@ class Verifier:
         reason = self._check_secret(offered, caller, now_ms)
         if reason is None:
             self._limiter.succeeded(_SECRET, caller)
-            return Verified(self.mode, self.mode if device is None else device_principal(device.id), _MINT, device)
+            method = self._secret_kind if self.mode == TRUSTED_PROXY else self.mode
+            return Verified(method, method if device is None else device_principal(device.id), _MINT, device)
         # Where nothing was guessed, nothing is counted.
         tried = [] if reason.endswith(("_missing", "_config")) else [_SECRET]
         token = offered.device_token or offered.token
@@ -173,16 +210,22 @@ class Verifier:
         """Check a bearer credential of an HTTP request."""
         return self.verify(Credentials.model_construct(token=candidate, password=candidate), caller, now_ms)
 
+    @property
+    def _secret_kind(self) -> str:
+        return "password" if self.mode == "password" or (self.mode == TRUSTED_PROXY and self._auth.token is None) else "token"
+
     def _check_secret(self, offered: Credentials, caller: Caller, now_ms: int) -> str | None:
         if self.mode == "none":
             return None
+        if self.mode == TRUSTED_PROXY and not caller.is_loopback:
+            return vouched.UNTRUSTED_SOURCE
         if self._limiter.locked_for_ms(_SECRET, caller, now_ms):
             return "rate_limited"
-        is_token = self.mode == "token"
-        name = "token" if is_token else "password"
-        expected: Secret | None = self._auth.token if is_token else self._auth.password
+        # Where a proxy names the users, a program on this machine that no proxy speaks for shows whichever secret there is.
+        name = self._secret_kind
+        expected: Secret | None = self._auth.token if name == "token" else self._auth.password
         if expected is None:
-            return f"{name}_missing_config"
+            return vouched.UNTRUSTED_SOURCE if self.mode == TRUSTED_PROXY else f"{name}_missing_config"
         candidates = [text for text in (offered.token, offered.password) if text]
         if any([expected.matches(text) for text in candidates]):  # noqa: C419 - all are compared, so that time tells nothing
             return None

@@ -185,6 +185,7 @@ class Connection:
         self.invalidated = False
         """Whether its right to be here was withdrawn; nothing it asks runs any more."""
         self.principal = accepted.verified.principal
+        self.method = accepted.verified.method
         self.display_name = info.display_name
         self.instance_id = info.instance_id
         self.topics: set[str] = set()

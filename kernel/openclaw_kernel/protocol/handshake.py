@@ -13,12 +13,13 @@ from pydantic import ValidationError
 from openclaw_kernel.api.errors import GatewayError, InvalidRequest, NotPaired, Unavailable
 from openclaw_kernel.api.pairing import ApprovalNeeded, DeviceClaim, DeviceGrant, DevicePairing, PairingReason
 from openclaw_kernel.api.scopes import ALL_SCOPES
-from openclaw_kernel.protocol.auth import DEVICE_TOKEN, PageGrant, Refused, Verified, Verifier
-from openclaw_kernel.protocol.connect import ConnectParams
+from openclaw_kernel.protocol.auth import DEVICE_TOKEN, TRUSTED_PROXY, PageGrant, Refused, Verified, Verifier
+from openclaw_kernel.protocol.connect import ConnectParams, Credentials
 from openclaw_kernel.protocol.device import CODES, Proven, prove
 from openclaw_kernel.protocol.frames import BadFrame, EventFrame, NotJson, Request, dumps, failure, read_request
 from openclaw_kernel.protocol.limiter import Caller, network_of
 from openclaw_kernel.protocol.limits import PROBE_PROTOCOL_VERSION, PROTOCOL_VERSION
+from openclaw_kernel.protocol.vouched import UNTRUSTED_SOURCE, narrow
 
 _PAGE_CLIENTS: Final = frozenset({"webchat-ui", "openclaw-control-ui", "webchat"})
 _NEEDS_DEVICE: Final = frozenset({"openclaw-control-ui", "openclaw-tui", "openclaw-browser-copilot"})
@@ -54,6 +55,8 @@ class Peer:
     origin: str | None = None
     page: PageGrant | None = None
     """The page session whose cookie the upgrade carried."""
+    proof: Verified | Refused | None = None
+    """What the upgrade itself proved of who comes, None where it carried nothing of the kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +196,9 @@ class Handshake:
             return self._refuse(waiting.request_id, pairing_required(waiting.claim, nobody, hint), 1008)
         grant = self._pairing.recall(waiting.claim)
         if grant is not None:
-            return self._end(Accept(waiting.request_id, waiting.params, waiting.verified, waiting.params.role, grant.scopes, grant))
+            ceiling = waiting.verified.ceiling
+            scopes = grant.scopes if ceiling is None else narrow(grant.scopes, ceiling)
+            return self._end(Accept(waiting.request_id, waiting.params, waiting.verified, waiting.params.role, scopes, grant))
         if not first:
             text = "the pairing of this device changed while it connected; connect again"
             return self._refuse(waiting.request_id, Unavailable(text, retry_after_ms=1000), 1013)
@@ -260,8 +265,18 @@ class Handshake:
         offered = params.auth
         if self._peer.page is not None and not (offered.token or offered.password or params.device):
             return self._verifier.verify_page(self._peer.page)
+        proof = self._peer.proof
+        if isinstance(proof, Verified) and (proof.method == TRUSTED_PROXY or not _offers(offered)):
+            # What such a client gets without a device, it gets with one.
+            return proof if proven is None or self._needs_no_device(params, proof) else self._verifier.with_device(proof, proven)
+        if isinstance(proof, Refused) and not _offers(offered):
+            return proof
         caller = Caller(self._peer.address, self._peer.direct_local, self._peer.origin, self._peer.crowd)
-        return self._verifier.verify(offered, caller, self._now_ms(), device=proven, role=params.role, scopes=known_scopes(params))
+        verdict = self._verifier.verify(offered, caller, self._now_ms(), device=proven, role=params.role, scopes=known_scopes(params))
+        if isinstance(proof, Refused) and isinstance(verdict, Refused) and verdict.reason == UNTRUSTED_SOURCE:
+            # Only the proxy lets anybody in; why it did not is what the client should learn.
+            return proof
+        return verdict
 
     def _refuse_auth(self, request: Request, params: ConnectParams, refused: Refused) -> list[Action]:
         offered = params.auth
@@ -278,6 +293,9 @@ class Handshake:
     def _is_local_backend(self, params: ConnectParams) -> bool:
         client = params.client
         return self._is_local and params.role == "operator" and (client.id, client.mode) == ("gateway-client", "backend")
+
+    def _needs_no_device(self, params: ConnectParams, verified: Verified) -> bool:
+        return params.role == "operator" and verified.method == TRUSTED_PROXY and params.client.id in _PAGE_CLIENTS
 
     def _skips_pairing(self, params: ConnectParams, verified: Verified) -> bool:
         # Where no secret is asked for, such a program gets the same without a device.
@@ -307,6 +325,8 @@ class Handshake:
         asked = known_scopes(params)
         if verified.method == "page" and params.role == "operator":
             return PAGE_SCOPES if params.scopes is None else tuple(scope for scope in asked if scope in PAGE_SCOPES)
+        if verified.ceiling is not None and self._needs_no_device(params, verified):
+            return narrow(PAGE_SCOPES if params.scopes is None else asked, verified.ceiling)
         client = params.client
         if self._is_local_backend(params):
             return asked
@@ -336,6 +356,10 @@ class _Waiting:
     params: ConnectParams
     verified: Verified
     claim: DeviceClaim
+
+
+def _offers(offered: Credentials) -> bool:
+    return bool(offered.token or offered.password or offered.device_token or offered.bootstrap_token)
 
 
 def known_scopes(params: ConnectParams) -> tuple[str, ...]:

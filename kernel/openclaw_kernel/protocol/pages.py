@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from openclaw_kernel.api.errors import InvalidRequest
 from openclaw_kernel.protocol.arrivals import Arrivals
-from openclaw_kernel.protocol.auth import PageGrant
+from openclaw_kernel.protocol.auth import PageGrant, Refused, Verified
 from openclaw_kernel.protocol.limiter import FailureLimiter
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class PageSessions:
         self._save = save
         self._key = key
         self._arrivals = Arrivals() if arrivals is None else arrivals
+        self.prove: Callable[[web.Request], Awaitable[Verified | Refused | None]] | None = None
+        """Asks what a request itself proves of who sends it."""
         self._codes: dict[str, int] = {}
         self._sessions: dict[str, int] = {}
 
@@ -93,6 +95,12 @@ class PageSessions:
     def authenticated(self, request: web.Request) -> bool:
         """Tell whether the request comes from a page with a live session."""
         return self.grant(request.cookies, request.headers.get("Origin"), request.host) is not None
+
+    async def admits(self, request: web.Request) -> bool:
+        """See `openclaw_kernel.api.PageAccess.admits`."""
+        if self.authenticated(request):
+            return True
+        return self.prove is not None and isinstance(await self.prove(request), Verified)
 
     def grant(self, cookies: Mapping[str, str], origin: str | None, host: str) -> PageGrant | None:
         """Recognise a session; a cookie rides along from other ports of the same host, so the Origin must be exactly ours."""

@@ -100,12 +100,14 @@ class Proxies:
     """The proxies that the owner trusts: `gateway.trustedProxies`.
 
     A network that is wider than loopback does not cover it: that a program on this machine is a proxy has to be said on purpose.
+    `marks` are further headers that only a proxy sends.
     """
 
-    def __init__(self, networks: Iterable[str] = (), *, loopback: bool = False) -> None:
+    def __init__(self, networks: Iterable[str] = (), *, loopback: bool = False, marks: Iterable[str] = ()) -> None:
         self._networks = [read_network(text) for text in networks]
         if loopback:
             self._networks += _LOOPBACK
+        self._marks = frozenset(name.lower() for name in marks)
 
     def __bool__(self) -> bool:
         return bool(self._networks)
@@ -125,12 +127,13 @@ class Proxies:
 
     def arrival(self, peer: str, headers: Mapping[str, str], *, secure: bool = False) -> Arrival:
         """Find out where a request comes from. `headers` may hold a name several times, `secure` tells whether we spoke TLS."""
-        forwarded = forwarding_headers(headers)
+        marks = self._marks.intersection(map(str.lower, headers)) if self._marks else ()
+        forwarded = tuple(sorted({*forwarding_headers(headers), *marks}))
         host = headers.get("Host")
         address = read_address(peer)
         if address is None or not self.trust(address):
             said = Said.UNTRUSTED if forwarded else Said.NOTHING
-            local = is_direct_local(peer, headers)
+            local = not forwarded and is_direct_local(peer, headers)
             return Arrival(peer=peer, address=peer, said=said, direct_local=local, host=host, secure=secure, ignored=forwarded)
         if not forwarded:
             local = is_direct_local(peer, headers)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import WSMsgType, web
@@ -14,6 +14,7 @@ from aiohttp.http import WebSocketError
 from aiohttp.http_websocket import WSCloseCode
 
 from openclaw_kernel.protocol.arrivals import Arrivals
+from openclaw_kernel.protocol.auth import Refused, Verified
 from openclaw_kernel.protocol.connection import Connection, Outbound
 from openclaw_kernel.protocol.connections import OpenConnections
 from openclaw_kernel.protocol.dispatch import Dispatcher
@@ -36,6 +37,10 @@ logger = logging.getLogger("openclaw.protocol")
 _MESSAGES: Final = frozenset({WSMsgType.TEXT, WSMsgType.BINARY})
 _YIELD_EVERY: Final = 64
 _TOO_LONG: Final = Close(1009, "payload before hello is over the limit")
+
+
+async def _nothing(_request: web.Request) -> Verified | Refused | None:
+    return None
 
 
 class GatewayServer:
@@ -64,6 +69,8 @@ class GatewayServer:
         self._hello = hello
         self._opened = opened
         self._arrivals = Arrivals() if arrivals is None else arrivals
+        self.prove: Callable[[web.Request], Awaitable[Verified | Refused | None]] = _nothing
+        """Asks what an upgrade itself proves of who sends it."""
         self.proved: Callable[[web.Request], None] = lambda _request: None
         """Told of each upgrade whose client has proved itself."""
         self._unauthenticated: Counter[str] = Counter()
@@ -81,12 +88,18 @@ class GatewayServer:
             return _foreign(origin, arrival)
         if self._unauthenticated[counted_as] >= self._limits.unauthenticated_per_address:
             return web.Response(status=503, text="too many unauthenticated connections from this address; finish or close some\n")
-        page = self._page(request, origin, arrival)
-        peer = Peer(address=arrival.address, direct_local=arrival.direct_local, crowd=arrival.is_crowd, origin=origin, page=page)
         # Counted before the first await: half-open upgrades must not slip past the bound together.
         self._unauthenticated[counted_as] += 1
         counted = [counted_as]
         try:
+            peer = Peer(
+                address=arrival.address,
+                direct_local=arrival.direct_local,
+                crowd=arrival.is_crowd,
+                origin=origin,
+                page=self._page(request, origin, arrival),
+                proof=await self.prove(request),
+            )
             return await self._serve(request, peer, counted)
         finally:
             self._release(counted)

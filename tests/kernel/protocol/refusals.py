@@ -13,6 +13,7 @@ SESSION = "tests/kernel/protocol/test_session.py"
 SERVER = "tests/kernel/protocol/test_server.py"
 HOSTILE = "tests/kernel/protocol/test_hostile.py"
 VERSIONS = "tests/kernel/protocol/test_versions.py"
+VOUCHED = "tests/kernel/protocol/test_vouched.py"
 PAIRING = "tests/plugins/pairing/test_handshakes.py"
 PAIRED = "tests/plugins/pairing/test_pairing_live.py"
 
@@ -141,6 +142,22 @@ REFUSALS = (
         "AUTH_SCOPE_MISMATCH",
         "a device token asks for more scopes than it has",
         f"{PAIRING}::test_a_narrowed_token_opens_for_no_more_than_it_has",
+    ),
+    _row(
+        "1008",
+        "unauthorized: …",
+        "AUTH_IDENTITY_HEADER_REQUIRED",
+        "mode trusted-proxy: the trusted proxy did not name the user, or lacks a required header",
+        f"{VOUCHED}::test_each_refusal_of_a_proxy_has_its_code",
+    ),
+    _row(
+        "1008",
+        "unauthorized: …",
+        "AUTH_UNAUTHORIZED",
+        "mode trusted-proxy: it is no trusted proxy that names the user, or the user is not allowed",
+        f"{VOUCHED}::test_each_refusal_of_a_proxy_has_its_code",
+        f"{VOUCHED}::test_nobody_but_the_proxy_names_users",
+        f"{VOUCHED}::test_a_proxy_on_this_machine_names_users_only_with_consent",
     ),
     _row(
         "1008",
@@ -311,6 +328,5 @@ REFUSALS = (
     _row("HTTP 401", "", "", "a WebSocket proves itself in connect, never in its upgrade"),
     _row("HTTP 429", "", "", "a WebSocket proves itself in connect, and is told there that it has to wait"),
     _row("UNAVAILABLE", "gateway is suspending", "gateway-suspending", "there is no suspension"),
-    _row("1008", "unauthorized: …", "AUTH_IDENTITY_HEADER_REQUIRED", "there is no mode trusted-proxy"),
     _row("UNAVAILABLE", "", "PROTOCOL_MISMATCH with reloadRequired", "the gateway names no build, which locks no Control UI out"),
 )
