@@ -42,8 +42,8 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 
 @pytest.fixture
-async def trail(store: SqliteStore) -> AsyncIterator[AuditTrail]:
-    trail = AuditTrail(store, now_ms=lambda: 1_000_000)
+async def trail(store: SqliteStore, tmp_path: Path) -> AsyncIterator[AuditTrail]:
+    trail = AuditTrail(store, home=tmp_path, now_ms=lambda: 1_000_000)
     await trail.open()
     yield trail
     await trail.close()
@@ -88,11 +88,11 @@ class FullTrail(AuditTrail):
         raise sqlite3.OperationalError("database or disk is full")
 
 
-async def test_a_secret_that_cannot_be_written_down_is_not_handed_out(store: SqliteStore) -> None:
+async def test_a_secret_that_cannot_be_written_down_is_not_handed_out(store: SqliteStore, tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="there is no audit log"):
         await broker(store, None).lease("main", "github", plugin_id="p", purpose="x")
     with pytest.raises(sqlite3.OperationalError, match="disk is full"):
-        await broker(store, FullTrail(store, now_ms=lambda: 1)).lease("main", "github", plugin_id="p", purpose="x")
+        await broker(store, FullTrail(store, home=tmp_path, now_ms=lambda: 1)).lease("main", "github", plugin_id="p", purpose="x")
 
 
 async def test_a_provider_outside_the_scope_is_denied(store: SqliteStore, trail: AuditTrail) -> None:
