@@ -17,12 +17,14 @@ from aiohttp import web
 from openclaw_config.load import ConfigError, Issue, Loaded, load
 from openclaw_config.models import Gateway as GatewayConfig
 from openclaw_config.models import GatewayAuth
-from openclaw_kernel.api.audit import AuditAction, AuditEntry, AuditLog, AuditOrigin
+from openclaw_kernel.api.audit import BY_GATEWAY, AuditAction, AuditEntry, AuditLog, AuditOrigin, AuditReader
 from openclaw_kernel.api.children import kill_leftovers
 from openclaw_kernel.api.errors import GatewayError, InvalidRequest
 from openclaw_kernel.api.requests import Requests
 from openclaw_kernel.api.scopes import effective_scopes
-from openclaw_kernel.api.services import Connections, EventReplay, Events, Gateway, PageAccess, PluginStatus, Restarts
+from openclaw_kernel.api.services import Connections, EventReplay, Events, Gateway, PageAccess, PluginState, PluginStatus, Restarts
+from openclaw_kernel.api.store import Store
+from openclaw_kernel.audit.starts import Start
 from openclaw_kernel.audit.trail import AuditTrail
 from openclaw_kernel.bus import EventBus
 from openclaw_kernel.events.log import EventLog
@@ -135,6 +137,7 @@ class GatewayApp:
         """Let what is under way end, tell the clients, stop the plugins in reverse, close the store, release the lock."""
         await self.drain()
         self._bus.publish(EventFrame("shutdown", dumps({"reason": reason, "restartExpectedMs": RESTART_EXPECTED_MS})))
+        self._note_life(AuditAction.GATEWAY_STOPPED, reason)
         await self._stack.aclose()
 
     @property
@@ -186,6 +189,7 @@ class GatewayApp:
             discovery=discover(),
             services={
                 AuditLog: self._audit,
+                AuditReader: self._audit,
                 Events: self._bus,
                 EventReplay: self._replay,
                 Gateway: self.facts,
@@ -207,6 +211,7 @@ class GatewayApp:
         refused = await store.open(self.host.registry.migrations())
         self.host.refuse_migrations(refused)
         await self._audit.open()
+        await self._record_start(store)
         await event_log.open()
         stack.push_async_callback(self._replay.close)
         self._bus.log = event_log
@@ -217,9 +222,22 @@ class GatewayApp:
         await self.host.start()
         self.facts.refresh_health()
         self.facts.phase = Phase.SERVING
+        self._note_life(AuditAction.GATEWAY_STARTED, None)
         self._tasks.spawn("clock", self._run_clock())
         self._tasks.spawn("health", self._run_health())
         self._tasks.spawn("requests", self._run_requests())
+
+    async def _record_start(self, store: Store) -> None:
+        start = Start(
+            config_file=self.loaded.path.name,
+            config=self.loaded.redacted(),
+            plugins=self.host.statuses(),
+        )
+        await store.write(lambda connection: start.record(connection, self._audit))
+
+    def _note_life(self, action: AuditAction, reason: str | None) -> None:
+        details = {"version": self.facts.version, "bootId": self.facts.boot_id}
+        self._audit.note(AuditEntry(action=action, origin=BY_GATEWAY, subject="gateway", reason=reason, details=details))
 
     async def drain(self) -> None:
         """Let what is under way end, once. Everything works while this lasts, but for new requests, which are refused."""
@@ -389,9 +407,18 @@ class GatewayApp:
         self.facts.health_version += 1
         self._bus.publish(EventFrame("health", dumps(health), state_version=dumps(self.facts.state_version())))
 
-    def _plugin_changed(self, _status: PluginStatus) -> None:
+    def _plugin_changed(self, status: PluginStatus) -> None:
+        self._record_plugin(status)
         if self._health_timer is None and self.facts.phase is Phase.SERVING:
             self._health_timer = asyncio.get_running_loop().call_later(_PRESENCE_DELAY, self._tell_health)
+
+    def _record_plugin(self, status: PluginStatus) -> None:
+        # That all start and all stop is what the gateway's own rows say.
+        ordinary = self.facts.phase is not Phase.SERVING and status.state not in {PluginState.FAILED, PluginState.DEGRADED}
+        if not ordinary:
+            details = {"version": status.version, "why": status.reason}
+            subject, state = f"plugin:{status.id}", status.state.value
+            self._audit.note(AuditEntry(action=AuditAction.PLUGIN_STATE, origin=BY_GATEWAY, subject=subject, reason=state, details=details))
 
     async def _run_clock(self) -> None:
         loop = asyncio.get_running_loop()

@@ -298,6 +298,32 @@ SUPPLEMENT: dict[str, dict[str, Any]] = {
         {"subscribed": TRUE, "cursor": NONEMPTY},
         {"gap": shape({"reason": one_of_words("too-old", "unknown", "crash", "lost", "paused")}, {"oldestTs": COUNT})},
     ),
+    "AuditLogListResult": shape(
+        {
+            "rows": array(
+                shape(
+                    {
+                        "v": COUNT,
+                        "sequence": COUNT,
+                        "timeMs": COUNT,
+                        "details": OBJECT,
+                        **dict.fromkeys(("action", "outcome", "actor", "surface", "previous", "hash"), NONEMPTY),
+                        **dict.fromkeys(("address", "subject", "reason", "before", "after", "traceId"), nullable(STRING)),
+                    }
+                )
+            )
+        },
+        {"cursor": COUNT},
+    ),
+    "AuditLogVerifyResult": shape(
+        {
+            "ok": BOOLEAN,
+            **dict.fromkeys(("rows", "checkpoints", "signedRow"), COUNT),
+            "head": NONEMPTY,
+            "fault": nullable(shape({"kind": NONEMPTY, "row": COUNT, "message": NONEMPTY})),
+            "key": nullable(NONEMPTY),
+        }
+    ),
     "EventsUnsubscribeResult": shape({"subscribed": {"const": False}}, {"cursor": NONEMPTY}),
     "EventsItemEvent": shape({"cursor": NONEMPTY, "event": NONEMPTY, "payload": OBJECT}),
     "EventsGapEvent": shape(

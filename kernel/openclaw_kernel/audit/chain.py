@@ -116,8 +116,10 @@ class ChainCheck:
                 self._signed = row.sequence
                 continue
             first = self._signed + 1
-            place = f"row {first} was" if first == row.sequence else f"a row from {first} to {row.sequence} was"
-            text = f"{place} changed, and the hashes behind it computed anew: row {row.sequence} is not the one that was signed"
+            place = f"row {first} is" if first == row.sequence else f"of the rows {first} to {row.sequence} one is"
+            text = (
+                f"{place} not what was written, and the hashes from there on were computed anew: row {row.sequence} was signed as another"
+            )
             return Fault("rewritten", first, text)
         return None
 

@@ -50,15 +50,20 @@ class Signing:
         found = None if newest is None else await self._store.read(lambda connection: table.hash_of(connection, newest.sequence))
         self._signed = sequence if newest is not None and newest.sequence == sequence else 0
         self._tasks.spawn("writer", self._run())
-        if sequence > self._signed:
-            self.grown(sequence)
         if newest is None and sequence == 0:
             # Signed before there is a row: from now on a log without any checkpoint was tampered with.
             await self._try_to_sign(first=True)
-            return None
-        if newest is None:
-            return _broken(f"{CHECKPOINTS_FILE} has no checkpoint", sequence, None)
-        return None if found == newest.hash else _broken("the row that was signed last is missing or another", sequence, newest)
+        elif sequence > self._signed:
+            self.grown(sequence)
+        reasons = []
+        if lost := await self._store.read(table.missing_guards):
+            await self._store.write(table.restore_guards)
+            reasons.append(f"{', '.join(lost)} did not guard it")
+        if newest is not None and found != (newest.hash if newest.sequence else None):
+            reasons.append("the row that was signed last is missing or another")
+        elif newest is None and sequence:
+            reasons.append(f"{CHECKPOINTS_FILE} has no checkpoint")
+        return _broken("; ".join(reasons), sequence, newest) if reasons else None
 
     def grown(self, sequence: int) -> None:
         """A row was added, or will be once the present write is on disk. From any thread."""

@@ -13,6 +13,19 @@ COLUMNS: Final = (
     "sequence, time_ms, action, outcome, actor, surface, address, subject, reason, before_digest, after_digest, trace_id, details,"
     " previous, hash"
 )
+GUARDS: Final = {
+    **{
+        f"kernel_audit_no_{change}": f"BEFORE {change.upper()} ON kernel_audit BEGIN"
+        " SELECT RAISE(ABORT, 'kernel_audit is append-only: no row is changed or deleted'); END"
+        for change in ("update", "delete")
+    },
+    # INSERT OR REPLACE would take a row away without a delete that a trigger sees.
+    "kernel_audit_in_order": "BEFORE INSERT ON kernel_audit"
+    " WHEN NEW.sequence IS NOT (SELECT coalesce(max(sequence), 0) + 1 FROM kernel_audit)"
+    " OR NEW.previous IS NOT coalesce((SELECT hash FROM kernel_audit ORDER BY sequence DESC LIMIT 1), printf('%064d', 0))"
+    " BEGIN SELECT RAISE(ABORT, 'kernel_audit is append-only: a row follows the newest one'); END",
+}
+"""The triggers that refuse all but a new row behind the newest, by name."""
 _INSERT: Final = f"INSERT INTO kernel_audit ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - those above
 _HEAD: Final = "SELECT sequence, hash FROM kernel_audit ORDER BY sequence DESC LIMIT 1"
 _AFTER: Final = f"SELECT {COLUMNS} FROM kernel_audit WHERE sequence > ? ORDER BY sequence LIMIT ?"  # noqa: S608
@@ -51,6 +64,26 @@ def hash_of(connection: sqlite3.Connection, sequence: int) -> str | None:
     """The hash of a row; None where there is no such row."""
     row = _plain(connection).execute("SELECT hash FROM kernel_audit WHERE sequence = ?", (sequence,)).fetchone()
     return None if row is None else row[0]
+
+
+def newest_digest(connection: sqlite3.Connection, action: str) -> str | None:
+    """What the newest row of an action says there was afterwards; None where there is none."""
+    query = "SELECT after_digest FROM kernel_audit WHERE action = ? ORDER BY sequence DESC LIMIT 1"
+    row = _plain(connection).execute(query, (str(action),)).fetchone()
+    return None if row is None else row[0]
+
+
+def missing_guards(connection: sqlite3.Connection) -> list[str]:
+    """The triggers that are not there any more, or are others under their name."""
+    query = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'kernel_audit'"
+    found = dict(_plain(connection).execute(query).fetchall())
+    return [name for name, body in GUARDS.items() if found.get(name) != f"CREATE TRIGGER {name} {body}"]
+
+
+def restore_guards(connection: sqlite3.Connection) -> None:
+    """Make anew the triggers that are not there."""
+    for name, body in GUARDS.items():
+        _plain(connection).execute(f"CREATE TRIGGER IF NOT EXISTS {name} {body}")
 
 
 def append(connection: sqlite3.Connection, entry: AuditEntry, time_ms: int) -> AuditRow:

@@ -13,6 +13,7 @@ from typing import Final
 from openclaw_kernel import __version__
 from openclaw_kernel.cli import exits
 from openclaw_kernel.cli.commands import (
+    audit,
     call,
     chat,
     completion,
@@ -34,7 +35,25 @@ from openclaw_kernel.cli.errors import CommandFailed
 from openclaw_kernel.cli.parsing import DEFAULTS, PROGRAM, Commands, add_gateway, add_place
 from openclaw_kernel.cli.terminal import escaped, printable
 
-COMMANDS: Final = (run, open_, status, health, restart, chat, call, logs, why, dead, devices, plugins, config, secrets, version, completion)
+COMMANDS: Final = (
+    run,
+    open_,
+    status,
+    health,
+    restart,
+    chat,
+    call,
+    logs,
+    why,
+    dead,
+    devices,
+    audit,
+    plugins,
+    config,
+    secrets,
+    version,
+    completion,
+)
 
 
 def build_parser() -> tuple[argparse.ArgumentParser, Commands]:

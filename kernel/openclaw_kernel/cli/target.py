@@ -60,7 +60,7 @@ def find_target(options: argparse.Namespace) -> Target:
         raise BadConfig(str(error)) from error
     secret, secret_from = given or (file.secret, file.secret_from)
     cure = f"start it with openclaw-kernel run{'' if options.home is None else f' --home {options.home}'}"
-    url = _running(home) or file.url
+    url = running_at(home) or file.url
     if url is None:
         # Who listens on another port must not be offered the secret.
         raise Unreachable(f"no gateway runs in {home}, and gateway.port is 0, so it has no address now; {cure}")
@@ -89,7 +89,8 @@ def _as_http(url: str) -> str:
     return f"{scheme}://{rest}".rstrip("/")
 
 
-def _running(home: Path) -> str | None:
+def running_at(home: Path) -> str | None:
+    """The address of the gateway that says it runs on a state folder; None where its process is gone."""
     owner = read_owner(home)
     url, pid = owner.get("url"), owner.get("pid")
     if not isinstance(url, str) or not isinstance(pid, int) or pid <= 0:

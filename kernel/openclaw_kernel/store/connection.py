@@ -131,11 +131,15 @@ class WriterConnection(SharedConnection):
         if action == sqlite3.SQLITE_SAVEPOINT:
             forbidden = second == "kernel_work"
         elif action in _UNMAKING:
-            forbidden = not self.migrates_kernel and _APPEND_ONLY in {first, second}
+            forbidden = not self.migrates_kernel and _APPEND_ONLY in {first, second} and not _restores_a_guard(action, first)
         elif action == sqlite3.SQLITE_PRAGMA:
             # One without a value only asks.
             forbidden = second is not None and (first or "").lower() not in _HARMLESS_PRAGMAS
         return sqlite3.SQLITE_DENY if forbidden else sqlite3.SQLITE_OK
+
+
+def _restores_a_guard(action: int, name: str | None) -> bool:
+    return action == sqlite3.SQLITE_CREATE_TRIGGER and (name or "").startswith(f"{_APPEND_ONLY}_")
 
 
 def split_statements(script: str) -> Iterable[str]:

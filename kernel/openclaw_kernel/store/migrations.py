@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from openclaw_kernel.api.store import Migration
+from openclaw_kernel.audit.table import GUARDS
 from openclaw_kernel.store.connection import WriterConnection
 from openclaw_kernel.store.errors import DatabaseNewer, MigrationRefused
 from openclaw_kernel.store.lane import capture
@@ -55,18 +56,8 @@ def _create_audit(database: Database) -> None:
         " trace_id TEXT, details TEXT NOT NULL, previous TEXT NOT NULL, hash TEXT NOT NULL)"
     )
     database.execute("CREATE INDEX kernel_audit_actions ON kernel_audit (action, sequence)")
-    for change in ("update", "delete"):
-        database.execute(
-            f"CREATE TRIGGER kernel_audit_no_{change} BEFORE {change.upper()} ON kernel_audit BEGIN"
-            " SELECT RAISE(ABORT, 'kernel_audit is append-only: no row is changed or deleted'); END"
-        )
-    # INSERT OR REPLACE would take a row away without a delete that a trigger sees.
-    database.execute(
-        "CREATE TRIGGER kernel_audit_in_order BEFORE INSERT ON kernel_audit"
-        " WHEN NEW.sequence IS NOT (SELECT coalesce(max(sequence), 0) + 1 FROM kernel_audit)"
-        " OR NEW.previous IS NOT coalesce((SELECT hash FROM kernel_audit ORDER BY sequence DESC LIMIT 1), printf('%064d', 0))"
-        " BEGIN SELECT RAISE(ABORT, 'kernel_audit is append-only: a row follows the newest one'); END"
-    )
+    for name, body in GUARDS.items():
+        database.execute(f"CREATE TRIGGER {name} {body}")
 
 
 KERNEL_MIGRATIONS: Final = (

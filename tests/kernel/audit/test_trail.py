@@ -291,9 +291,13 @@ async def test_what_is_done_to_the_file_with_its_triggers_dropped_is_found_and_r
     assert verdict.fault is not None
     assert (verdict.fault.kind, verdict.fault.sequence) == (kind, row)
     await trail.settled()
-    recorded = [row for row in await rows(store) if row.action == "audit.broken"]
+    (recorded,) = [row for row in await rows(store) if row.action == "audit.broken"]
+    assert recorded.reason is not None
+    assert recorded.reason.startswith("kernel_audit_no_update, kernel_audit_no_delete, kernel_audit_in_order did not guard it")
     # Only the newest row is looked at when the gateway starts, however long the log is.
-    assert len(recorded) == (1 if kind == "truncated" else 0)
+    assert recorded.reason.endswith("the row that was signed last is missing or another") == (kind == "truncated")
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        await store.write(lambda connection: connection.execute("DELETE FROM kernel_audit WHERE sequence = 1"))
     await trail.close()
     assert (await verdict_of(store, tmp_path)).fault is not None
     await store.close()

@@ -10,7 +10,7 @@ from openclaw_kernel.cli.main import build_parser, main
 from openclaw_kernel.cli.parsing import Commands
 from tests.kernel.cli.command import run_command
 
-COMMANDS = tuple("run open status health restart chat call logs why dead devices plugins config secrets version completion".split())
+COMMANDS = tuple("run open status health restart chat call logs why dead devices audit plugins config secrets version completion".split())
 TAKES_AN_ID = {"set", "reject", "remove", "why", "show", "retry", "forget"}
 
 
