@@ -34,6 +34,7 @@ from openclaw_kernel.api.errors import (
     ToolError,
     Unavailable,
 )
+from openclaw_kernel.api.grants import narrowed, refuse_beyond
 from openclaw_kernel.api.messages import (
     Attachment,
     AttachmentKind,
@@ -247,7 +248,9 @@ __all__ = [
     "effective_scopes",
     "hookimpl",
     "message_from_json",
+    "narrowed",
     "origin_of",
+    "refuse_beyond",
     "rpc",
     "state_digest",
     "trace_id_of",

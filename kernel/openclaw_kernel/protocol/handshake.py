@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 from pydantic import ValidationError
 
 from openclaw_kernel.api.errors import GatewayError, InvalidRequest, NotPaired, Unavailable
+from openclaw_kernel.api.grants import narrowed
 from openclaw_kernel.api.pairing import ApprovalNeeded, DeviceClaim, DeviceGrant, DevicePairing, PairingReason
 from openclaw_kernel.api.scopes import ALL_SCOPES
 from openclaw_kernel.protocol.auth import DEVICE_TOKEN, TRUSTED_PROXY, PageGrant, Refused, Verified, Verifier
@@ -19,7 +20,7 @@ from openclaw_kernel.protocol.device import CODES, Proven, prove
 from openclaw_kernel.protocol.frames import BadFrame, EventFrame, NotJson, Request, dumps, failure, read_request
 from openclaw_kernel.protocol.limiter import Caller, network_of
 from openclaw_kernel.protocol.limits import PROBE_PROTOCOL_VERSION, PROTOCOL_VERSION
-from openclaw_kernel.protocol.vouched import UNTRUSTED_SOURCE, narrow
+from openclaw_kernel.protocol.vouched import UNTRUSTED_SOURCE
 
 _PAGE_CLIENTS: Final = frozenset({"webchat-ui", "openclaw-control-ui", "webchat"})
 _NEEDS_DEVICE: Final = frozenset({"openclaw-control-ui", "openclaw-tui", "openclaw-browser-copilot"})
@@ -197,7 +198,7 @@ class Handshake:
         grant = self._pairing.recall(waiting.claim)
         if grant is not None:
             ceiling = waiting.verified.ceiling
-            scopes = grant.scopes if ceiling is None else narrow(grant.scopes, ceiling)
+            scopes = grant.scopes if ceiling is None else narrowed(grant.scopes, ceiling)
             return self._end(Accept(waiting.request_id, waiting.params, waiting.verified, waiting.params.role, scopes, grant))
         if not first:
             text = "the pairing of this device changed while it connected; connect again"
@@ -324,17 +325,17 @@ class Handshake:
     def _scopes(self, params: ConnectParams, verified: Verified) -> tuple[str, ...] | GatewayError:
         asked = known_scopes(params)
         if verified.method == "page" and params.role == "operator":
-            return PAGE_SCOPES if params.scopes is None else tuple(scope for scope in asked if scope in PAGE_SCOPES)
+            return narrowed(PAGE_SCOPES if params.scopes is None else asked, PAGE_SCOPES)
         if verified.ceiling is not None and self._needs_no_device(params, verified):
-            return narrow(PAGE_SCOPES if params.scopes is None else asked, verified.ceiling)
+            return narrowed(PAGE_SCOPES if params.scopes is None else asked, verified.ceiling)
         client = params.client
         if self._is_local_backend(params):
-            return asked
+            return narrowed(asked, ALL_SCOPES)
         if client.id in _NEEDS_DEVICE:
             text = f"client {client.id} must connect with a device identity; open it over https, or on the gateway's own machine"
             return InvalidRequest(text, details={"code": "CONTROL_UI_DEVICE_IDENTITY_REQUIRED"})
         if params.role == "operator" and verified.method in {"token", "password"}:
-            return asked if self._is_local and (client.id, client.mode) == ("cli", "cli") else ()
+            return narrowed(asked, ALL_SCOPES if self._is_local and (client.id, client.mode) == ("cli", "cli") else ())
         text = "device identity required; operators may instead connect with the shared secret of gateway.auth"
         return NotPaired(text, details={"code": "DEVICE_IDENTITY_REQUIRED"})
 

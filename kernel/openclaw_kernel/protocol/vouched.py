@@ -54,9 +54,3 @@ def read_cap(lines: Iterable[str]) -> frozenset[str] | None:
     """The scopes that every line of the header leaves; an empty one leaves none."""
     caps = [effective_scopes(text.strip() for text in line.split(",")) for line in lines]
     return frozenset.intersection(*caps) if caps else None
-
-
-def narrow(scopes: Iterable[str], ceiling: Iterable[str]) -> tuple[str, ...]:
-    """Of what these scopes amount to, that which the ceiling amounts to as well; as they are where nothing is lost."""
-    asked, most = tuple(scopes), effective_scopes(ceiling)
-    return asked if most.issuperset(asked) else tuple(sorted(effective_scopes(asked) & most))

@@ -24,10 +24,11 @@ from openclaw_kernel.api import (
     Unavailable,
     device_principal,
     effective_scopes,
+    narrowed,
 )
 from openclaw_plugins.pairing import tables, wire
 from openclaw_plugins.pairing.records import About, Device, Request, Role, Token, new_token
-from openclaw_plugins.pairing.rules import OPERATOR, covers, granted, may_be_silent, needed, same_request
+from openclaw_plugins.pairing.rules import OPERATOR, covers, may_be_silent, needed, same_request
 
 PENDING_MS: Final = 300_000
 MOST_DEVICES: Final = 1_000
@@ -91,8 +92,8 @@ class DeviceBook:
             return None
         limit = role.scopes
         if claim.by_token and shown is not None and shown.scopes is not None:
-            limit = granted(shown.scopes, role.scopes)
-        scopes = granted(claim.scopes, limit)
+            limit = narrowed(shown.scopes, role.scopes)
+        scopes = narrowed(claim.scopes, limit)
         if shown is not None and not shown.used:
             self._use(claim.device_id, claim.role, shown)
         if claim.token is not None and shown is not None and covers(shown, scopes):

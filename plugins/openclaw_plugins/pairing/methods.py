@@ -1,4 +1,4 @@
-"""The methods on devices. What a caller may do is decided by `rules.refuse_beyond` alone."""
+"""The methods on devices. What a caller may do is decided by `refuse_beyond` alone."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from openclaw_kernel.api import (
     device_of,
     device_principal,
     effective_scopes,
+    refuse_beyond,
     rpc,
 )
 from openclaw_plugins.pairing import wire
 from openclaw_plugins.pairing.book import PENDING_MS, DeviceBook
 from openclaw_plugins.pairing.records import Device
-from openclaw_plugins.pairing.rules import refuse_beyond
 
 
 class DeviceMethods:

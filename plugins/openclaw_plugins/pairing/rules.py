@@ -1,21 +1,11 @@
-"""Who needs an approval, what is granted, and who may give it: pure functions over records."""
+"""Who needs an approval, and what one covers: pure functions over records."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Final, Literal
 
-from openclaw_kernel.api import (
-    ALL_SCOPES,
-    Client,
-    DeviceClaim,
-    Forbidden,
-    InvalidRequest,
-    PairingReason,
-    Scope,
-    device_of,
-    effective_scopes,
-)
+from openclaw_kernel.api import DeviceClaim, PairingReason, effective_scopes
 from openclaw_plugins.pairing.records import About, Device, Request, Token
 
 OPERATOR: Final = "operator"
@@ -51,12 +41,6 @@ def may_be_silent(claim: DeviceClaim, device: Device | None, *, policy: Literal[
     return policy == "auto" and claim.local_secret and claim.role == OPERATOR and not taken_away
 
 
-def granted(asked: tuple[str, ...], limit: tuple[str, ...]) -> tuple[str, ...]:
-    """Narrow what was approved to what is asked; who names nothing gets nothing."""
-    held = effective_scopes(limit)
-    return tuple(scope for scope in asked if scope in held)
-
-
 def covers(token: Token, scopes: Iterable[str]) -> bool:
     """Tell whether a token is good for these scopes."""
     return token.scopes is None or set(scopes) <= effective_scopes(token.scopes)
@@ -70,30 +54,6 @@ def same_request(request: Request, other: Request) -> bool:
         and _platform(request.about.platform) == _platform(other.about.platform)
         and _plain(request.about.device_family) == _plain(other.about.device_family)
     )
-
-
-def refuse_beyond(caller: Client, device_id: str, role: str, scopes: Iterable[str] = ()) -> None:
-    """Raise unless the caller may manage this role of this device and hand out these scopes: never more than its own."""
-    unknown = sorted(set(scopes) - ALL_SCOPES)
-    if unknown:
-        raise InvalidRequest(f"scopes: there is no scope {unknown[0][:64]!r}; known are {', '.join(sorted(ALL_SCOPES))}")
-    if not caller.has(Scope.PAIRING):
-        # It was there when the call began: the connection was ended meanwhile.
-        raise _missing(Scope.PAIRING, "the right to manage devices was taken away")
-    if not caller.has(Scope.ADMIN):
-        own = device_of(caller.principal)
-        if own is not None and own != device_id:
-            raise _missing(Scope.ADMIN, "a device without operator.admin manages only itself")
-        if role != OPERATOR:
-            raise _missing(Scope.ADMIN, f"the role {role[:64]!r} is given and taken by operator.admin only")
-    for scope in sorted(set(scopes)):
-        if not caller.has(Scope(scope)):
-            raise _missing(Scope(scope), "nobody hands out more than it has")
-
-
-def _missing(scope: Scope, why: str) -> Forbidden:
-    details = {"code": "MISSING_SCOPE", "missingScope": scope.value, "requiredScopes": [scope.value]}
-    return Forbidden(f"missing scope: {scope.value}; {why}", details=details)
 
 
 def _plain(text: str | None) -> str:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from openclaw_kernel.api import effective_scopes
 from openclaw_kernel.protocol.auth import PageGrant, Verified
-from openclaw_kernel.protocol.handshake import Close, Delay, Peer, Phase, Send
+from openclaw_kernel.protocol.handshake import PAGE_SCOPES, Close, Delay, Peer, Phase, Send
 from tests.kernel.protocol.transcript import LOCAL, NONCE, REMOTE, Gate, accepted, connect_params, refused, request, signed_params
 
 PAGE_PEER = Peer(address="127.0.0.1", direct_local=True, origin="http://127.0.0.1:18789", page=PageGrant("abc"))
@@ -312,7 +313,7 @@ def test_the_device_signature_binds_what_is_asked_for(change: dict[str, Any]) ->
 def test_a_page_session_is_let_in_with_reading_and_writing_only() -> None:
     params = connect_params("webchat-ui", "webchat", auth={}, scopes=["operator.admin", "operator.read"])
     accept = accepted(Gate().connect(params, PAGE_PEER))
-    assert accept.scopes == ("operator.read",)
+    assert effective_scopes(accept.scopes) == effective_scopes(PAGE_SCOPES)
     assert accept.verified.principal == "page:abc"
 
 

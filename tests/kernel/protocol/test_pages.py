@@ -8,9 +8,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from openclaw_kernel.api import InvalidRequest
+from openclaw_kernel.api import InvalidRequest, effective_scopes
 from openclaw_kernel.protocol.auth import PageGrant
-from openclaw_kernel.protocol.handshake import Accept, Handshake, Peer
+from openclaw_kernel.protocol.handshake import PAGE_SCOPES, Accept, Handshake, Peer
 from openclaw_kernel.protocol.limiter import FailureLimiter
 from openclaw_kernel.protocol.pages import SESSION_SECONDS, PageSessions
 from tests.kernel.protocol.transcript import Clock, Gate, connect_params, refused, request
@@ -128,11 +128,12 @@ def test_a_page_is_no_node() -> None:
     [
         (None, ("operator.read", "operator.write")),
         ([], ()),
-        (["operator.admin"], ()),
-        (["operator.admin", "operator.write", "nonsense"], ("operator.write",)),
+        (["operator.admin"], PAGE_SCOPES),
+        (["operator.write", "nonsense"], ("operator.write",)),
+        (["operator.approvals", "operator.pairing"], ()),
     ],
 )
 def test_a_page_never_gets_more_than_reading_and_writing(asked: list[str] | None, granted: tuple[str, ...]) -> None:
     (action,) = page_handshake(**({"scopes": asked} if asked is not None else {"scopes": None}))
     assert isinstance(action, Accept)
-    assert action.scopes == granted
+    assert effective_scopes(action.scopes) == effective_scopes(granted)

@@ -17,14 +17,14 @@ from aiohttp import WSMsgType, web
 from pydantic import Field
 
 from openclaw_config.models import GatewayAuth
-from openclaw_kernel.api import Access, Call, Encoded, Idempotency, InvalidRequest, Params, Scope, rpc
+from openclaw_kernel.api import Access, Call, Encoded, Idempotency, InvalidRequest, Params, Scope, effective_scopes, rpc
 from openclaw_kernel.api.methods import methods_of
 from openclaw_kernel.bus import EventBus
 from openclaw_kernel.protocol.arrivals import Arrivals
 from openclaw_kernel.protocol.auth import Verifier
 from openclaw_kernel.protocol.connection import Connection
 from openclaw_kernel.protocol.dispatch import Dispatcher
-from openclaw_kernel.protocol.handshake import Close, Handshakes, Phase
+from openclaw_kernel.protocol.handshake import PAGE_SCOPES, Close, Handshakes, Phase
 from openclaw_kernel.protocol.limiter import FailureLimiter
 from openclaw_kernel.protocol.limits import Limits
 from openclaw_kernel.protocol.pages import PageSessions
@@ -599,7 +599,7 @@ async def test_one_time_codes_open_a_session_once() -> None:
             params = connect_params("webchat-ui", "webchat", auth={}, scopes=["operator.admin", "operator.write"])
             await ws.send_str(request("connect", params))
             assert (await next_frame(ws))["ok"] is True
-        assert served.connections[0].scopes == {"operator.write"}
+        assert effective_scopes(served.connections[0].scopes) == effective_scopes(PAGE_SCOPES)
         late, _ = served.pages.mint_code()
         served.clock.now += 600_001
         assert await served.pages.exchange(asking(), late) is None

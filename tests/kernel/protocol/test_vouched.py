@@ -8,12 +8,12 @@ import pytest
 from multidict import CIMultiDict
 
 from openclaw_config.models import GatewayAuth
+from openclaw_kernel.api.grants import narrowed
 from openclaw_kernel.api.pairing import ApprovalNeeded, DeviceClaim, DeviceGrant
 from openclaw_kernel.protocol.auth import Refused, Verified, Verifier
 from openclaw_kernel.protocol.handshake import Action, Handshake, Peer, Phase, Settle
 from openclaw_kernel.protocol.limiter import FailureLimiter
 from openclaw_kernel.protocol.proxy import Proxies
-from openclaw_kernel.protocol.vouched import narrow
 from tests.kernel.protocol.transcript import NONCE, Clock, accepted, connect_params, refused, request, signed_params
 
 PROXY = "10.0.0.5"
@@ -122,7 +122,7 @@ def test_the_proxy_caps_the_scopes_and_two_caps_both_hold(cap: list[str], scopes
     headers = [FROM, USER, *(("X-OpenClaw-Scopes", text) for text in cap)]
     door = Door()
     accept = accepted(door.connect(page(scopes=["operator.admin"]), *headers))
-    expected = narrow(["operator.admin"], ["operator.read", "operator.write"]) if scopes is None else scopes
+    expected = narrowed(["operator.admin"], ["operator.read", "operator.write"]) if scopes is None else scopes
     assert accept.scopes == expected
     device = signed_params(door, auth={}, scopes=["operator.admin"])  # type: ignore[arg-type]
     assert accepted(door.connect(device, *headers, origin=None)).scopes == expected
