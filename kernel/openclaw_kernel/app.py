@@ -20,6 +20,7 @@ from openclaw_config.models import GatewayAuth
 from openclaw_kernel.api.audit import BY_GATEWAY, AuditAction, AuditEntry, AuditLog, AuditOrigin, AuditReader
 from openclaw_kernel.api.children import kill_leftovers
 from openclaw_kernel.api.errors import GatewayError, InvalidRequest
+from openclaw_kernel.api.oauth import Logins
 from openclaw_kernel.api.requests import Requests
 from openclaw_kernel.api.scopes import effective_scopes
 from openclaw_kernel.api.services import Connections, EventReplay, Events, Gateway, PageAccess, PluginState, PluginStatus, Restarts
@@ -39,6 +40,7 @@ from openclaw_kernel.host.loader import load_driver
 from openclaw_kernel.host.pairing import HostedPairing
 from openclaw_kernel.http import Door, Handler, Listener, Probes, build_application
 from openclaw_kernel.lock import CannotLock, StateLock
+from openclaw_kernel.oauth.broker import LoginDesk
 from openclaw_kernel.presence import PresenceBook
 from openclaw_kernel.protocol.arrivals import Arrivals, Complaints, shown_names
 from openclaw_kernel.protocol.auth import TRUSTED_PROXY, Refused, Verified, Verifier
@@ -172,6 +174,7 @@ class GatewayApp:
         limiter = FailureLimiter()
         self._requests = RequestTable(store, now_ms=now_ms, keep_seconds=self.limits.dedupe_seconds, limit=self.limits.dedupe_entries)
         self._audit = AuditTrail(store, home=self.home, now_ms=now_ms)
+        logins = LoginDesk(self.home, store, self._audit, now_ms=now_ms)
         event_log = EventLog(store, now_ms=now_ms, bounds=self._event_bounds)
         self._replay = LogReplay(event_log, self._bus)
         kernel_values = StoredKeyValue(store, "kernel")
@@ -192,6 +195,7 @@ class GatewayApp:
                 AuditReader: self._audit,
                 Events: self._bus,
                 EventReplay: self._replay,
+                Logins: logins,
                 Gateway: self.facts,
                 PageAccess: pages,
                 Connections: self._open,
@@ -205,6 +209,7 @@ class GatewayApp:
         self._tasks.spawn("leftovers", self._end_leftovers())
         stack.push_async_callback(store.close)
         stack.push_async_callback(self._audit.close)
+        stack.push_async_callback(logins.close)
         stack.push_async_callback(event_log.close)
         stack.push_async_callback(self.host.stop, STOP_SECONDS)
         await self.host.load()

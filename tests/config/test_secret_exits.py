@@ -12,6 +12,11 @@ from tests.support.source_tree import Module, read_project
 # By module and function: why the string is needed there, and how often `unwrap` is named.
 EXITS: dict[str, tuple[int, str]] = {
     "openclaw_kernel.app:_credential": (1, "keys the page's sessions, so that another token ends them; only a digest is kept"),
+    "openclaw_kernel.exposure:_beyond_loopback": (1, "its length decides whether others may reach the gateway"),
+    "openclaw_kernel.oauth.flow:poll_form": (1, "the body of a request to the authorization server"),
+    "openclaw_kernel.oauth.flow:refresh_form": (1, "the body of a request to the authorization server"),
+    "openclaw_kernel.oauth.flow:_identity": (1, "the body of a request to the authorization server"),
+    "openclaw_kernel.oauth.tokens:TokenStore.save": (2, "the private file or the keyring entry that keeps a login"),
     "openclaw_kernel.host.secrets:ToolSecrets.clean": (1, "is cut out of what a tool returns to the model"),
     "openclaw_plugins.shell_tool.runtime:Shell._child_environment": (1, "the command's environment, where the config says so"),
     "openclaw_kernel.cli.target:_read_file": (1, "the command line hands it to the gateway"),
@@ -28,6 +33,7 @@ EXITS: dict[str, tuple[int, str]] = {
     "openclaw_providers.openai.runtime:OpenAIProvider._headers": (1, "headers of requests"),
     "openclaw_providers.openai.runtime:OpenAIProvider._new_client": (1, "the SDK's constructor takes it"),
     "openclaw_providers.openai.runtime:OpenAIProvider._list_models": (1, "header of the request"),
+    "openclaw_providers.openai.runtime:OpenAIProvider._begin.begin": (1, "header of the request"),
     "openclaw_providers.openai.runtime:OpenAIProvider._clean": (1, "is cut out of what the server said"),
 }
 

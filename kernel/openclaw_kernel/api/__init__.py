@@ -46,6 +46,7 @@ from openclaw_kernel.api.messages import (
     Target,
 )
 from openclaw_kernel.api.methods import Access, Call, Client, Idempotency, Method, Params, Scope, rpc
+from openclaw_kernel.api.oauth import Logins, OAuthClient
 from openclaw_kernel.api.pairing import (
     ApprovalNeeded,
     DeviceClaim,
@@ -176,6 +177,7 @@ __all__ = [
     "KeptError",
     "KeyValue",
     "Leash",
+    "Logins",
     "Message",
     "Method",
     "Migration",
@@ -184,6 +186,7 @@ __all__ = [
     "ModelRequest",
     "NotPaired",
     "NotReady",
+    "OAuthClient",
     "OutboundMessage",
     "PageAccess",
     "PairedMessages",

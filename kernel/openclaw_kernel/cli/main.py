@@ -14,6 +14,7 @@ from openclaw_kernel import __version__
 from openclaw_kernel.cli import exits
 from openclaw_kernel.cli.commands import (
     audit,
+    auth,
     call,
     chat,
     completion,
@@ -51,6 +52,7 @@ COMMANDS: Final = (
     plugins,
     config,
     secrets,
+    auth,
     version,
     completion,
 )

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import importlib
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from openclaw_kernel.api import (
+    Logins,
     ModelEvent,
     ModelInfo,
     ModelRequest,
     PluginContext,
     ProviderError,
     ProviderErrorKind,
+    Secret,
 )
 from openclaw_providers.openai.failures import cause_of, error_fields, kind_of, retry_after, shown, without_password, without_secrets
 from openclaw_providers.openai.settings import SERVERS, OpenAIModel, OpenAISettings, model_info, server_of
@@ -56,13 +58,15 @@ class OpenAIProvider:
         self._place = without_password(self._url)
         self._models = [self._info(model) for model in settings.models or self._server.models]
         self._client: AsyncOpenAI | None = None
+        self._token: Secret | None = None
+        """The access token that was sent last, where a login takes the place of a key."""
         self._opening = asyncio.Lock()
         self._listing: asyncio.Task[None] | None = None
         self._unlisted: str | None = None
 
     async def start(self) -> None:
         """Begin to ask the server for its models, where the config names none."""
-        if not self._settings.models and self._missing_setting() is None:
+        if not self._settings.models and (self._settings.oauth is not None or self._missing_setting() is None):
             self._listing = self._context.spawn(f"{self.id}: list models", self._list_models())
 
     async def stop(self) -> None:
@@ -104,7 +108,7 @@ class OpenAIProvider:
         body = wanted.pop("extra_body", {}) | {name: wanted.pop(name) for name in ("messages", "tools") if name in wanted}
         reader = Reader(request.model)
         try:
-            async with await client.chat.completions.create(messages=[], extra_body=body, **wanted) as chunks:
+            async with await self._begin(client, body, wanted) as chunks:
                 async for chunk in chunks:
                     for event in reader.read(chunk):
                         yield event
@@ -123,6 +127,27 @@ class OpenAIProvider:
             message = f"{self._place} ended the answer before it was complete"
             raise self._error(ProviderErrorKind.NETWORK, message, request.model)
         yield completed
+
+    async def _begin(self, client: AsyncOpenAI, body: Mapping[str, Any], wanted: Mapping[str, Any]) -> Any:
+        """Begin the answer; a token that the server refuses is refreshed, and it is asked once more."""
+        from openai import AuthenticationError
+
+        async def begin(token: Secret | None) -> Any:
+            self._token = token
+            headers = {} if token is None else {"Authorization": f"Bearer {token.unwrap()}"}
+            return await client.chat.completions.create(messages=[], extra_body=body, extra_headers=headers, **wanted)
+
+        token = await self._access_token()
+        try:
+            return await begin(token)
+        except AuthenticationError:
+            if token is None:
+                raise
+            return await begin(await self._access_token(refused=token))
+
+    async def _access_token(self, *, refused: Secret | None = None) -> Secret | None:
+        oauth = self._settings.oauth
+        return None if oauth is None else await self._context.service(Logins).token(self.id, oauth, refused=refused)
 
     async def _open(self) -> AsyncOpenAI:
         async with self._opening:
@@ -158,19 +183,19 @@ class OpenAIProvider:
         """Ask until the server answers: one on this machine may be started after the gateway."""
         from openclaw_providers.openai.listing import ListingFailed, list_models
 
-        key = self._settings.api_key
         while True:
             try:
+                key = await self._access_token() or self._settings.api_key
                 self._take_models(await list_models(self._url, key.unwrap() if key is not None else None, self._headers()))
                 if self._models:
                     return
                 kind, message = None, f"{self._place} has no model; load one there"
-            except ListingFailed as error:
+            except (ListingFailed, ProviderError) as error:
                 kind, message = error.kind, self._clean(error.message)
             if message != self._unlisted:
                 self._unlisted = message
                 self._context.logger.info("%s: %s", self.id, message)
-            if kind is ProviderErrorKind.AUTH:
+            if kind is ProviderErrorKind.AUTH and self._settings.oauth is None:
                 return
             await asyncio.sleep(_LIST_AGAIN_SECONDS)
 
@@ -189,6 +214,8 @@ class OpenAIProvider:
         if not self._url:
             known = ", ".join(SERVERS)
             return f"{where}.baseUrl is not set; set it to the server's URL up to /v1, or use one of the ids {known}"
+        if self._settings.oauth is not None:
+            return self._context.service(Logins).problem(self.id, self._settings.oauth)
         variable = self._server.key_variable
         # Another URL under a known id is a server of one's own, which may ask for no key.
         if variable is None or self._settings.api_key is not None or self._settings.base_url is not None:
@@ -209,7 +236,7 @@ class OpenAIProvider:
         kind = kind_of(status, code, told)
         message = f"{self.label} answered {status or 'in the stream'}: {shown(told or error.message)}"
         if kind is ProviderErrorKind.AUTH:
-            message += f"; check models.providers.{self.id}.apiKey and the account"
+            message += f"; check {'the login' if self._settings.oauth else f'models.providers.{self.id}.apiKey'} and the account"
         after = retry_after(error.response.headers) if isinstance(error, APIStatusError) else None
         return self._error(kind, message, model, after)
 
@@ -228,9 +255,9 @@ class OpenAIProvider:
         return self._error(ProviderErrorKind.UNAVAILABLE, f"{self._place} {told}; {cure}", model)
 
     def _clean(self, message: str) -> str:
-        key = self._settings.api_key
+        keys = [key.unwrap() for key in (self._settings.api_key, self._token) if key is not None]
         password = urlsplit(self._url).password or ""
-        return without_secrets(message, [key.unwrap() if key is not None else "", password, *self._headers().values()])
+        return without_secrets(message, [*keys, password, *self._headers().values()])
 
     def _error(self, kind: ProviderErrorKind, message: str, model: str | None, after: float | None = None) -> ProviderError:
         return ProviderError(kind, self._clean(message), provider=self.id, model=model, retry_after=after)

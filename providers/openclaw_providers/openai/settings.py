@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from openclaw_kernel.api import ModelInfo, Secret
+from openclaw_kernel.api import ModelInfo, OAuthClient, Secret
 
 
 class _Model(BaseModel):
@@ -60,6 +60,8 @@ class OpenAISettings(_Model):
     """URL of the API up to and including `/v1`; the known ids have their own."""
     api_key: Secret | None = None
     """The key, best as a reference such as `${env:OPENAI_API_KEY}`; local servers need none."""
+    oauth: OAuthClient | None = None
+    """An authorization server to log in at, in place of a key: openclaw-kernel auth login."""
     headers: dict[str, Secret] = {}
     """Further HTTP headers of every request; a value may be a reference such as `${env:NAME}`."""
     models: list[OpenAIModel] = []

@@ -10,8 +10,11 @@ from openclaw_kernel.cli.main import build_parser, main
 from openclaw_kernel.cli.parsing import Commands
 from tests.kernel.cli.command import run_command
 
-COMMANDS = tuple("run open status health restart chat call logs why dead devices audit plugins config secrets version completion".split())
-TAKES_AN_ID = {"set", "reject", "remove", "why", "show", "retry", "forget"}
+COMMANDS = (
+    *("run", "open", "status", "health", "restart", "chat", "call", "logs", "why", "dead"),
+    *("devices", "audit", "plugins", "config", "secrets", "auth", "version", "completion"),
+)
+TAKES_AN_ID = {"set", "login", "logout", "reject", "remove", "why", "show", "retry", "forget"}
 
 
 async def test_help_names_every_command_and_exit_code(tmp_path: Path) -> None:
