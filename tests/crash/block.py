@@ -84,6 +84,7 @@ class Block:
         self.random = Random(f"{seed} {number}")  # noqa: S311 - drawn so that it can be drawn again
         self.load = Load(number, self.random)
         self.effects = folder / "effects.jsonl"
+        self._mark = folder / "died"
         self.outcome = Outcome()
         self.said: list[Said] = []
         self.asked: list[Asked] = []
@@ -175,7 +176,7 @@ class Block:
         """Start the gateway; False where it died at its point before it was ready."""
         wanted: dict[str, Any] = {"log": str(self._points), "sabotage": self._sabotage}
         if kill is not None and kill.at is not None:
-            wanted |= {"at": kill.at, "hit": kill.hit}
+            wanted |= {"at": kill.at, "hit": kill.hit, "mark": str(self._mark)}
         self._env[VARIABLE] = json.dumps(wanted)
         began = asyncio.get_running_loop().time()
         try:
@@ -211,8 +212,10 @@ class Block:
         await died
 
     async def _died_at(self, kill: Kill) -> bool:
-        if kill.at is None or await self.gateway.process.wait() != -signal.SIGKILL:
+        # The mark, for one that hangs is killed with the same signal by who waits for it.
+        if kill.at is None or await self.gateway.process.wait() != -signal.SIGKILL or not self._mark.exists():
             return False
+        self._mark.unlink()
         self.outcome.died_at.append(kill.at)
         return True
 

@@ -1,7 +1,8 @@
 """What makes a gateway one that can be killed at a point: a folder on its PYTHONPATH, whose `sitecustomize` calls `install`.
 
 So it is the real command that runs, with nothing of it changed. The variable OPENCLAW_CRASH holds what is to happen, as JSON:
-`log` is the file for the points that it comes to, `at` and `hit` say where it dies, `sabotage` names one of `tests.crash.sabotage`.
+`log` is the file for the points that it comes to, `at` and `hit` say where it dies, `mark` is the file that this leaves, `sabotage`
+names one of `tests.crash.sabotage`.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ VARIABLE = "OPENCLAW_CRASH"
 def install() -> None:
     """Prepare this process for what the variable says."""
     wanted = json.loads(os.environ[VARIABLE])
-    log = wanted.get("log")
-    fault = Fault(log=Path(log) if log else None, kill_at=wanted.get("at"), hit=wanted.get("hit", 1))
+    log, mark = (Path(wanted[name]) if wanted.get(name) else None for name in ("log", "mark"))
+    fault = Fault(log=log, kill_at=wanted.get("at"), hit=wanted.get("hit", 1), mark=mark)
     watch_tasks(fault)
     watch_commits(fault)
     if wanted.get("sabotage"):

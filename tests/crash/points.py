@@ -133,13 +133,14 @@ class Watched(Coroutine[Any, Any, Any]):
 
 
 class Fault:
-    """Writes down each point once, and kills the process the so-manieth time it comes to one of them."""
+    """Writes down each point once, and kills the process the so-manieth time it comes to one of them, which leaves a mark."""
 
-    def __init__(self, *, log: Path | None = None, kill_at: str | None = None, hit: int = 1) -> None:
+    def __init__(self, *, log: Path | None = None, kill_at: str | None = None, hit: int = 1, mark: Path | None = None) -> None:
         self._log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600) if log is not None else None
         self._known: set[str] = set()
         self._kill_at = kill_at
         self._hits_left = hit
+        self._mark = mark
         self._lock = threading.Lock()
 
     def __call__(self, point: str) -> None:
@@ -151,6 +152,8 @@ class Fault:
             with self._lock:
                 self._hits_left -= 1
                 if self._hits_left == 0:
+                    if self._mark is not None:
+                        self._mark.touch()
                     os.kill(os.getpid(), signal.SIGKILL)
 
 

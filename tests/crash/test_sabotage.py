@@ -12,6 +12,7 @@ from tests.crash.block import Block, Kill
 from tests.crash.load import FRIENDS, Said
 from tests.crash.model import Order
 from tests.crash.soak import Grounds, grounds
+from tests.support.gateway import GatewayFailed
 
 CHAT = FRIENDS[0]
 NOW = Kill(after=0.0)
@@ -80,6 +81,14 @@ async def test_a_message_that_is_acknowledged_before_it_is_kept_is_missed(shared
             await told_then_killed(block)
             lines = await block.kept()
         assert any("the ledger has it 0 times" in line for line in lines) == found, lines
+
+
+async def test_a_start_that_hangs_is_no_death_at_a_point(shared: Grounds, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.crash.block.START_SECONDS", 0.01)
+    async with shared.block(1) as block:
+        with pytest.raises(GatewayFailed, match="not ready"):
+            await block.start(Kill(at="nowhere"))
+    assert block.outcome.died_at == []
 
 
 async def test_an_answer_that_is_sent_again_is_seen_twice(shared: Grounds) -> None:
