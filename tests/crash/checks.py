@@ -9,8 +9,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from openclaw_plugins.conversation.outbox import IN_DOUBT
+from openclaw_plugins.conversation.recovery import MOST_RESUMES
 from tests.crash.evidence import Evidence, Row
 from tests.crash.load import Said
+from tests.crash.model import read_order
 
 TERMINAL = frozenset({"answered", "suppressed", "dead_lettered", "superseded"})
 DELIVERED = frozenset({"sent", "unknown_after_send"})
@@ -22,7 +24,8 @@ _MARKUP = re.compile(r"[*`_\\\s]+")
 
 def everything(evidence: Evidence) -> list[str]:
     """All of it, of a block that has come to rest."""
-    checks = (accepted, ended, told_apart, one_turn, one_effect, one_copy, nobody_left, in_order, paired, stays_stopped, explained, silent)
+    once = (accepted, ended, told_apart, one_turn, one_effect, one_copy)
+    checks = (*once, nobody_left, gone_on, in_order, paired, stays_stopped, explained, silent)
     return [line for check in checks for line in check(evidence)]
 
 
@@ -159,6 +162,19 @@ def nobody_left(evidence: Evidence) -> Iterator[str]:
         notices = [row for row in rows if row["text"] == IN_DOUBT]
         if len(doubtful) != len(notices):
             yield f"P5: {len(doubtful)} answers to {chat} are in doubt, of {len(notices)} the person is told"
+
+
+def gone_on(evidence: Evidence) -> Iterator[str]:
+    """P4: a turn that was cut off is only given up where a call may have taken effect, or where that happened too often."""
+    asked = [read_order(asked.params["message"]) for asked in evidence.asked if asked.method != "send"]
+    orders = {order.token: order for order in (*asked, *(said.order for said in evidence.said)) if order is not None}
+    for row in evidence.inbound:
+        order = orders.get(_token(row))
+        if row["state"] != "dead_lettered" or order is None or order.fail:
+            continue
+        in_doubt = "append" in order.tools and "the tool append was at work" in row["reason"]
+        if not in_doubt and row["attempts"] <= MOST_RESUMES:
+            yield f"P4: {_name(row)} was begun {row['attempts']} times and given up: {row['reason']}"
 
 
 def in_order(evidence: Evidence) -> Iterator[str]:

@@ -7,13 +7,13 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from openclaw_kernel.api import InboundMessage
-from openclaw_plugins.conversation import ledger, outbox_rows
-from openclaw_plugins.conversation.endings import Endings
+from openclaw_plugins.conversation import ledger, outbox_rows, recovery
+from openclaw_plugins.conversation.endings import INTERRUPTED, Endings
 from openclaw_plugins.conversation.intake import Intake
 from openclaw_plugins.conversation.journal import Call
 from openclaw_plugins.conversation.ledger import Inbound
 from openclaw_plugins.conversation.outbox_rows import Outgoing
-from openclaw_plugins.conversation.recovery import Recovery
+from openclaw_plugins.conversation.recovery import End, Recovery
 from openclaw_plugins.conversation.runs import Outcome, Run
 from openclaw_plugins.conversation.sink import Sink
 
@@ -57,6 +57,11 @@ def forget_recovery() -> None:
     setattr(Recovery, "recover", forget)  # noqa: B010
 
 
+def give_up() -> None:
+    """Let no turn go on that was cut off."""
+    setattr(recovery, "decide_attempt", lambda *_: End(Outcome(status="interrupted", error=INTERRUPTED)))  # noqa: B010
+
+
 def repeat_effects() -> None:
     """Take no call for one that has effects."""
     setattr(Call, "has_effects", property(lambda _call: False))  # noqa: B010
@@ -79,6 +84,7 @@ SABOTAGES: dict[str, Callable[[], None]] = {
     "acknowledge early": acknowledge_early,
     "send again": send_again,
     "forget recovery": forget_recovery,
+    "give up": give_up,
     "repeat effects": repeat_effects,
     "forget stops": forget_stops,
 }

@@ -145,6 +145,10 @@ def suppress(found: Evidence) -> None:
     found.said = [found.said[1], found.said[2], found.said[0]]
 
 
+def give_up(found: Evidence) -> None:
+    found.inbound[0] |= {"state": "dead_lettered", "reason": "I was interrupted"}
+
+
 def turn_around(found: Evidence) -> None:
     found.visible[CHAT].insert(0, {"text": STOPPED.answer})
     found.outbox.append(delivery(4, 2, STOPPED.answer))
@@ -185,6 +189,7 @@ def log(found: Evidence) -> None:
         (doubt_silently, "1 answers to 1001 are in doubt, of 0 the person is told"),
         (answer_nobody, "with 0 replies"),
         (suppress, "nobody in its chat said stop"),
+        (give_up, "was begun 1 times and given up: I was interrupted"),
         (turn_around, "the answers came in the order ['t0001002', 't0001001']"),
         (unpair, "no result of ['c1']"),
         (refuse, "the model refused a request for t0001001"),

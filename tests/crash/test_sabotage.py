@@ -114,6 +114,13 @@ async def test_what_is_not_taken_up_after_a_crash_does_not_end(shared: Grounds) 
     assert any("has not ended" in line for line in block.outcome.violations), block.outcome
 
 
+async def test_a_turn_that_is_given_up_for_nothing_is_noticed(shared: Grounds) -> None:
+    async with shared.block(1, sabotage="give up") as block:
+        await running_then_killed(block)
+        await block.settle()
+    assert any("was begun 1 times and given up" in line for line in block.outcome.violations), block.outcome
+
+
 async def test_what_is_taken_up_after_a_crash_ends(shared: Grounds) -> None:
     async with shared.block(1) as block:
         await running_then_killed(block)

@@ -71,20 +71,25 @@ async def test_a_turn_that_takes_longer_goes_on_after_the_next_start(start_gatew
         assert len([text for text in await texts(emulator) if text.endswith("end")]) == 1
 
 
-@pytest.mark.parametrize("drain_seconds", [0, 0.3])
-async def test_a_model_that_is_waited_for_is_asked_again_after_the_next_start(start_gateway: StartGateway, drain_seconds: float) -> None:
-    """P4: the provider stops before the turn's own plugin, and its call that fails by that is not the end of the turn."""
-    async with EmulatorProcess("openai", module="tests.e2e.insistent_model") as model:
-        provider = {"apiKey": API_KEY, "baseUrl": model.openai_url, "models": [{"id": "gpt-4o-mini", "contextWindow": 100_000}]}
-        drain = {"entries": {"conversation": {"config": {"drainSeconds": drain_seconds}}}}
-        gateway = await start_gateway({"models": {"providers": {"echo": None, "openai": provider}}, "plugins": drain})
+@pytest.mark.parametrize("how", ["in its time", "not at all", "a second signal"])
+async def test_a_turn_whose_model_is_stopped_as_well_goes_on_after_the_next_start(how: str, start_gateway: StartGateway) -> None:
+    """P4: that its connection is closed under it is no fault of the turn's."""
+    async with EmulatorProcess("openai", module="tests.crash.model") as model:
+        seconds = {"in its time": 0.2, "not at all": 0, "a second signal": 60}[how]
+        provider = {"apiKey": API_KEY, "baseUrl": model.openai_url, "models": [{"id": "gpt-4o-mini"}]}
+        models = {"models": {"providers": {"echo": None, "openai": provider}}}
+        gateway = await start_gateway(models | {"plugins": {"entries": {"conversation": {"config": {"drainSeconds": seconds}}}}})
         async with gateway.connect() as client:
-            await client.request("chat.send", {"sessionKey": "main", "message": "hang", "idempotencyKey": "k1"})
-            await model.requests(count=1)
-            await gateway.stop()
+            await client.request("chat.send", {"sessionKey": "main", "message": "t0000001; words 40; pace 100", "idempotencyKey": "k1"})
+            await client.expect_event(lambda frame: frame["event"] == "chat" and frame["payload"]["state"] == "delta")
+            gateway.process.send_signal(signal.SIGTERM)
+            if how == "a second signal":
+                await until(lambda: _refuses(client))
+                gateway.process.send_signal(signal.SIGTERM)
+            assert await gateway.wait_ended() == 0
         assert states(gateway) == [("running", 0)]
         await gateway.start()
-        assert len(await model.requests(count=2)) == 2
+        await until(lambda: states(gateway) == [("answered", 1)])
 
 
 async def _refuses(client: WsClient) -> bool:
