@@ -110,7 +110,8 @@ def _until_stamp(stamp: str, now: datetime) -> float:
 def cause_of(error: BaseException) -> str:
     """Return the innermost reason of a failed connection, in the system's own words."""
     reason: BaseException = error
-    while (inner := reason.__cause__ or reason.__context__) is not None:
+    # What a library raised `from None` has its own reason no more: that one is an inner affair of the library.
+    while (inner := reason.__cause__ or (None if reason.__suppress_context__ else reason.__context__)) is not None:
         reason = inner
     return str(reason) or type(reason).__name__
 

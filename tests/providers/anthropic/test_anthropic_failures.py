@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from openclaw_providers.anthropic.failures import error_fields, retry_after
+from openclaw_providers.anthropic.failures import cause_of, error_fields, retry_after
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -48,3 +48,11 @@ def test_loading_the_plugin_does_not_import_the_sdk() -> None:
         "assert not {'anthropic', 'httpx', 'httpx2'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
+def test_the_reason_of_a_failed_connection_is_not_what_a_library_left_out() -> None:
+    closed = ConnectionError("the connection was closed")
+    closed.__context__, closed.__suppress_context__ = IndexError("pop from an empty deque"), True
+    outer = OSError("no answer")
+    outer.__context__ = closed
+    assert cause_of(outer) == "the connection was closed"

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from openclaw_kernel.api import ProviderErrorKind
-from openclaw_providers.openai.failures import error_fields, kind_of, retry_after
+from openclaw_providers.openai.failures import cause_of, error_fields, kind_of, retry_after
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -86,3 +86,11 @@ def test_loading_the_plugin_does_not_import_the_sdk() -> None:
         "assert not {'openai', 'httpx', 'httpx2'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
+def test_the_reason_of_a_failed_connection_is_not_what_a_library_left_out() -> None:
+    closed = ConnectionError("the connection was closed")
+    closed.__context__, closed.__suppress_context__ = IndexError("pop from an empty deque"), True
+    outer = OSError("no answer")
+    outer.__context__ = closed
+    assert cause_of(outer) == "the connection was closed"
