@@ -96,12 +96,14 @@ def one_turn(evidence: Evidence) -> Iterator[str]:
 
 
 def _asked_again(evidence: Evidence) -> Iterator[str]:
-    attempts = {_token(row): row["attempts"] for row in evidence.inbound}
+    # Not the attempts of the ledger, which leave out those that a stop in order broke off.
+    begun = {run["inbound_id"]: 1 + run["resumes"] for run in evidence.runs}
+    times = {_token(row): begun.get(row["id"], 0) for row in evidence.inbound}
     failing = {said.order.token for said in evidence.said if said.order is not None and said.order.fail}
     for (token, results), count in Counter((ask["token"], ask["results"]) for ask in evidence.asks).items():
-        allowed = max(1, attempts.get(token, 0)) + (MODEL_RETRIES if token in failing else 0)
+        allowed = max(1, times.get(token, 0)) + (MODEL_RETRIES if token in failing else 0)
         if count > allowed:
-            yield f"P5: the model was asked {count} times for {token} with {results} results, begun {attempts.get(token)} times"
+            yield f"P5: the model was asked {count} times for {token} with {results} results, begun {times.get(token)} times"
 
 
 def one_effect(evidence: Evidence) -> Iterator[str]:

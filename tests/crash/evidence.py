@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 INBOUND = "id, channel, message_id, state, reason, attempts, session_key, run_id, body, updated_ms"
 OUTBOX = "id, outbox_id, channel, peer_id, text, run_id, inbound_id, state, attempts, created_ms, error"
-RUNS = "id, run_id, session_key, inbound_id, state, ended_ms, text, error"
+RUNS = "id, run_id, session_key, inbound_id, state, ended_ms, resumes, text, error"
 MESSAGES = "id, session_id, seq, role, run_id, body"
 
 

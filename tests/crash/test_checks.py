@@ -70,8 +70,8 @@ def evidence() -> Evidence:
         ],
         outbox=[delivery(1, 1, ORDER.answer, run_id="r1"), delivery(2, 3, "Stopped."), delivery(3, None, notice)],
         runs=[
-            {"id": 1, "run_id": "r1", "session_key": "k", "inbound_id": 1, "state": "ok", "ended_ms": 3, "text": "", "error": None},
-            {"id": 2, "run_id": "r2", "session_key": "k", "inbound_id": 2, "state": "aborted", "ended_ms": 5, "text": "", "error": None},
+            {"id": 1, "run_id": "r1", "session_key": "k", "inbound_id": 1, "state": "ok", "ended_ms": 3, "resumes": 0, "error": None},
+            {"id": 2, "run_id": "r2", "session_key": "k", "inbound_id": 2, "state": "aborted", "ended_ms": 5, "resumes": 0, "error": None},
         ],
         messages=[
             entry(1, "user", text(ORDER.text())),
@@ -214,6 +214,13 @@ def test_a_person_in_doubt_who_is_told_is_no_violation() -> None:
     told = [{"deliveryId": row["outbox_id"], "state": row["state"]} for row in found.replies_to(found.inbound[0])]
     for identity in ("7:1001:11", "r1", "o4"):
         found.why[identity] = {**found.why["r1"], "deliveries": told}
+    assert checks.everything(found) == []
+
+
+def test_a_turn_that_was_begun_again_after_a_stop_in_order_may_ask_again() -> None:
+    found = evidence()
+    found.runs[0]["resumes"] = 1
+    ask_twice(found)
     assert checks.everything(found) == []
 
 
