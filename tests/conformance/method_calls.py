@@ -32,7 +32,16 @@ class Bad:
     named: str
 
 
-OF_DEVICES = frozenset({"device.pair.approve", "device.pair.reject", "device.pair.remove", "device.token.rotate", "device.token.revoke"})
+OF_DEVICES = frozenset(
+    {
+        "device.pair.approve",
+        "device.pair.reject",
+        "device.pair.rename",
+        "device.pair.remove",
+        "device.token.rotate",
+        "device.token.revoke",
+    }
+)
 """Methods that succeed only with a device that is there; tests/conformance/test_devices.py calls them, with devices of its own."""
 
 GOOD = (
@@ -123,6 +132,7 @@ BAD = (
     Bad("device.pair.approve", {"requestId": "nobody", "scopes": []}, "scopes"),
     Bad("device.pair.reject", {}, "requestId"),
     Bad("device.pair.remove", {"deviceId": "nobody"}, "nobody"),
+    Bad("device.pair.rename", {"deviceId": "nobody", "label": "a name"}, "nobody"),
     Bad("device.token.rotate", {"deviceId": "nobody", "role": "operator"}, "nobody"),
     Bad("device.token.rotate", {"deviceId": "nobody", "role": "operator", "scopes": ["operator.all"]}, "operator.all"),
     Bad("device.token.revoke", {"deviceId": "nobody", "role": ""}, "role"),

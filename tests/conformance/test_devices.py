@@ -74,6 +74,35 @@ async def test_a_program_that_runs_once_is_told_to_stop_and_whom_to_ask(start_ga
         assert paused["reason"] == f"pairing required (requestId:{details['requestId']})"
 
 
+async def test_a_rotated_client_keeps_what_it_is_told_and_comes_back_with_it(gateway: RunningGateway, tmp_path: Path) -> None:
+    file = tmp_path / "device.json"
+    async with reference_client(gateway.ws_url, token=gateway.token, deviceFile=str(file)) as client:
+        await client.wait("hello")
+    old = kept(file)["token"]
+    # Without the shared secret: all it has is its token.
+    async with reference_client(gateway.ws_url, token=None, deviceFile=str(file)) as client:
+        await client.wait("hello")
+        (row,) = (await client.request("device.pair.list", {}))["paired"]
+        async with gateway.connect() as owner:
+            for _ in range(2):
+                position = len(client.lines)
+                await owner.request("device.token.rotate", {"deviceId": row["deviceId"], "role": "operator"})
+                closed = await client.wait("closed", after=position)
+                assert (closed["code"], closed["reason"]) == (4001, "client invalidated: device-token-rotated")
+                told = (await client.wait("hello", after=position))["hello"]["auth"]["deviceToken"]
+                assert told not in {old, None}
+                assert kept(file)["token"] == told
+                old = told
+            # Revoked in the middle of what it reads.
+            await client.request("sessions.subscribe", {})
+            await owner.request("device.token.revoke", {"deviceId": row["deviceId"], "role": "operator"})
+        closed = await client.wait("closed", lambda line: "revoked" in line["reason"])
+        assert closed["code"] == 4001
+        paused = await client.wait("paused")
+        assert paused["detailCode"] == "AUTH_DEVICE_TOKEN_MISMATCH"
+        assert kept(file) == {}
+
+
 async def test_every_method_on_devices_answers_the_client(gateway: RunningGateway, tmp_path: Path) -> None:
     called: set[str] = set()
     async with (
@@ -94,6 +123,7 @@ async def test_every_method_on_devices_answers_the_client(gateway: RunningGatewa
         approved = await call("device.pair.approve", {"requestId": waiting["requestId"]})
         device = {"deviceId": approved["device"]["deviceId"], "role": "node"}
         await node.wait("hello")
+        await call("device.pair.rename", {"deviceId": device["deviceId"], "label": "hall"})
         assert (await call("device.token.rotate", device))["tokenDelivery"] == "withheld-cross-device"
         await call("device.token.revoke", device)
         await call("device.pair.remove", {"deviceId": device["deviceId"]})

@@ -191,11 +191,18 @@ SUPPLEMENT: dict[str, dict[str, Any]] = {
     ),
     "PairedDevice": shape(
         {"deviceId": NONEMPTY, "publicKey": NONEMPTY, "createdAtMs": COUNT, "approvedAtMs": COUNT},
-        {"roles": array(NONEMPTY), "scopes": array(NONEMPTY), "connected": BOOLEAN, "tokens": array(ref("DeviceTokenRow"))},
+        {
+            "label": NONEMPTY,
+            "roles": array(NONEMPTY),
+            "scopes": array(NONEMPTY),
+            "connected": BOOLEAN,
+            "tokens": array(ref("DeviceTokenRow")),
+        },
     ),
     "DevicePairListResult": shape({"pending": array(ref("PendingDevice")), "paired": array(ref("PairedDevice"))}),
     "DevicePairApproveResult": shape({"requestId": NONEMPTY, "device": ref("PairedDevice")}),
     "DevicePairRejectResult": shape({"requestId": NONEMPTY, "deviceId": NONEMPTY}),
+    "DevicePairRenameResult": shape({"deviceId": NONEMPTY, "label": NONEMPTY}),
     "DevicePairRemoveResult": shape({"deviceId": NONEMPTY}),
     "DeviceTokenRevokeResult": shape({"deviceId": NONEMPTY, "role": NONEMPTY, "revokedAtMs": COUNT}),
     "MessagesWhyResult": {

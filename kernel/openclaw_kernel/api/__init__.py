@@ -54,6 +54,7 @@ from openclaw_kernel.api.pairing import (
     DevicePairing,
     PairingReason,
     TokenVerdict,
+    device_audience,
     device_of,
     device_principal,
 )
@@ -246,6 +247,7 @@ __all__ = [
     "UserMessage",
     "UserPart",
     "Verdict",
+    "device_audience",
     "device_of",
     "device_principal",
     "effective_scopes",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
+
+from openclaw_kernel.api.methods import Scope
 
 PairingReason = Literal["not-paired", "role-upgrade", "scope-upgrade", "metadata-upgrade"]
 """Why a device has to be approved, in the protocol's words."""
@@ -13,6 +15,9 @@ TokenVerdict = Literal["ok", "unknown", "scopes"]
 """What a device token is worth: it opens, nobody issued it, or it was narrowed to less than is asked."""
 
 _PRINCIPAL: Final = "device:"
+
+AUDIENCE: Final = "audience:"
+"""What the topics begin with that a connection has by what it is, and that none can subscribe to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,3 +92,17 @@ def device_principal(device_id: str) -> str:
 def device_of(principal: str) -> str | None:
     """The id of the device that a principal is, None where it is none."""
     return principal.removeprefix(_PRINCIPAL) if principal.startswith(_PRINCIPAL) else None
+
+
+def device_audience(device_id: str) -> tuple[str, ...]:
+    """The topics of an event about a device: who sees all devices hears it, and the device itself."""
+    return (f"{AUDIENCE}devices", f"{AUDIENCE}{device_principal(device_id)}")
+
+
+def audiences_of(principal: str, scopes: Collection[str]) -> frozenset[str]:
+    """The topics a connection has by what it is: a device without operator.admin is shown itself, everybody else all devices."""
+    own = device_of(principal)
+    if own is None:
+        return frozenset({f"{AUDIENCE}devices"})
+    everybody = {f"{AUDIENCE}devices"} if Scope.ADMIN.value in scopes else set()
+    return frozenset({f"{AUDIENCE}{principal}", *everybody})

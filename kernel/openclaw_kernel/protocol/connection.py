@@ -12,7 +12,7 @@ from aiohttp.client_exceptions import ClientConnectionResetError
 
 from openclaw_kernel.api.errors import InvalidRequest
 from openclaw_kernel.api.methods import Scope
-from openclaw_kernel.api.pairing import device_of
+from openclaw_kernel.api.pairing import AUDIENCE, audiences_of, device_of
 from openclaw_kernel.protocol.frames import EventFrame, cut_reason
 from openclaw_kernel.protocol.handshake import Accept, Close
 from openclaw_kernel.protocol.limits import Limits
@@ -188,7 +188,7 @@ class Connection:
         self.method = accepted.verified.method
         self.display_name = info.display_name
         self.instance_id = info.instance_id
-        self.topics: set[str] = set()
+        self.topics: set[str] = set(audiences_of(self.principal, self.effective_scopes))
         self.outbound = outbound
         self.client = self
         self._limits = limits
@@ -203,6 +203,8 @@ class Connection:
 
     def subscribe(self, topic: str) -> None:
         """Receive events that are broadcast to the topic."""
+        if topic.startswith(AUDIENCE):
+            raise InvalidRequest(f"the topic {topic[:80]!r} is no one's to subscribe to")
         if topic not in self.topics and len(self.topics) >= self._limits.topics_per_client:
             message = f"this connection is subscribed to {len(self.topics)} topics already; unsubscribe from one"
             raise InvalidRequest(message)
@@ -210,7 +212,8 @@ class Connection:
 
     def unsubscribe(self, topic: str) -> None:
         """Receive them no longer."""
-        self.topics.discard(topic)
+        if not topic.startswith(AUDIENCE):
+            self.topics.discard(topic)
 
     def send(self, frame: bytes) -> None:
         """Send outside the broadcast sequence."""

@@ -14,30 +14,31 @@ from openclaw_kernel.api import (
     device_of,
     device_principal,
     effective_scopes,
+    origin_of,
     refuse_beyond,
     rpc,
 )
 from openclaw_plugins.pairing import wire
-from openclaw_plugins.pairing.book import PENDING_MS, DeviceBook
-from openclaw_plugins.pairing.records import Device
+from openclaw_plugins.pairing.decisions import Decisions
+from openclaw_plugins.pairing.records import Device, printable
 
 
 class DeviceMethods:
     """device.pair.* and device.token.*."""
 
-    def __init__(self, context: PluginContext, book: DeviceBook) -> None:
+    def __init__(self, context: PluginContext, decisions: Decisions) -> None:
         self._context = context
-        self._book = book
+        self._decisions = decisions
 
     @rpc("device.pair.list", scope=Scope.PAIRING, params=wire.NoParams, result=wire.ListResult)
     def list(self, call: Call, _params: wire.NoParams) -> dict[str, Any]:
         """List the devices that wait for approval, and those that are approved; a device that is no admin sees itself."""
         own = None if call.client.has(Scope.ADMIN) else device_of(call.client.principal)
-        paired = {device.device_id: device for device in self._book.devices()}
+        paired = {device.device_id: device for device in self._decisions.devices()}
         return {
             "pending": [
-                wire.pending_row(request, is_repair=request.device_id in paired, expires_ms=request.refreshed_ms + PENDING_MS)
-                for request in self._book.waiting()
+                wire.pending_row(request, is_repair=request.device_id in paired, expires_ms=request.expires_ms)
+                for request in self._decisions.waiting()
                 if own in {None, request.device_id}
             ],
             "paired": [self._row(device) for device in paired.values() if own in {None, device.device_id}],
@@ -52,14 +53,14 @@ class DeviceMethods:
     )
     async def approve(self, call: Call, params: wire.RequestParams) -> dict[str, Any]:
         """Let a device in as it asked, with no more than the caller's own scopes."""
-        request = self._book.request(params.request_id)
+        request = self._decisions.request(params.request_id)
 
         def allowed() -> None:
-            for role, scopes in self._book.handed_out(request).items():
+            for role, scopes in self._decisions.handed_out(request).items():
                 refuse_beyond(call.client, request.device_id, role, scopes)
 
         allowed()
-        device = await self._book.approve(request.request_id, allowed=allowed)
+        device = await self._decisions.approve(request.request_id, origin_of(call), allowed=allowed)
         return {"requestId": request.request_id, "device": self._row(device)}
 
     @rpc(
@@ -71,11 +72,28 @@ class DeviceMethods:
     )
     async def reject(self, call: Call, params: wire.RequestParams) -> dict[str, Any]:
         """Forget a request; the device may ask again."""
-        request = self._book.request(params.request_id)
+        request = self._decisions.request(params.request_id)
         allowed = partial(refuse_beyond, call.client, request.device_id, request.role)
         allowed()
-        await self._book.reject(request.request_id, allowed=allowed)
+        await self._decisions.reject(request.request_id, origin_of(call), allowed=allowed)
         return {"requestId": request.request_id, "deviceId": request.device_id}
+
+    @rpc(
+        "device.pair.rename",
+        scope=Scope.PAIRING,
+        params=wire.RenameParams,
+        result=wire.RenameResult,
+        repeatable="the same name a second time changes nothing",
+    )
+    async def rename(self, call: Call, params: wire.RenameParams) -> dict[str, Any]:
+        """Call a device by a name of one's own; it says nothing of what the device is."""
+        label = printable(params.label)
+        if not label:
+            raise InvalidRequest("label: has nothing in it that can be shown; give it letters")
+        allowed = partial(refuse_beyond, call.client, params.device_id, "operator")
+        allowed()
+        await self._decisions.rename(params.device_id, label, origin_of(call), allowed=allowed)
+        return {"deviceId": params.device_id, "label": label}
 
     @rpc(
         "device.pair.remove",
@@ -88,12 +106,12 @@ class DeviceMethods:
         """Forget a device, its roles and tokens, and close its connections."""
 
         def allowed() -> None:
-            roles = next((device.roles for device in self._book.devices() if device.device_id == params.device_id), {})
+            roles = next((device.roles for device in self._decisions.devices() if device.device_id == params.device_id), {})
             for role in roles or ["operator"]:
                 refuse_beyond(call.client, params.device_id, role)
 
         allowed()
-        await self._book.remove(params.device_id, answering=call.client.connection_id, allowed=allowed)
+        await self._decisions.remove(params.device_id, origin_of(call), answering=call.client.connection_id, allowed=allowed)
         return {"deviceId": params.device_id}
 
     @rpc(
@@ -101,12 +119,15 @@ class DeviceMethods:
         scope=Scope.PAIRING,
         params=wire.RotateParams,
         result=wire.RotateResult,
-        repeatable="the second token takes the place of the first, which nobody can use any more",
+        repeatable="the second token takes the place of the first, which opens until the second is shown",
     )
     async def rotate(self, call: Call, params: wire.RotateParams) -> dict[str, Any]:
-        """Replace the token of a device's role and close its connections; only the device itself is told the new one."""
+        """Give a device's role a new token and close its connections; the old one opens until the new one is shown.
+
+        The device alone is told the new one: here where it asks itself, else when it connects with the old one.
+        """
         refuse_beyond(call.client, params.device_id, params.role, params.scopes or ())
-        role = self._book.role(params.device_id, params.role)
+        role = self._decisions.role(params.device_id, params.role)
         scopes = None if params.scopes is None else tuple(dict.fromkeys(params.scopes))
         beyond = sorted(set(scopes or ()) - effective_scopes(role.scopes))
         if beyond:
@@ -114,7 +135,9 @@ class DeviceMethods:
         # Without scopes the token has all that the role has, which is handed out as well.
         allowed = partial(refuse_beyond, call.client, params.device_id, params.role, role.scopes if scopes is None else scopes)
         allowed()
-        text, token = await self._book.rotate(params.device_id, params.role, scopes, answering=call.client.connection_id, allowed=allowed)
+        text, token = await self._decisions.rotate(
+            params.device_id, params.role, scopes, origin_of(call), answering=call.client.connection_id, allowed=allowed
+        )
         is_own = device_of(call.client.principal) == params.device_id
         return {
             "deviceId": params.device_id,
@@ -136,7 +159,9 @@ class DeviceMethods:
         """Take a role away from a device and close its connections; it is given back by an approval only."""
         allowed = partial(refuse_beyond, call.client, params.device_id, params.role)
         allowed()
-        revoked_ms = await self._book.revoke(params.device_id, params.role, answering=call.client.connection_id, allowed=allowed)
+        revoked_ms = await self._decisions.revoke(
+            params.device_id, params.role, origin_of(call), answering=call.client.connection_id, allowed=allowed
+        )
         return {"deviceId": params.device_id, "role": params.role, "revokedAtMs": revoked_ms}
 
     def _row(self, device: Device) -> dict[str, Any]:

@@ -6,16 +6,20 @@ from typing import ClassVar
 
 from openclaw_kernel.api import DevicePairing, PluginContext, Registrar, hookimpl
 from openclaw_plugins.pairing.book import DeviceBook
+from openclaw_plugins.pairing.decisions import Decisions
 from openclaw_plugins.pairing.methods import DeviceMethods
+from openclaw_plugins.pairing.roster import Roster
 from openclaw_plugins.pairing.tables import MIGRATIONS
 
 
 class _Unit:
-    def __init__(self, book: DeviceBook) -> None:
+    def __init__(self, context: PluginContext, book: DeviceBook) -> None:
+        self._context = context
         self._book = book
 
     async def start(self) -> None:
         await self._book.load()
+        self._context.spawn("expiry of requests", self._book.run_expiry())
 
     async def stop(self) -> None:
         self._book.close()
@@ -28,14 +32,15 @@ class PairingPlugin:
 
     def __init__(self, context: PluginContext) -> None:
         self._context = context
-        self._book = DeviceBook(context)
+        self._roster = Roster(context)
+        self._book = DeviceBook(context, self._roster)
 
     @hookimpl
     def openclaw_register_services(self, registrar: Registrar) -> None:
         registrar.add_migrations(MIGRATIONS)
         registrar.provide(DevicePairing, self._book)
-        registrar.add_unit(_Unit(self._book))
+        registrar.add_unit(_Unit(self._context, self._book))
 
     @hookimpl
     def openclaw_register_methods(self, registrar: Registrar) -> None:
-        registrar.add_methods(DeviceMethods(self._context, self._book))
+        registrar.add_methods(DeviceMethods(self._context, Decisions(self._roster)))

@@ -6,9 +6,14 @@ import hashlib
 import hmac
 import secrets
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
-from openclaw_kernel.api import DeviceClaim, PairingReason
+from openclaw_kernel.api import DeviceClaim, PairingReason, narrowed
+
+PENDING_MS: Final = 300_000
+"""For how long a request waits after its device asked last."""
+LONGEST_PENDING_MS: Final = 1_800_000
+"""For how long it waits at most, however often the device asks."""
 
 _LONGEST_TEXT: Final = 128
 _TOKEN_BYTES: Final = 32
@@ -17,12 +22,18 @@ _UNSEEN_TOKENS: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A device token, of which only the SHA-256 is kept. `scopes` is None where it has all that its role is approved for."""
+    """A device token, of which only the SHA-256 is kept. `scopes` is None where it has all that its role is approved for.
+
+    `generation` orders it among all that was given and withdrawn; see `withdrawals.py`.
+    """
 
     digest: bytes = field(repr=False)
     scopes: tuple[str, ...] | None
     issued_ms: int
+    generation: int
     used: bool = False
+    rotated: bool = False
+    """Whether a rotation has put another in its place: it still opens, and whoever shows it is told the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,7 @@ class Role:
 
     scopes: tuple[str, ...]
     approved_ms: int
+    generation: int
     revoked_ms: int | None = None
     tokens: tuple[Token, ...] = ()
 
@@ -40,11 +52,23 @@ class Role:
         matching = [token for token in self.tokens if hmac.compare_digest(token.digest, digest)]
         return matching[0] if matching else None
 
+    def is_first(self, token: Token) -> bool:
+        """Tell whether no other token ends once this one is shown."""
+        return self.tokens[0] == token
+
     def issued(self, token: Token) -> Role:
         """The role with a further token; what was told earlier stays good, within a bound, until a later one is seen."""
         used = [held for held in self.tokens if held.used][-1:]
         unused = [held for held in self.tokens if not held.used][-_UNSEEN_TOKENS:]
         return replace(self, tokens=(*used, *unused, token))
+
+    def rotated(self, token: Token, generation: int) -> Role:
+        """The role with a token in the place of the others, which have no more than it and end once it is shown.
+
+        They become of this generation themselves, so that those of an older copy of the database count as withdrawn.
+        """
+        earlier = [replace(held, scopes=_narrower(held.scopes, token.scopes), generation=generation, rotated=True) for held in self.tokens]
+        return replace(self, tokens=tuple(earlier)).issued(token)
 
     def seen(self, token: Token) -> Role:
         """The role once a token was shown: those issued before it are good no longer."""
@@ -87,6 +111,9 @@ class Device:
     approved_ms: int
     approved_by: str
     roles: dict[str, Role]
+    generation: int
+    label: str | None = None
+    """What a person calls it."""
 
     @property
     def live_roles(self) -> tuple[str, ...]:
@@ -109,11 +136,31 @@ class Request:
     created_ms: int
     refreshed_ms: int
 
+    @property
+    def expires_ms(self) -> int:
+        """Until when it waits."""
+        return min(self.refreshed_ms + PENDING_MS, self.created_ms + LONGEST_PENDING_MS)
 
-def new_token(now_ms: int, scopes: tuple[str, ...] | None) -> tuple[str, Token]:
+
+def new_token(now_ms: int, scopes: tuple[str, ...] | None, generation: int) -> tuple[str, Token]:
     """A fresh token: its text, which is nowhere kept on disk, and what is kept."""
     text = secrets.token_urlsafe(_TOKEN_BYTES)
-    return text, Token(digest_of(text), scopes, now_ms)
+    return text, Token(digest_of(text), scopes, now_ms, generation)
+
+
+def state_of(device: Device | None) -> dict[str, Any] | None:
+    """A device as the audit log digests it."""
+    if device is None:
+        return None
+    roles = {
+        name: {
+            "scopes": list(role.scopes),
+            "revoked": role.revoked_ms,
+            "tokens": [token.digest.hex() for token in role.tokens],
+        }
+        for name, role in device.roles.items()
+    }
+    return {"id": device.device_id, "label": device.label, "platform": device.about.platform, "roles": roles}
 
 
 def digest_of(text: str) -> bytes:
@@ -121,7 +168,17 @@ def digest_of(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
+def printable(text: str) -> str:
+    """What of a text a terminal or a page can show as it is."""
+    return "".join(char for char in text if char.isprintable()).strip()
+
+
+def _narrower(held: tuple[str, ...] | None, limit: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    if limit is None or held is None:
+        return held if limit is None else limit
+    return narrowed(held, limit)
+
+
 def _short(text: str | None) -> str | None:
     # People read it in terminals and pages, and everybody who lists devices is sent it.
-    printable = "".join(char for char in text or "" if char.isprintable()).strip()
-    return printable[:_LONGEST_TEXT] or None
+    return printable(text or "")[:_LONGEST_TEXT] or None

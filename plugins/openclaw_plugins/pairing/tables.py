@@ -82,9 +82,30 @@ def _create(database: Database) -> None:
         database.execute(statement)
 
 
-MIGRATIONS: Final = (Migration(number=1, name="create devices, roles, tokens, requests and removed devices", apply=_create),)
+_SECOND: Final = (
+    "ALTER TABLE pairing_devices ADD COLUMN label TEXT",
+    "ALTER TABLE pairing_devices ADD COLUMN generation INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE pairing_roles ADD COLUMN generation INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE pairing_tokens ADD COLUMN generation INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE pairing_tokens ADD COLUMN rotated INTEGER NOT NULL DEFAULT 0",
+    # `number` is the highest that was given, `withdrawn` the highest that the file beside the database had.
+    "CREATE TABLE pairing_generation (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL, withdrawn INTEGER NOT NULL)",
+    "INSERT INTO pairing_generation VALUES (1, 0, 0)",
+)
+
+
+def _add_generations(database: Database) -> None:
+    for statement in _SECOND:
+        database.execute(statement)
+
+
+MIGRATIONS: Final = (
+    Migration(number=1, name="create devices, roles, tokens, requests and removed devices", apply=_create),
+    Migration(number=2, name="add labels, rotated tokens and generations", apply=_add_generations),
+)
 
 _ABOUT_COLUMNS: Final = "display_name, platform, device_family, client_id, client_mode, address"
+_DEVICE_COLUMNS: Final = f"device_id, public_key, created_ms, approved_ms, approved_by, generation, label, {_ABOUT_COLUMNS}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,22 +117,36 @@ class Kept:
     superseded: Request | None
     waiting: tuple[Request, ...]
     """All that wait now."""
+    expired: tuple[Request, ...] = ()
+    """Those that had waited long enough."""
 
 
-def load(connection: sqlite3.Connection) -> tuple[list[Device], list[Request], set[str]]:
-    """Read everything: the devices, the requests, and the ids of removed devices."""
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """All that the tables hold; of removed devices their ids."""
+
+    devices: list[Device]
+    requests: list[Request]
+    removed: set[str]
+    generation: int
+    withdrawn: int
+
+
+def load(connection: sqlite3.Connection) -> Loaded:
+    """Read everything."""
     tokens: dict[tuple[str, str], list[Token]] = {}
-    for digest, device_id, role, scopes, issued_ms, used in connection.execute(
-        "SELECT digest, device_id, role, scopes, issued_ms, used FROM pairing_tokens ORDER BY issued_ms"
+    for digest, device_id, role, scopes, issued_ms, used, generation, rotated in connection.execute(
+        "SELECT digest, device_id, role, scopes, issued_ms, used, generation, rotated FROM pairing_tokens ORDER BY issued_ms"
     ):
         held = None if scopes is None else tuple(json.loads(scopes))
-        tokens.setdefault((device_id, role), []).append(Token(bytes(digest), held, issued_ms, bool(used)))
+        token = Token(bytes(digest), held, issued_ms, generation, used=bool(used), rotated=bool(rotated))
+        tokens.setdefault((device_id, role), []).append(token)
     roles: dict[str, dict[str, Role]] = {}
-    for device_id, role, scopes, approved_ms, revoked_ms in connection.execute(
-        "SELECT device_id, role, scopes, approved_ms, revoked_ms FROM pairing_roles ORDER BY role"
+    for device_id, role, scopes, approved_ms, revoked_ms, generation in connection.execute(
+        "SELECT device_id, role, scopes, approved_ms, revoked_ms, generation FROM pairing_roles ORDER BY role"
     ):
         its_tokens = tuple(tokens.get((device_id, role), ()))
-        roles.setdefault(device_id, {})[role] = Role(tuple(json.loads(scopes)), approved_ms, revoked_ms, its_tokens)
+        roles.setdefault(device_id, {})[role] = Role(tuple(json.loads(scopes)), approved_ms, generation, revoked_ms, its_tokens)
     devices = [
         Device(
             device_id=row[0],
@@ -119,37 +154,52 @@ def load(connection: sqlite3.Connection) -> tuple[list[Device], list[Request], s
             created_ms=row[2],
             approved_ms=row[3],
             approved_by=row[4],
-            about=_about(row[5:]),
+            generation=row[5],
+            label=row[6],
+            about=_about(row[7:]),
             roles=roles.get(row[0], {}),
         )
-        for row in connection.execute(
-            f"SELECT device_id, public_key, created_ms, approved_ms, approved_by, {_ABOUT_COLUMNS} FROM pairing_devices"  # noqa: S608
-        )
+        for row in connection.execute(f"SELECT {_DEVICE_COLUMNS} FROM pairing_devices")  # noqa: S608 - the names are those below
     ]
     removed = {device_id for (device_id,) in connection.execute("SELECT device_id FROM pairing_removed")}
-    return devices, _requests(connection), removed
+    number, withdrawn = connection.execute("SELECT number, withdrawn FROM pairing_generation").fetchone()
+    return Loaded(devices, _requests(connection), removed, number, withdrawn)
+
+
+def note_generation(connection: sqlite3.Connection, number: int, withdrawn: int) -> None:
+    """Keep the highest generation that was given, and the highest that was withdrawn."""
+    connection.execute("UPDATE pairing_generation SET number = max(number, ?), withdrawn = max(withdrawn, ?)", (number, withdrawn))
 
 
 def put_device(connection: sqlite3.Connection, device: Device) -> None:
     """Write a device as it now is, with its roles and tokens; it no longer counts as removed."""
     _delete_device(connection, device.device_id)
     connection.execute("DELETE FROM pairing_removed WHERE device_id = ?", (device.device_id,))
-    row = (device.device_id, device.public_key, device.created_ms, device.approved_ms, device.approved_by, *_about_row(device.about))
+    row = (device.device_id, device.public_key, device.created_ms, device.approved_ms, device.approved_by)
     connection.execute(
-        f"INSERT INTO pairing_devices (device_id, public_key, created_ms, approved_ms, approved_by, {_ABOUT_COLUMNS})"  # noqa: S608
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        row,
+        f"INSERT INTO pairing_devices ({_DEVICE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        (*row, device.generation, device.label, *_about_row(device.about)),
     )
     for name, role in device.roles.items():
         connection.execute(
-            "INSERT INTO pairing_roles VALUES (?, ?, ?, ?, ?)",
-            (device.device_id, name, json.dumps(role.scopes), role.approved_ms, role.revoked_ms),
+            "INSERT INTO pairing_roles (device_id, role, scopes, approved_ms, revoked_ms, generation) VALUES (?, ?, ?, ?, ?, ?)",
+            (device.device_id, name, json.dumps(role.scopes), role.approved_ms, role.revoked_ms, role.generation),
         )
         for token in role.tokens:
             scopes = None if token.scopes is None else json.dumps(token.scopes)
             connection.execute(
-                "INSERT INTO pairing_tokens VALUES (?, ?, ?, ?, ?, ?)",
-                (token.digest, device.device_id, name, scopes, token.issued_ms, int(token.used)),
+                "INSERT INTO pairing_tokens (digest, device_id, role, scopes, issued_ms, used, generation, rotated)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    token.digest,
+                    device.device_id,
+                    name,
+                    scopes,
+                    token.issued_ms,
+                    int(token.used),
+                    token.generation,
+                    int(token.rotated),
+                ),
             )
 
 
@@ -169,18 +219,45 @@ def drop_request(connection: sqlite3.Connection, device_id: str) -> None:
     connection.execute("DELETE FROM pairing_requests WHERE device_id = ?", (device_id,))
 
 
-def keep_request(connection: sqlite3.Connection, fresh: Request, *, expired_before_ms: int) -> Kept:
+def take_request(connection: sqlite3.Connection, request_id: str, now_ms: int) -> bool:
+    """Take a request that still waits out of the table: whoever does is the one that decides on it."""
+    found = next((request for request in _requests(connection) if request.request_id == request_id), None)
+    if found is None or found.expires_ms < now_ms:
+        return False
+    drop_request(connection, found.device_id)
+    return True
+
+
+def count_devices(connection: sqlite3.Connection, *, beside: str) -> int:
+    """Count the approved devices other than this one."""
+    return int(connection.execute("SELECT count(*) FROM pairing_devices WHERE device_id != ?", (beside,)).fetchone()[0])
+
+
+def forget_what_waits(connection: sqlite3.Connection) -> None:
+    """Delete every request."""
+    connection.execute("DELETE FROM pairing_requests")
+
+
+def expire_requests(connection: sqlite3.Connection, now_ms: int) -> tuple[Request, ...]:
+    """Delete and return those that have waited long enough."""
+    expired = tuple(request for request in _requests(connection) if request.expires_ms < now_ms)
+    for request in expired:
+        drop_request(connection, request.device_id)
+    return expired
+
+
+def keep_request(connection: sqlite3.Connection, fresh: Request) -> Kept:
     """Keep a request within the bounds: one a device, so many an address, so many in all. The same ask keeps its id."""
-    connection.execute("DELETE FROM pairing_requests WHERE refreshed_ms < ?", (expired_before_ms,))
+    expired = expire_requests(connection, fresh.created_ms)
     waiting = _requests(connection)
     earlier = next((request for request in waiting if request.device_id == fresh.device_id), None)
     others = [request for request in waiting if request is not earlier]
     if earlier is not None and same_request(earlier, fresh):
         connection.execute("UPDATE pairing_requests SET refreshed_ms = ? WHERE request_id = ?", (fresh.refreshed_ms, earlier.request_id))
         kept = replace(earlier, refreshed_ms=fresh.refreshed_ms)
-        return Kept(kept, created=False, superseded=None, waiting=(*others, kept))
+        return Kept(kept, created=False, superseded=None, waiting=(*others, kept), expired=expired)
     if len(others) >= MOST_REQUESTS or sum(request.network == fresh.network for request in others) >= MOST_PER_ADDRESS:
-        return Kept(None, created=False, superseded=None, waiting=tuple(waiting))
+        return Kept(None, created=False, superseded=None, waiting=tuple(waiting), expired=expired)
     drop_request(connection, fresh.device_id)
     row = (
         fresh.request_id,
@@ -195,7 +272,7 @@ def keep_request(connection: sqlite3.Connection, fresh: Request, *, expired_befo
         *_about_row(fresh.about),
     )
     connection.execute("INSERT INTO pairing_requests VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-    return Kept(fresh, created=True, superseded=earlier, waiting=(*others, fresh))
+    return Kept(fresh, created=True, superseded=earlier, waiting=(*others, fresh), expired=expired)
 
 
 def _delete_device(connection: sqlite3.Connection, device_id: str) -> None:

@@ -25,6 +25,11 @@ class DeviceParams(Params):
     device_id: Id
 
 
+class RenameParams(Params):
+    device_id: Id
+    label: Annotated[str, Field(min_length=1, max_length=64)]
+
+
 class RotateParams(Params):
     device_id: Id
     role: Id
@@ -65,6 +70,7 @@ class PendingRow(TypedDict):
 class PairedRow(TypedDict):
     deviceId: str
     publicKey: str
+    label: NotRequired[str]
     displayName: NotRequired[str]
     platform: str
     deviceFamily: NotRequired[str]
@@ -94,6 +100,11 @@ class ApproveResult(TypedDict):
 class RejectResult(TypedDict):
     requestId: str
     deviceId: str
+
+
+class RenameResult(TypedDict):
+    deviceId: str
+    label: str
 
 
 class RemoveResult(TypedDict):
@@ -142,6 +153,7 @@ def paired_row(device: Device, *, connected: bool) -> dict[str, Any]:
     return {
         "deviceId": device.device_id,
         "publicKey": device.public_key,
+        **({"label": device.label} if device.label else {}),
         **_about(device.about),
         **({"role": live[0]} if live else {}),
         "roles": list(live),

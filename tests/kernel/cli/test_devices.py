@@ -57,6 +57,28 @@ async def test_the_newest_of_several_is_approved_and_the_others_wait(start_gatew
     assert left["pending"] == []
 
 
+async def test_a_device_is_renamed_rotated_and_revoked_by_a_part_of_its_id(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(ASK)
+    device = Device()
+    await devices(gateway, "approve", await waiting(gateway, device))
+    async with device.connect(gateway.ws_url, auth={"token": gateway.token}) as client:
+        renamed = await devices(gateway, "rename", device.id[:9], "kitchen tablet")
+        assert renamed.out == f"renamed: cli linux ({device.id[:12]}) is now kitchen tablet\n"
+        assert "kitchen tablet cli linux" in (await devices(gateway, "list")).out
+        rotated = await devices(gateway, "rotate", device.id[:9], "--scope", "read")
+        assert rotated.out == f"rotated: kitchen tablet cli linux ({device.id[:12]}) as operator, with read\n"
+        assert (await client.closed(deadline=5)).reason == "client invalidated: device-token-rotated"
+    old = str(device.token)
+    async with device.connect(gateway.ws_url, auth={"deviceToken": old}) as client:
+        assert device.token != old
+        revoked = await devices(gateway, "revoke", device.id[:9], "--json")
+        assert (revoked.json()["deviceId"], revoked.json()["role"]) == (device.id, "operator")
+        assert (await client.closed(deadline=5)).reason == "client invalidated: device-token-revoked"
+    without = await devices(gateway, "rotate", device.id[:9])
+    assert without.status == USAGE
+    assert without.err == "devices rotate: the device has these roles: none; say which with --role\n"
+
+
 async def test_what_cannot_be_done_is_said_with_the_cure(gateway: RunningGateway) -> None:
     outcomes = await asyncio.gather(
         devices(gateway, "approve"),

@@ -15,8 +15,9 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from openclaw_config.models import Config, GatewayAuth
-from openclaw_kernel.api import Events, Scope, effective_scopes
+from openclaw_kernel.api import AuditLog, Events, Scope, effective_scopes
 from openclaw_kernel.api.methods import methods_of
+from openclaw_kernel.audit.trail import AuditTrail
 from openclaw_kernel.protocol.auth import Verifier
 from openclaw_kernel.protocol.connect import ConnectParams
 from openclaw_kernel.protocol.device import signed_texts
@@ -25,7 +26,9 @@ from openclaw_kernel.protocol.limiter import FailureLimiter
 from openclaw_kernel.store.sqlite import SqliteStore
 from openclaw_kernel.tasks import TaskOwner
 from openclaw_plugins.pairing.book import DeviceBook
+from openclaw_plugins.pairing.decisions import Decisions
 from openclaw_plugins.pairing.methods import DeviceMethods
+from openclaw_plugins.pairing.roster import Roster
 from openclaw_plugins.pairing.tables import MIGRATIONS
 from tests.kernel.protocol.transcript import LOCAL, TOKEN, Clock, request
 from tests.support import contract
@@ -38,6 +41,8 @@ class RecordedEvents:
     """Implements Events; keeps all."""
 
     sent: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    topics: list[tuple[str, ...]] = field(default_factory=list)
+    """Those of each."""
 
     def broadcast(
         self,
@@ -54,6 +59,7 @@ class RecordedEvents:
         """Keep it, once it fits the contract."""
         contract.validate_event({"type": "event", "event": event, "payload": dict(payload)})
         self.sent.append((event, dict(payload)))
+        self.topics.append(tuple(topics or ()))
 
     def resolved(self) -> list[tuple[str, str]]:
         """Request and decision of each resolved event."""
@@ -84,6 +90,8 @@ class Context:
 
     def __init__(self, store: SqliteStore, clock: Clock, policy: str) -> None:
         self.store = store
+        self.state_dir = store.path.parent
+        self.audit = AuditTrail(store, home=store.path.parent, now_ms=clock)
         self.config = Config.model_validate({"gateway": {"pairing": {"local": policy}}})
         self.logger = logging.getLogger("test.pairing")
         self.events = RecordedEvents()
@@ -105,8 +113,10 @@ class Context:
         return task
 
     def service(self, kind: type) -> Any:
-        """One of the two it asks for."""
-        return self.events if kind is Events else self.connections
+        """One of those it asks for."""
+        if kind is Events:
+            return self.events
+        return self.audit if kind is AuditLog else self.connections
 
 
 @dataclass
@@ -118,6 +128,7 @@ class Person:
     role: str = "operator"
     connection_id: str = "caller"
     invalidated: bool = False
+    address: str | None = "127.0.0.1"
 
     def has(self, scope: Scope) -> bool:
         """As a connection answers it."""
@@ -129,6 +140,8 @@ class Call:
     """The part of a call that the methods look at."""
 
     client: Person
+    surface: str = "ws"
+    traceparent: str | None = None
 
 
 class Gate:
@@ -139,8 +152,9 @@ class Gate:
         self.waited_ms = 0
         """For how long the last handshake that was settled was held back."""
         self.context = Context(store, self.clock, policy)
-        self.book = DeviceBook(self.context)  # type: ignore[arg-type]  # the part of a context it needs
-        self.methods = DeviceMethods(self.context, self.book)  # type: ignore[arg-type]
+        self.roster = Roster(self.context)  # type: ignore[arg-type]  # the part of a context it needs
+        self.book = DeviceBook(self.context, self.roster)  # type: ignore[arg-type]
+        self.methods = DeviceMethods(self.context, Decisions(self.roster))  # type: ignore[arg-type]
         auth = {"mode": mode} | ({} if mode == "none" else {mode: TOKEN})
         self.verifier = Verifier(GatewayAuth.model_validate(auth), FailureLimiter(), self.book)
         self.handshakes = Handshakes(verifier=self.verifier, phase=lambda: Phase.SERVING, now_ms=self.clock, pairing=self.book)

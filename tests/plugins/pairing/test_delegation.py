@@ -170,7 +170,7 @@ async def test_approvals_at_once_do_not_slip_past_the_bound_of_devices(gate: Gat
     approvals = [gate.call("device.pair.approve", requestId=request_id) for request_id in requests]
     answers = await asyncio.gather(*approvals, return_exceptions=True)
     assert [isinstance(answer, InvalidRequest) for answer in answers] == [False, False, True, True]
-    assert len(gate.book.devices()) == 2
+    assert len(gate.roster.devices) == 2
 
 
 async def test_what_is_taken_away_ends_the_connections_of_its_role(gate: Gate) -> None:

@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from openclaw_kernel.api import Forbidden, InvalidRequest, effective_scopes
 from openclaw_kernel.protocol.handshake import Close, Peer
-from openclaw_plugins.pairing.book import PENDING_MS
+from openclaw_plugins.pairing.records import LONGEST_PENDING_MS, PENDING_MS
 from openclaw_plugins.pairing.tables import MOST_PER_ADDRESS, MOST_REQUESTS
 from tests.kernel.protocol.transcript import LOCAL, REMOTE, TOKEN, accepted, refused
 from tests.plugins.pairing.harness import READ, Gate, Person, TestDevice, opened
@@ -163,13 +163,49 @@ async def test_the_same_ask_keeps_its_request_and_another_takes_its_place(gate: 
     assert [row["requestId"] for row in (await gate.call("device.pair.list"))["pending"]] == [other]
 
 
-async def test_a_request_nobody_answers_ends_after_five_minutes(gate: Gate) -> None:
+async def test_a_request_nobody_answers_ends_after_five_minutes_and_that_is_told(gate: Gate) -> None:
     device = TestDevice()
     first = (await waits(gate, device))["requestId"]
-    gate.clock.now += PENDING_MS + 1
+    gate.clock.now += PENDING_MS
+    await gate.book.expire()
+    assert gate.context.events.resolved() == []
+    gate.clock.now += 1
     with pytest.raises(InvalidRequest, match="unknown requestId"):
         await gate.call("device.pair.approve", requestId=first)
+    await gate.book.expire()
+    assert gate.context.events.resolved() == [(first, "expired")]
+    second = (await waits(gate, device))["requestId"]
+    gate.clock.now += PENDING_MS + 1
+    # Who asks again is not the one that makes the end go untold.
+    assert len({first, second, (await waits(gate, device))["requestId"]}) == 3
+    assert gate.context.events.resolved() == [(first, "expired"), (second, "expired")]
+
+
+async def test_asking_again_lengthens_a_request_to_half_an_hour_at_most(gate: Gate) -> None:
+    device = TestDevice()
+    first, expires_ms = (await waits(gate, device))["requestId"], 0
+    for _ in range(LONGEST_PENDING_MS // PENDING_MS):
+        gate.clock.now += PENDING_MS - 1
+        assert (await waits(gate, device))["requestId"] == first
+        (row,) = (await gate.call("device.pair.list"))["pending"]
+        expires_ms = row["expiresAtMs"]
+        assert expires_ms == min(gate.clock.now + PENDING_MS, row["ts"] + LONGEST_PENDING_MS)
+    gate.clock.now = expires_ms + 1
     assert (await waits(gate, device))["requestId"] != first
+    assert gate.context.events.resolved() == [(first, "expired")]
+
+
+async def test_a_request_whose_time_is_over_is_decided_by_nobody_also_where_memory_still_has_it(gate: Gate) -> None:
+    """The disk has the last word on it, inside the write that lets the device in."""
+    request_id = (await waits(gate, TestDevice()))["requestId"]
+    approval = gate.call("device.pair.approve", requestId=request_id)
+    async with gate.roster.changes.lock:
+        waiting = asyncio.ensure_future(approval)
+        await asyncio.sleep(0)
+        gate.clock.now += PENDING_MS + 1
+    with pytest.raises(InvalidRequest, match="unknown requestId"):
+        await waiting
+    assert gate.roster.devices == {}
 
 
 async def test_devices_that_ask_at_once_each_get_one_request(gate: Gate) -> None:
@@ -471,7 +507,7 @@ async def test_a_device_removed_while_it_connects_is_not_let_in(gate: Gate, monk
         return outcome
 
     # A token that was issued before the gateway started is told to nobody, so a new one is issued on the way.
-    gate.book._issued.clear()
+    gate.roster.issued.clear()
     monkeypatch.setattr(gate.book, "settle", settled_too_late)
     error, close = refused(await gate.shake(device))
     assert (error["code"], close.code) == ("UNAVAILABLE", 1013)

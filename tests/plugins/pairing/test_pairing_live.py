@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -125,8 +127,68 @@ async def test_what_is_taken_away_ends_the_open_connections_within_a_second(
     old = str(device.token)
     await gateway.kill()
     await gateway.start()
+    if method == "device.token.rotate":
+        async with device.connect(gateway.ws_url, auth={"deviceToken": old}, scopes=ADMIN):
+            assert device.token != old
+        async with device.connect(gateway.ws_url, auth={"deviceToken": str(device.token)}, scopes=ADMIN):
+            pass
     failed, code, _ = await device.refused(gateway.ws_url, auth={"deviceToken": old})
     assert (failed.details["code"], code) == ("AUTH_DEVICE_TOKEN_MISMATCH", 1008)
+
+
+async def test_a_restored_backup_gives_a_revoked_device_nothing_back(gateway: RunningGateway, tmp_path: Path) -> None:
+    """S20: the database alone was put back; the programs of this machine are approved by themselves here, and yet not this one."""
+    device = Device()
+    async with device.connect(gateway.ws_url, auth=shared(gateway), scopes=ADMIN):
+        pass
+    token = str(device.token)
+    await gateway.stop()
+    backup = tmp_path / "backup.sqlite3"
+    shutil.copy(gateway.home / "state.sqlite3", backup)
+    await gateway.start()
+    async with gateway.connect() as owner:
+        await owner.request("device.token.revoke", {"deviceId": device.id, "role": "operator"})
+    await gateway.stop()
+    for file in gateway.home.glob("state.sqlite3*"):
+        file.unlink()
+    shutil.copy(backup, gateway.home / "state.sqlite3")
+    gateway.expect_log("the audit log is not as it was left")
+    await gateway.start()
+    failed, _, _ = await device.refused(gateway.ws_url, auth={"deviceToken": token}, scopes=ADMIN)
+    assert failed.details["code"] == "AUTH_DEVICE_TOKEN_MISMATCH"
+    failed, _, _ = await device.refused(gateway.ws_url, auth=shared(gateway), scopes=ADMIN)
+    assert failed.details["reason"] == "role-upgrade"
+
+
+async def test_events_about_a_device_reach_those_whom_its_list_would_show_it_also_later(gateway: RunningGateway) -> None:
+    """A device with operator.pairing and no operator.admin hears of itself alone, at once and on replay by cursor."""
+    pairing, other = Device(), Device()
+    scopes = ("operator.pairing", "operator.read")
+    async with (
+        gateway.connect() as owner,
+        pairing.connect(gateway.ws_url, auth=shared(gateway), scopes=scopes) as live,
+        pairing.connect(gateway.ws_url, auth=shared(gateway), scopes=scopes) as later,
+    ):
+        cursor = (await later.request("events.subscribe", {}))["cursor"]
+        await later.expect_event("events.current")
+        await later.request("events.unsubscribe", {})
+        node: dict[str, Any] = {"role": "node", "scopes": ()}
+        refused_ids = [
+            (await device.refused(gateway.ws_url, auth=shared(gateway), **node))[0].details["requestId"] for device in (other, pairing)
+        ]
+        for request_id in refused_ids:
+            asked = await owner.expect_event("device.pair.requested")
+            assert (asked["payload"]["requestId"], asked["payload"]["role"]) == (request_id, "node")
+        for request_id in refused_ids:
+            await owner.request("device.pair.reject", {"requestId": request_id})
+        frames = await live.events_until("device.pair.resolved")
+        heard = [frame["payload"]["deviceId"] for frame in frames if frame["event"].startswith("device.pair.")]
+        assert heard == [pairing.id] * 2
+        await later.request("events.subscribe", {"since": cursor})
+        replayed = await later.events_until("events.current")
+        items = [frame["payload"] for frame in replayed if frame["event"] == "events.item"]
+        told = [(item["event"], item["payload"]["deviceId"]) for item in items if item["event"].startswith("device.pair.")]
+        assert told == [("device.pair.requested", pairing.id), ("device.pair.resolved", pairing.id)]
 
 
 async def test_a_page_waits_until_a_person_approves_it_whatever_it_knows(gateway: RunningGateway) -> None:

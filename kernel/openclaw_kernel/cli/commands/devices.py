@@ -1,4 +1,4 @@
-"""`openclaw-kernel devices list|approve|reject|remove`: which devices may connect."""
+"""`openclaw-kernel devices`: which devices may connect."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from openclaw_kernel.cli.client import Client
 
 _SHORT_ID = 12
+_DEVICE_HELP = "the device's id, or as much of it as is unique"
+_ROLE_HELP = "which of its roles; needed where it has several"
 
 Row = Mapping[str, Any]
 
@@ -31,7 +33,21 @@ def add(commands: Commands) -> None:
     reject.add_argument("request", metavar="REQUEST", help="the request's id, or as much of it as is unique")
     details = "The device is disconnected at once, and comes back only when its next request is approved."
     remove = group.add("remove", "take a device's approval away", run=remove_one, asks_gateway=True, details=details)
-    remove.add_argument("device", metavar="DEVICE", help="the device's id, or as much of it as is unique")
+    remove.add_argument("device", metavar="DEVICE", help=_DEVICE_HELP)
+    rename = group.add("rename", "call a device by a name of your own", run=rename_one, asks_gateway=True)
+    rename.add_argument("device", metavar="DEVICE", help=_DEVICE_HELP)
+    rename.add_argument("label", metavar="NAME", help="the name, 64 characters at most")
+    details = "The device is disconnected at once, is told its new token when it comes back, and loses the old one when it shows the new."
+    rotate = group.add("rotate", "give a device a new token", run=rotate_one, asks_gateway=True, details=details)
+    rotate.add_argument("device", metavar="DEVICE", help=_DEVICE_HELP)
+    rotate.add_argument("--role", help=_ROLE_HELP, default=None)
+    rotate.add_argument(
+        "--scope", action="append", dest="scopes", metavar="SCOPE", default=None, help="what the token is good for; may be given again"
+    )
+    details = "The device is disconnected at once; it gets the role back only when a request of it is approved."
+    revoke = group.add("revoke", "take a role and its token away from a device", run=revoke_one, asks_gateway=True, details=details)
+    revoke.add_argument("device", metavar="DEVICE", help=_DEVICE_HELP)
+    revoke.add_argument("--role", help=_ROLE_HELP, default=None)
 
 
 def list_all(options: argparse.Namespace) -> int:
@@ -93,6 +109,57 @@ def remove_one(options: argparse.Namespace) -> int:
     return OK
 
 
+def rename_one(options: argparse.Namespace) -> int:
+    """Rename."""
+    with _connected(options) as client:
+        row = _one(_rows(client, "paired"), "deviceId", options.device, "devices rename", "device")
+        result = client.request("device.pair.rename", {"deviceId": row["deviceId"], "label": options.label})
+    if options.json:
+        emit_json(result)
+        return OK
+    emit(f"renamed: {_name(row)} is now {one_line(str(result.get('label', options.label)))}")
+    return OK
+
+
+def rotate_one(options: argparse.Namespace) -> int:
+    """Rotate."""
+    with _connected(options) as client:
+        row = _one(_rows(client, "paired"), "deviceId", options.device, "devices rotate", "device")
+        params = {"deviceId": row["deviceId"], "role": _role(row, options.role, "devices rotate")}
+        if options.scopes:
+            params["scopes"] = [scope if scope.startswith("operator.") else f"operator.{scope}" for scope in options.scopes]
+        result = client.request("device.token.rotate", params)
+    if options.json:
+        emit_json(result)
+        return OK
+    emit(f"rotated: {_name(row)} as {params['role']}, with {_words(result.get('scopes')) or 'no scopes'}")
+    note("it is told the new token when it connects again; the old one opens until then")
+    return OK
+
+
+def revoke_one(options: argparse.Namespace) -> int:
+    """Revoke."""
+    with _connected(options) as client:
+        row = _one(_rows(client, "paired"), "deviceId", options.device, "devices revoke", "device")
+        role = _role(row, options.role, "devices revoke")
+        result = client.request("device.token.revoke", {"deviceId": row["deviceId"], "role": role})
+    if options.json:
+        emit_json(result)
+        return OK
+    emit(f"revoked: {_name(row)} as {role}")
+    return OK
+
+
+def _role(row: Row, wanted: str | None, command: str) -> str:
+    roles = [str(role) for role in row.get("roles") or ()]
+    if wanted is not None:
+        return wanted
+    if len(roles) != 1:
+        found = ", ".join(roles) or "none"
+        raise BadUsage(f"{command}: the device has these roles: {found}; say which with --role")
+    return roles[0]
+
+
 def _connected(options: argparse.Namespace) -> Client:
     from openclaw_kernel.cli.client import Client
     from openclaw_kernel.cli.target import find_target
@@ -142,7 +209,7 @@ def _paired(row: Row, now_ms: float) -> tuple[object, ...]:
 
 
 def _name(row: Row) -> str:
-    parts = (row.get("displayName"), row.get("clientId"), row.get("platform"))
+    parts = (row.get("label") or row.get("displayName"), row.get("clientId"), row.get("platform"))
     return one_line(f"{' '.join(str(part) for part in parts if part)} ({str(row['deviceId'])[:_SHORT_ID]})")
 
 
