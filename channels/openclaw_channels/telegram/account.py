@@ -231,11 +231,12 @@ class Account:
 
     async def _hear_stops(self, *, after: int) -> None:
         """Look from time to time what has come since, without acknowledging anything."""
+        heard: set[str] = set()
         while True:
             await asyncio.sleep(self._pacing.peek)
             try:
                 waiting = await self._get_updates(0)
-                await self._accepting.accept_stops([update for update in waiting if update.update_id > after])
+                await self._accepting.accept_stops([update for update in waiting if update.update_id > after], heard)
             except (TelegramError, TimeoutError, NotAccepted, *BAD_ANSWER) as error:
                 reason = describe(error, self.settings)
                 self._context.logger.debug("telegram account %s: no look ahead: %s", self.account_id, reason)
@@ -261,8 +262,10 @@ class Account:
 
     async def take_webhook(self, body: dict[str, object]) -> None:
         """Accept one update that Telegram posted; it is durable once this returns."""
+        update = Update.de_json(body, self._client.bot)
+        if self._webhook_lock.locked():
+            await self._accepting.accept_stops([update], set())
         async with self._webhook_lock:
-            update = Update.de_json(body, self._client.bot)
             await self._accepting.accept([update])
             self._received()
 

@@ -38,30 +38,52 @@ class Intake:
         self._account_id = account_id
         self._bot = bot
         self._loading = asyncio.Semaphore(AT_ONCE)
+        self._under_way: dict[str, Incoming] = {}
+        """Messages whose files are loaded and that are not accepted yet, in order, by id."""
 
     async def accept(self, updates: Sequence[Update]) -> None:
         """Accept all messages among the updates, in order; once it returns they are durable.
 
         Raise `NotAccepted` where the gateway could not store one: then none of the updates may be acknowledged.
         """
-        incoming = join_albums([found for update in updates if (found := self._read(update)) is not None])
-        # A few at a time: all files of a hundred messages would not fit into memory.
-        for begin in range(0, len(incoming), AT_ONCE):
-            for message in await asyncio.gather(*(self._complete(item) for item in incoming[begin : begin + AT_ONCE])):
-                await self._store(message)
+        incoming = self._incoming(updates)
+        self._under_way |= {item.message.message_id: item for item in incoming}
+        try:
+            # A few at a time: all files of a hundred messages would not fit into memory.
+            for begin in range(0, len(incoming), AT_ONCE):
+                for message in await asyncio.gather(*(self._complete(item) for item in incoming[begin : begin + AT_ONCE])):
+                    await self._store(message)
+                    self._under_way.pop(message.message_id, None)
+        finally:
+            for item in incoming:
+                self._under_way.pop(item.message.message_id, None)
 
-    async def accept_stops(self, updates: Sequence[Update]) -> None:
+    async def accept_stops(self, updates: Sequence[Update], heard: set[str]) -> None:
         """Accept the stop commands among updates whose turn has not come: they do not wait for the files before them.
 
-        When their turn comes they are recognised as repeats. Raise as `accept`.
+        What came before a stop in its chat is accepted before it, so that it is stopped too, and needs no files for that. When their
+        turn comes all of these are recognised as repeats. `heard` are the ids of the stops that were accepted so before. Raise as
+        `accept`.
         """
-        for update in updates:
-            found = self._read(update)
-            if found is None or found.media:
+        ahead = [*self._under_way.values(), *self._incoming(updates)]
+        for number, found in enumerate(ahead):
+            stop = found.message
+            if stop.message_id in heard or not self._is_stop(found):
                 continue
-            command = self._context.service(Commands).find(found.message.text)
-            if command is not None and command[0].name == STOP:
-                await self._store(found.message)
+            earlier = [_without_files(item) for item in ahead[:number] if item.message.target == stop.target]
+            # Begun in order, but not one after the other: where the store hangs, the stop is carried out all the same.
+            outcomes = await asyncio.gather(*(self._store(message) for message in (*earlier, stop)), return_exceptions=True)
+            for problem in outcomes:
+                if problem is not None:
+                    raise problem
+            heard.add(stop.message_id)
+
+    def _incoming(self, updates: Sequence[Update]) -> list[Incoming]:
+        return join_albums([found for update in updates if (found := self._read(update)) is not None])
+
+    def _is_stop(self, incoming: Incoming) -> bool:
+        command = None if incoming.media else self._context.service(Commands).find(incoming.message.text)
+        return command is not None and command[0].name == STOP
 
     async def _store(self, message: InboundMessage) -> None:
         try:
@@ -91,7 +113,7 @@ class Intake:
             return message
         if not self._is_admitted(message):
             # Strangers do not make the gateway load and keep files.
-            return replace(message, text=_with_notes(message.text, [f"[{item.file_name}]" for item in incoming.media]))
+            return _without_files(incoming)
         loaded = await asyncio.gather(*(self._load(item) for item in incoming.media))
         return replace(
             message,
@@ -125,6 +147,11 @@ class Intake:
             else:
                 return Attachment(kind=media.kind, mime_type=media.mime_type, file_name=media.file_name, content=content)
         return f"[{media.file_name} could not be loaded: {reason}]"
+
+
+def _without_files(incoming: Incoming) -> InboundMessage:
+    message = incoming.message
+    return replace(message, text=_with_notes(message.text, [f"[{item.file_name}]" for item in incoming.media]))
 
 
 def _with_notes(text: str, notes: Sequence[str]) -> str:

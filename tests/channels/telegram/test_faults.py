@@ -133,12 +133,40 @@ async def test_a_stop_does_not_wait_for_a_file_that_hangs(emulator: TelegramEmul
     async with running(context, replace(QUICK, peek=0.1)):
         await emulator.user_message(chat_id=CHAT, photo=b"slow", caption="look")
         await emulator.wait(attempted="file", times=1)
+        await emulator.user_message("of somebody else", chat_id=CHAT + 1)
         await emulator.user_message("/stop", chat_id=CHAT)
         await emulator.user_message("and then", chat_id=CHAT)
-        await context.door.wait(count=1)
-        assert context.door.texts == ["/stop"]
-        assert (await emulator.stats())["pending_updates"] == 3
+        await context.door.wait(count=2)
+        # What it is to stop is known before it, without the file.
+        first, stop = context.door.texts
+        assert first.startswith("look\n[")
+        assert stop == "/stop"
+        assert (await emulator.stats())["pending_updates"] == 4
     assert (await emulator.stats())["concurrent_polls_max"] == 1
+
+
+async def test_a_stop_that_came_together_with_a_file_does_not_wait_for_it(emulator: TelegramEmulator, context: StandingContext) -> None:
+    await emulator.fault("file", "hang")
+    await emulator.user_message(chat_id=CHAT, photo=b"slow", caption="look")
+    await emulator.user_message("/stop", chat_id=CHAT)
+    async with running(context, replace(QUICK, peek=0.1)):
+        await context.door.wait(count=2)
+        assert [text.partition("\n")[0] for text in context.door.texts] == ["look", "/stop"]
+
+
+async def test_a_stop_by_webhook_does_not_wait_for_a_file_and_comes_after_its_message(
+    emulator: TelegramEmulator, context: StandingContext
+) -> None:
+    await emulator.fault("file", "hang")
+    async with listening(context) as (_, address):
+        await emulator.wait(accepted="setWebhook")
+        await emulator.user_message(chat_id=CHAT, photo=b"slow", caption="look")
+        await emulator.wait(attempted="file", times=1)
+        posted = asyncio.ensure_future(post(address, update(99, "/stop"), SECRET))
+        await context.door.wait(count=2)
+        assert [text.partition("\n")[0] for text in context.door.texts] == ["look", "/stop"]
+        posted.cancel()
+        await asyncio.gather(posted, return_exceptions=True)
 
 
 async def test_a_stop_that_was_heard_early_is_no_second_one_later(emulator: TelegramEmulator, context: StandingContext) -> None:
