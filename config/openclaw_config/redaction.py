@@ -119,6 +119,11 @@ def replace_all(text: str, secrets: Iterable[str]) -> str:
     return text
 
 
+def hide_users(text: str) -> str:
+    """The text without who logs in by the URLs in it, and with what."""
+    return _USER_IN_URL.sub(f"{REDACTED}@", text)
+
+
 def spellings(secrets: Iterable[str]) -> list[str]:
     """The secrets as they may stand in a text, longest first."""
     forms: set[str] = set()

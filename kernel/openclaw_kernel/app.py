@@ -7,7 +7,7 @@ import contextlib
 import errno
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -54,6 +54,7 @@ from openclaw_kernel.protocol.limits import Limits
 from openclaw_kernel.protocol.pages import PageSessions
 from openclaw_kernel.protocol.proofs import Proofs
 from openclaw_kernel.protocol.proxy import Arrival, Proxies
+from openclaw_kernel.protocol.refusals import Refusals
 from openclaw_kernel.protocol.registry import MethodRegistry
 from openclaw_kernel.protocol.server import GatewayServer
 from openclaw_kernel.protocol.vouched import SCOPES_HEADER
@@ -181,7 +182,8 @@ class GatewayApp:
         pages = PageSessions(
             limiter=limiter,
             now_ms=now_ms,
-            save=lambda text: kernel_values.put(PAGE_SESSIONS_KEY, text),
+            save=self._save_pages(store, kernel_values),
+            refusals=Refusals(self._audit),
             key=_credential(self.loaded.config.gateway.auth),
             arrivals=self._arrivals,
         )
@@ -232,6 +234,13 @@ class GatewayApp:
         self._tasks.spawn("health", self._run_health())
         self._tasks.spawn("requests", self._run_requests())
 
+    def _save_pages(self, store: Store, values: StoredKeyValue) -> Callable[[str, AuditEntry], Awaitable[None]]:
+        async def save(text: str, entry: AuditEntry) -> None:
+            keep = values.putting(PAGE_SESSIONS_KEY, text)
+            await store.write(lambda connection: (keep(connection), self._audit.append(connection, entry)))
+
+        return save
+
     async def _record_start(self, store: Store) -> None:
         start = Start(
             config_file=self.loaded.path.name,
@@ -263,14 +272,17 @@ class GatewayApp:
         self.facts.bind(host=self.host, registry=registry, ask=self._ask)
         pairing = HostedPairing.of(self.host.registry, self.host.guard)
         verifier = Verifier(self.loaded.config.gateway.auth, limiter, pairing)
+        refusals = Refusals(self._audit)
         proofs = Proofs(verifier=verifier, arrivals=self._arrivals, now_ms=now_ms)
         pages.prove = proofs.of
-        dispatcher = Dispatcher(registry, limits=self.limits, now_ms=now_ms, phase=lambda: self.facts.phase, requests=self._requests)
+        dispatcher = Dispatcher(
+            registry, limits=self.limits, now_ms=now_ms, phase=lambda: self.facts.phase, requests=self._requests, refusals=refusals
+        )
         allowed = self.loaded.config.gateway.control_ui.allowed_origins
         server = GatewayServer(
             registry=registry,
             dispatcher=dispatcher,
-            handshakes=Handshakes(verifier=verifier, phase=lambda: self.facts.phase, now_ms=now_ms, pairing=pairing),
+            handshakes=Handshakes(verifier=verifier, phase=lambda: self.facts.phase, now_ms=now_ms, pairing=pairing, refusals=refusals),
             pages=pages,
             limits=self.limits,
             allowed_origins=lambda: allowed,
@@ -368,6 +380,7 @@ class GatewayApp:
         caller = self._arrivals.of(request).caller(request.headers.get("Origin"))
         verdict = self.wire.verifier.verify_secret(secret, caller, now_ms())
         if isinstance(verdict, Refused):
+            Refusals(self._audit).credential(verdict.reason, caller.address, surface="http")
             await asyncio.sleep(verdict.delay_ms / 1000)
             return False
         return True

@@ -17,6 +17,7 @@ import pytest_asyncio
 from aiohttp.test_utils import make_mocked_request
 
 from openclaw_kernel import __version__
+from openclaw_kernel.api import AuditEntry
 from openclaw_kernel.protocol.limiter import FailureLimiter
 from openclaw_kernel.protocol.pages import CODE_MS, PageSessions
 from tests.kernel.host.distributions import Distributions
@@ -266,7 +267,7 @@ async def test_codes_cannot_be_guessed_for_long(gateway: RunningGateway, http: a
 async def test_a_code_expires() -> None:
     now = 1_000_000
 
-    async def save(_text: str) -> None:
+    async def save(_text: str, _entry: AuditEntry) -> None:
         return
 
     pages = PageSessions(limiter=FailureLimiter(), now_ms=lambda: now, save=save)

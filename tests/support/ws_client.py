@@ -213,6 +213,7 @@ class WsClient:
         *,
         expect_final: bool = False,
         deadline: float = DEADLINE_SECONDS,
+        traceparent: str | None = None,
     ) -> Any:
         """Call a method; the payload of its answer.
 
@@ -221,6 +222,7 @@ class WsClient:
             params: left out of the frame where None.
             expect_final: wait for the second answer of a method whose first one says `accepted`.
             deadline: seconds.
+            traceparent: left out of the frame where None.
 
         Raises:
             RequestFailed: the answer is not ok.
@@ -233,6 +235,8 @@ class WsClient:
         frame: Frame = {"type": "req", "id": name, "method": method}
         if params is not None:
             frame["params"] = dict(params)
+        if traceparent is not None:
+            frame["traceparent"] = traceparent
         try:
             await self.send(frame)
             while True:

@@ -7,7 +7,21 @@ import json
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
-from openclaw_kernel.api import Call, Gateway, HttpRoute, InvalidRequest, PageAccess, Params, PluginContext, Scope, rpc
+from openclaw_kernel.api import (
+    AuditAction,
+    AuditEntry,
+    AuditLog,
+    Call,
+    Gateway,
+    HttpRoute,
+    InvalidRequest,
+    PageAccess,
+    Params,
+    PluginContext,
+    Scope,
+    origin_of,
+    rpc,
+)
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -126,9 +140,11 @@ class PageRoutes:
         advertised=False,
         repeatable="each link opens the page once and expires by itself",
     )
-    def link(self, _call: Call, _params: LinkParams) -> dict[str, Any]:
+    def link(self, call: Call, _params: LinkParams) -> dict[str, Any]:
         """Make a link that opens the chat page once, within ten minutes."""
         code, expires = self._access.mint_code()
+        issued = AuditEntry(action=AuditAction.PAGE_CODE_ISSUED, origin=origin_of(call), subject="page", details={"expiresMs": expires})
+        self._context.service(AuditLog).note(issued)
         url = self._context.service(Gateway).url
         return {"url": f"{url}/#code={code}", "expiresAtMs": expires}
 

@@ -56,7 +56,8 @@ class AuditAction(StrEnum):
     METHOD_REFUSED = "method.refused"
     """A connection asked for what its role or scopes do not allow."""
     GRANT_REFUSED = "grant.refused"
-    """Somebody would have handed out more than it has."""
+    """Somebody would have handed out more than it has: a method raised `Forbidden` with `missingScope`, which the dispatcher records."""
+    PAGE_CODE_ISSUED = "page.code-issued"
     PAGE_SIGNED_IN = "page.signed-in"
     PAGE_REFUSED = "page.refused"
     TLS_LOADED = "tls.loaded"
@@ -169,8 +170,8 @@ class AuditLog(Protocol):
     def refused(self, entry: AuditEntry) -> None:
         """Record a refusal that changes nothing else, soon; its outcome is `refused`, whatever the entry says.
 
-        The same actor, network, action and reason are one row at once and one more a minute with the count, and the subjects that came
-        first. What is over the bound is counted in a row of its own. Only on the loop.
+        The same action, actor, surface, network and reason are one row at once, and one more a minute with the count and the first
+        subjects. What is over the bound is counted in a row of its own. Only on the loop.
         """
         ...
 

@@ -17,7 +17,7 @@ WAITING: Final = 512
 _SUBJECTS: Final = 8
 
 Timed: TypeAlias = tuple[int, AuditEntry]
-_Key: TypeAlias = tuple[str, str, str | None, str | None, str | None]
+_Key: TypeAlias = tuple[str, str, str, str | None, str | None, str | None]
 
 
 @dataclass(slots=True)
@@ -117,7 +117,7 @@ class Gatherer:
 def _key(entry: AuditEntry, *, by_subject: bool) -> _Key:
     origin = entry.origin
     network = None if origin.address is None else network_of(origin.address)
-    return entry.outcome, origin.actor, network, entry.reason, entry.subject if by_subject else None
+    return entry.outcome, origin.actor, origin.surface, network, entry.reason, entry.subject if by_subject else None
 
 
 def _summary(counted: _Counted) -> AuditEntry:

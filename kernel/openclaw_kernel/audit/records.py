@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import rfc8785
 
-from openclaw_config.redaction import spellings
+from openclaw_config.redaction import hide_users, spellings
 from openclaw_config.secrets import REDACTED, known_secrets
 from openclaw_kernel.api.audit import AuditEntry
 
@@ -150,5 +150,5 @@ def _text(text: str, known: Sequence[str]) -> str:
     # A header's odd bytes are surrogates here, which have no canonical form.
     for secret in known:
         text = text.replace(secret, REDACTED)
-    clean = text.encode("utf-8", "backslashreplace").decode()
+    clean = hide_users(text).encode("utf-8", "backslashreplace").decode()
     return clean if len(clean) <= TEXT_LIMIT else f"{clean[: TEXT_LIMIT - 3]}..."

@@ -49,7 +49,7 @@ class AuditTrail:
         self._gatherer = Gatherer()
         self._work = asyncio.Event()
         self._writing = asyncio.Lock()
-        self._closing = False
+        self._closing = self._ended = False
         self._tasks = TaskOwner("audit log", _task_failed)
         self._writer: asyncio.Task[None] | None = None
 
@@ -116,26 +116,24 @@ class AuditTrail:
 
     async def _run(self) -> None:
         delay = _FIRST_DELAY
-        while True:
+        while not self._ended:
             await self._wait()
-            if self._closing:
-                self._gatherer.end(self._now_ms())
-            else:
+            if not self._closing:
                 # Many are refused together; they share one write.
                 await asyncio.sleep(self._gather_seconds)
+            if self._closing:
+                self._gatherer.end(self._now_ms())
+                self._ended = True
             try:
                 await self.settled()
             except (GatewayError, sqlite3.Error) as error:
-                if self._closing:
-                    return
                 logger.warning("%d entries of the audit log are not written yet; again in %.1f s: %s", len(self._gatherer), delay, error)
-                await asyncio.sleep(delay)
-                delay = min(_LONGEST_DELAY, delay * 3)
-                self._work.set()
-                continue
-            if self._closing:
-                return
-            delay = _FIRST_DELAY
+                if not self._ended:
+                    await asyncio.sleep(delay)
+                    delay = min(_LONGEST_DELAY, delay * 3)
+                    self._work.set()
+            else:
+                delay = _FIRST_DELAY
 
     async def _wait(self) -> None:
         due_ms = self._gatherer.due_ms()

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from openclaw_kernel.api.errors import GatewayError, InvalidRequest, ProviderError, Unavailable
+from openclaw_kernel.api.errors import Forbidden, GatewayError, InvalidRequest, ProviderError, Unavailable
 from openclaw_kernel.api.methods import Call, Client, Idempotency, Method
 from openclaw_kernel.api.requests import Encoded, KeptAnswer, RequestKey, digest_of
 from openclaw_kernel.protocol.frames import dumps, failed_response, failure, response
 from openclaw_kernel.protocol.handshake import Phase
 from openclaw_kernel.protocol.limits import Limits
+from openclaw_kernel.protocol.refusals import Refusals
 from openclaw_kernel.protocol.registry import MethodRegistry
 from openclaw_kernel.protocol.session import Invoke
 from openclaw_kernel.store.requests import RequestTable, conflict, kept_answer
@@ -55,7 +56,9 @@ class Dispatcher:
         now_ms: Callable[[], int],
         phase: Callable[[], Phase],
         requests: RequestTable,
+        refusals: Refusals | None = None,
     ) -> None:
+        self._refusals = refusals or Refusals()
         self._registry = registry
         self._limits = limits
         self._now_ms = now_ms
@@ -82,6 +85,7 @@ class Dispatcher:
         try:
             payload = _encode(self._call(caller, invoke, None))
         except Exception as error:
+            self._note_refusal(caller, invoke, error)
             _answer(caller, invoke, kept_answer(self._to_wire(invoke, error)))
         else:
             caller.send(response(invoke.request.id, payload))
@@ -121,7 +125,12 @@ class Dispatcher:
             value = self._call(caller, invoke, request)
             return KeptAnswer(_encode(await value if inspect.isawaitable(value) else value))
         except Exception as error:
+            self._note_refusal(caller, invoke, error)
             return kept_answer(self._to_wire(invoke, error))
+
+    def _note_refusal(self, caller: Caller, invoke: Invoke, error: Exception) -> None:
+        if isinstance(error, Forbidden):
+            self._refusals.method(caller.client, invoke.method.name, error, invoke.request.traceparent, by_handler=True)
 
     def _to_wire(self, invoke: Invoke, error: Exception) -> GatewayError:
         if isinstance(error, GatewayError):

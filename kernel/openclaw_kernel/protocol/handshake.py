@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, TypeAlias
 
@@ -20,6 +20,7 @@ from openclaw_kernel.protocol.device import CODES, Proven, prove
 from openclaw_kernel.protocol.frames import BadFrame, EventFrame, NotJson, Request, dumps, failure, read_request
 from openclaw_kernel.protocol.limiter import Caller, network_of
 from openclaw_kernel.protocol.limits import PROBE_PROTOCOL_VERSION, PROTOCOL_VERSION
+from openclaw_kernel.protocol.refusals import Refusals
 from openclaw_kernel.protocol.vouched import UNTRUSTED_SOURCE
 
 _PAGE_CLIENTS: Final = frozenset({"webchat-ui", "openclaw-control-ui", "webchat"})
@@ -113,8 +114,11 @@ class Handshake:
         now_ms: Callable[[], int],
         pairing: DevicePairing | None = None,
         nonce: str | None = None,
+        refusals: Refusals | None = None,
     ) -> None:
         self._peer = peer
+        self._refusals = refusals or Refusals()
+        self._proven: Proven | None = None
         self._verifier = verifier
         self._pairing = pairing
         self._phase = phase
@@ -259,6 +263,7 @@ class Handshake:
             return None
         proven = prove(params, params.device, nonce=self._nonce, now_ms=self._now_ms())
         if isinstance(proven, Proven):
+            self._proven = proven
             return proven
         return InvalidRequest(f"device identity refused: {proven}", details={"code": CODES[proven], "reason": proven})
 
@@ -340,6 +345,7 @@ class Handshake:
         return NotPaired(text, details={"code": "DEVICE_IDENTITY_REQUIRED"})
 
     def _refuse(self, request_id: str, error: GatewayError, code: int, reason: str | None = None) -> list[Action]:
+        self._refusals.handshake(error, self._peer.address, device_id=None if self._proven is None else self._proven.id)
         text = reason if reason is not None else error.message
         pairing = (error.details or {}).get("requestId")
         if pairing:
@@ -402,10 +408,13 @@ class Handshakes:
     now_ms: Callable[[], int]
     pairing: DevicePairing | None = None
     """None where no plugin pairs devices."""
+    refusals: Refusals = field(default_factory=Refusals)
 
     def begin(self, peer: Peer) -> Handshake:
         """The handshake of a new connection."""
-        return Handshake(peer=peer, verifier=self.verifier, phase=self.phase, now_ms=self.now_ms, pairing=self.pairing)
+        return Handshake(
+            peer=peer, verifier=self.verifier, phase=self.phase, now_ms=self.now_ms, pairing=self.pairing, refusals=self.refusals
+        )
 
     async def settle(self, claim: DeviceClaim) -> ApprovalNeeded | GatewayError | None:
         """Ask the pairing, for `Handshake.resume`."""

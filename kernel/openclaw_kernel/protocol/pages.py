@@ -10,10 +10,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from openclaw_kernel.api.audit import AuditAction, AuditEntry, AuditOrigin
 from openclaw_kernel.api.errors import InvalidRequest
 from openclaw_kernel.protocol.arrivals import Arrivals
 from openclaw_kernel.protocol.auth import PageGrant, Refused, Verified
 from openclaw_kernel.protocol.limiter import FailureLimiter
+from openclaw_kernel.protocol.refusals import Refusals
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -23,11 +25,13 @@ CODE_MS: Final = 600_000
 SESSION_SECONDS: Final = 30 * 24 * 3600
 _CODES: Final = 32
 _SESSIONS: Final = 100
+_SHOWN: Final = 16
+"""So much of a session's hash names it."""
 _KIND: Final = "bootstrap-token"
 
 
 class PageSessions:
-    """Implements the service `PageAccess`. `save` stores all live sessions durably as one text.
+    """Implements the service `PageAccess`. `save` stores all live sessions durably as one text, and the row of the audit log with it.
 
     `key` is the gateway's own credential: sessions end with it when it is changed.
     """
@@ -40,10 +44,12 @@ class PageSessions:
         *,
         limiter: FailureLimiter,
         now_ms: Callable[[], int],
-        save: Callable[[str], Awaitable[None]],
+        save: Callable[[str, AuditEntry], Awaitable[None]],
         key: bytes = b"",
         arrivals: Arrivals | None = None,
+        refusals: Refusals | None = None,
     ) -> None:
+        self._refusals = refusals or Refusals()
         self._limiter = limiter
         self._now_ms = now_ms
         self._save = save
@@ -72,24 +78,30 @@ class PageSessions:
         """Consume a code and open a session."""
         now = self._now_ms()
         origin = request.headers.get("Origin")
+        arrival = self._arrivals.of(request)
         if origin is None or not same_origin(origin, request.host):
+            self._refusals.foreign_origin(origin, arrival.address, surface="http")
             message = f"origin {origin or 'missing'} is not this gateway's page; open the printed link itself"
             raise InvalidRequest(message, details={"code": "CONTROL_UI_ORIGIN_NOT_ALLOWED"})
-        caller = self._arrivals.of(request).caller(origin)
+        caller = arrival.caller(origin)
         locked = self._limiter.locked_for_ms(_KIND, caller, now)
         if locked:
+            self._refusals.page("rate_limited", arrival.address)
             message = "too many wrong codes; wait, then open a new link"
             raise InvalidRequest(message, details={"code": "AUTH_RATE_LIMITED"}, retry_after_ms=locked)
         expires = self._codes.pop(self._digest(code), 0)
         if expires <= now:
             self._limiter.failed(_KIND, caller, now)
+            self._refusals.page("code unknown, used or expired", arrival.address)
             return None
         cookie = secrets.token_urlsafe(32)
         self._sessions = {digest: end for digest, end in self._sessions.items() if end > now}
-        self._sessions[self._digest(cookie)] = now + SESSION_SECONDS * 1000
+        digest = self._digest(cookie)
+        self._sessions[digest] = now + SESSION_SECONDS * 1000
         while len(self._sessions) > _SESSIONS:
             del self._sessions[next(iter(self._sessions))]
-        await self._save(json.dumps(self._sessions))
+        who = AuditOrigin(actor=f"page:{digest[:_SHOWN]}", surface="http", address=arrival.address)
+        await self._save(json.dumps(self._sessions), AuditEntry(action=AuditAction.PAGE_SIGNED_IN, origin=who, subject=who.actor))
         return cookie
 
     def authenticated(self, request: web.Request) -> bool:
@@ -108,7 +120,7 @@ class PageSessions:
         if not cookie or (origin is not None and not same_origin(origin, host)):
             return None
         digest = self._digest(cookie)
-        return PageGrant(digest[:16]) if self._sessions.get(digest, 0) > self._now_ms() else None
+        return PageGrant(digest[:_SHOWN]) if self._sessions.get(digest, 0) > self._now_ms() else None
 
     def _digest(self, secret: str) -> str:
         return hmac.new(self._key, secret.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()

@@ -60,6 +60,7 @@ class GatewayServer:
         open_connections: OpenConnections | None = None,
         arrivals: Arrivals | None = None,
     ) -> None:
+        self._refusals = handshakes.refusals
         self._registry = registry
         self._dispatcher = dispatcher
         self._handshakes = handshakes
@@ -85,6 +86,7 @@ class GatewayServer:
         counted_as = network_of(arrival.address)
         origin = request.headers.get("Origin")
         if origin is not None and not self._allows(origin, arrival):
+            self._refusals.foreign_origin(origin, arrival.address, surface="ws")
             return _foreign(origin, arrival)
         if self._unauthenticated[counted_as] >= self._limits.unauthenticated_per_address:
             return web.Response(status=503, text="too many unauthenticated connections from this address; finish or close some\n")
@@ -189,7 +191,13 @@ class GatewayServer:
         connection = Connection(
             connection_id=connection_id, accepted=accepted, address=peer.address, outbound=outbound, limits=self._limits
         )
-        session = Session(registry=self._registry, role=connection.role, scopes=connection.effective_scopes, limits=self._limits)
+        session = Session(
+            registry=self._registry,
+            role=connection.role,
+            scopes=connection.effective_scopes,
+            limits=self._limits,
+            refused=lambda request, error: self._refusals.method(connection, request.method, error, request.traceparent),
+        )
         self._connections.add(connection)
         closed = self._opened(connection)
         try:

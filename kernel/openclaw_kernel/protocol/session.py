@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -36,10 +37,24 @@ class Invoke:
 Outcome: TypeAlias = Reply | Invoke | None
 
 
+def _untold(_request: Request, _error: GatewayError) -> None:
+    return
+
+
 class Session:
     """The rules of one connection after hello-ok."""
 
-    def __init__(self, *, registry: MethodRegistry, role: str, scopes: frozenset[str], limits: Limits) -> None:
+    def __init__(
+        self,
+        *,
+        registry: MethodRegistry,
+        role: str,
+        scopes: frozenset[str],
+        limits: Limits,
+        refused: Callable[[Request, GatewayError], None] = _untold,
+    ) -> None:
+        """`refused` is told of each call that role or scopes do not allow."""
+        self._tell_refused = refused
         self._registry = registry
         self._role = role
         self._scopes = scopes
@@ -87,6 +102,7 @@ class Session:
             text = f"the params of {method.name} could not be checked; the fault is in plugin {owner}, the log has the details"
             return Reply(failure(request.id, Unavailable(text, details={"method": method.name, "plugin": owner})))
         if refusal is not None:
+            self._tell_refused(request, refusal)
             return Reply(failure(request.id, refusal))
         self._waiting += 1
         self._waiting_bytes += request.size
@@ -94,6 +110,7 @@ class Session:
 
     def _refused(self, request: Request, refusal: GatewayError) -> Reply:
         close = None
+        self._tell_refused(request, refusal)
         if isinstance(refusal, InvalidRequest) and refusal.message.startswith("unauthorized role"):
             self._wrong_role_calls += 1
             if self._wrong_role_calls > self._limits.wrong_role_calls:

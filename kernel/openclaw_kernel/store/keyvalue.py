@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from typing import Final
 
 from openclaw_kernel.api.store import Store
@@ -32,13 +33,17 @@ class StoredKeyValue:
 
     async def put(self, key: str, value: str) -> None:
         """Keep the value; raise `ValueError` over 64 KiB of UTF-8."""
+        await self._store.write(self.putting(key, value))
+
+    def putting(self, key: str, value: str) -> Callable[[sqlite3.Connection], None]:
+        """Return what keeps the value inside a write of the caller's own; raise `ValueError` over 64 KiB of UTF-8."""
         size = len(value.encode())
         if size > VALUE_LIMIT_BYTES:
             raise ValueError(
                 f"{self._owner}: the value of {key!r} has {size} bytes, the limit is {VALUE_LIMIT_BYTES};"
                 " keep larger ones in tables of its own"
             )
-        await self._store.write(lambda connection: _run(connection, _PUT, (self._owner, key, value)))
+        return lambda connection: _run(connection, _PUT, (self._owner, key, value))
 
     async def remove(self, key: str) -> None:
         """Forget the value, where there is one."""

@@ -8,6 +8,9 @@ from openclaw_kernel.api import (
     Access,
     AgentInfo,
     AgentRuntime,
+    AuditAction,
+    AuditEntry,
+    AuditLog,
     Call,
     Channels,
     Commands,
@@ -16,6 +19,7 @@ from openclaw_kernel.api import (
     InvalidRequest,
     PluginContext,
     Scope,
+    origin_of,
     rpc,
 )
 from openclaw_plugins.control import wire
@@ -156,9 +160,11 @@ class ChannelMethods:
         result=wire.ChannelStarted,
         repeatable="a channel that runs stays as it is",
     )
-    async def start(self, _call: Call, params: wire.ChannelParams) -> dict[str, Any]:
+    async def start(self, call: Call, params: wire.ChannelParams) -> dict[str, Any]:
         """Start a channel that was stopped or failed."""
         started = await self._channels.start(params.channel)
+        if started:
+            self._note(AuditAction.CHANNEL_STARTED, call, params.channel)
         outcome = "started" if started else "already-running"
         return {"channel": params.channel, "accountId": params.account_id or DEFAULT_ACCOUNT, "started": started, "outcome": outcome}
 
@@ -169,10 +175,16 @@ class ChannelMethods:
         result=wire.ChannelStopped,
         repeatable="a channel that is stopped stays stopped",
     )
-    async def stop(self, _call: Call, params: wire.ChannelParams) -> dict[str, Any]:
+    async def stop(self, call: Call, params: wire.ChannelParams) -> dict[str, Any]:
         """Stop a channel until it is started again."""
         stopped = await self._channels.stop(params.channel)
+        if stopped:
+            self._note(AuditAction.CHANNEL_STOPPED, call, params.channel)
         return {"channel": params.channel, "accountId": params.account_id or DEFAULT_ACCOUNT, "stopped": stopped}
+
+    def _note(self, action: AuditAction, call: Call, channel: str) -> None:
+        entry = AuditEntry(action=action, origin=origin_of(call), subject=f"channel:{channel}")
+        self._context.service(AuditLog).note(entry)
 
     @rpc("commands.list", scope=Scope.READ, params=wire.CommandsListParams, result=wire.CommandsListResult)
     def commands(self, _call: Call, _params: wire.CommandsListParams) -> dict[str, Any]:

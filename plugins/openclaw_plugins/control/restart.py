@@ -8,6 +8,9 @@ import sqlite3
 from typing import Any, Final
 
 from openclaw_kernel.api import (
+    AuditAction,
+    AuditEntry,
+    AuditLog,
     Call,
     Encoded,
     Gateway,
@@ -21,6 +24,7 @@ from openclaw_kernel.api import (
     RestartSentinel,
     Scope,
     Target,
+    origin_of,
     rpc,
 )
 from openclaw_plugins.control import wire
@@ -51,6 +55,9 @@ class RestartMethods:
         await restarts.check()
         sentinel = self._sentinel(params)
         answer = self._answer(sentinel, params)
+        audit = self._context.service(AuditLog)
+        details = {"reason": sentinel.reason, "delayMs": params.restart_delay_ms}
+        asked = AuditEntry(action=AuditAction.RESTART_REQUESTED, origin=origin_of(call), subject="gateway", details=details)
 
         def write(connection: sqlite3.Connection) -> KeptAnswer | None:
             if call.request is not None:
@@ -59,6 +66,7 @@ class RestartMethods:
                     return claim.answer
                 requests.complete(connection, call.request, answer)
             restarts.write(connection, sentinel)
+            audit.append(connection, asked)
             return None
 
         async def write_and_begin() -> KeptAnswer | GatewayError | None:

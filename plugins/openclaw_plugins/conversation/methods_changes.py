@@ -8,7 +8,19 @@ from typing import Final
 
 import orjson
 
-from openclaw_kernel.api import Call, Idempotency, InvalidRequest, Scope, rpc
+from openclaw_kernel.api import (
+    AuditAction,
+    AuditEntry,
+    AuditLog,
+    AuditOrigin,
+    Call,
+    Idempotency,
+    InvalidRequest,
+    Scope,
+    origin_of,
+    rpc,
+    state_digest,
+)
 from openclaw_plugins.conversation import sessions
 from openclaw_plugins.conversation.chat_events import DELETED
 from openclaw_plugins.conversation.engine import Conversation
@@ -63,6 +75,16 @@ def patch_scopes(params: SessionsPatchParams) -> Iterable[Scope]:
     """Ask for the admin scope where more is changed than a writer may."""
     changed = params.model_fields_set - _ADDRESS
     return (Scope.ADMIN,) if not changed <= _WRITERS or params.permission_mode == "full" else ()
+
+
+def _deleted(row: SessionRow, origin: AuditOrigin, *, transcript: bool) -> AuditEntry:
+    return AuditEntry(
+        action=AuditAction.SESSION_DELETED,
+        origin=origin,
+        subject=f"session:{row.key}",
+        before=state_digest({"key": row.key, "sessionId": row.session_id}),
+        details={"sessionId": row.session_id, "transcriptDeleted": transcript},
+    )
 
 
 def delete_scopes(params: SessionsDeleteParams) -> Iterable[Scope]:
@@ -190,9 +212,9 @@ class SessionChanges:
     )
     async def delete(self, call: Call, params: SessionsDeleteParams) -> SessionsDeleteResult:
         """Stop what runs and delete a session; its transcripts too, unless `deleteTranscript` is false."""
-        return await self._conversation.world.complete("delete a session", self._delete(params))
+        return await self._conversation.world.complete("delete a session", self._delete(params, origin_of(call)))
 
-    async def _delete(self, params: SessionsDeleteParams) -> SessionsDeleteResult:
+    async def _delete(self, params: SessionsDeleteParams, origin: AuditOrigin) -> SessionsDeleteResult:
         world = self._conversation.world
         key = world.keys.canonical(params.key, params.agent_id)
         if world.keys.is_main(key):
@@ -202,6 +224,7 @@ class SessionChanges:
             return {"ok": True, "key": key, "deleted": False, "archived": []}
         _guard(row, params.expected_session_id, params.expected_session_updated_at)
         await self._conversation.abort_and_wait(key)
+        audit = world.context.service(AuditLog)
 
         def write(connection: sqlite3.Connection) -> SessionRow | None:
             found = sessions.find(connection, key)
@@ -211,6 +234,7 @@ class SessionChanges:
                     "UPDATE conversation_transcripts SET ended_ms = ? WHERE session_id = ?",
                     (world.now_ms(), found.session_id),
                 )
+                audit.append(connection, _deleted(found, origin, transcript=params.delete_transcript))
             return found
 
         gone = await world.store.write(write)

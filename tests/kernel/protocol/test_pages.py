@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from openclaw_kernel.api import InvalidRequest, effective_scopes
+from openclaw_kernel.api import AuditEntry, InvalidRequest, effective_scopes
 from openclaw_kernel.protocol.auth import PageGrant
 from openclaw_kernel.protocol.handshake import PAGE_SCOPES, Accept, Handshake, Peer
 from openclaw_kernel.protocol.limiter import FailureLimiter
@@ -25,6 +25,7 @@ class Standing:
     def __init__(self) -> None:
         self.clock = Clock()
         self.saved: str | None = None
+        self.signed_in: list[str] = []
         self.pages = self.started(b"token:first")
 
     def started(self, key: bytes) -> PageSessions:
@@ -33,8 +34,9 @@ class Standing:
         pages.load(self.saved)
         return pages
 
-    async def _save(self, text: str) -> None:
+    async def _save(self, text: str, entry: AuditEntry) -> None:
         self.saved = text
+        self.signed_in.append(entry.origin.actor)
 
     async def open(self) -> str:
         """A cookie."""

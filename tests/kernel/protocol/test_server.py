@@ -18,6 +18,7 @@ from pydantic import Field
 
 from openclaw_config.models import GatewayAuth
 from openclaw_kernel.api import Access, Call, Encoded, Idempotency, InvalidRequest, Params, Scope, effective_scopes, rpc
+from openclaw_kernel.api.audit import AuditEntry
 from openclaw_kernel.api.methods import methods_of
 from openclaw_kernel.bus import EventBus
 from openclaw_kernel.protocol.arrivals import Arrivals
@@ -127,7 +128,7 @@ class Served:
         registry = MethodRegistry(("test", method) for method in methods_of(self.methods))
         limiter = FailureLimiter()
 
-        async def save(_text: str) -> None:
+        async def save(_text: str, _entry: AuditEntry) -> None:
             """Keep nothing."""
 
         self.pages = PageSessions(limiter=limiter, now_ms=self.clock, save=save)

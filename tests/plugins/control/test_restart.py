@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from openclaw_kernel.api import Call, RestartSentinel
+from openclaw_kernel.api import AuditAction, AuditEntry, Call, RestartSentinel
 from openclaw_kernel.cli.exits import NOT_RESTARTED
 from openclaw_kernel.tasks import TaskOwner
 from openclaw_plugins.control.restart import RestartMethods
@@ -243,6 +243,7 @@ class _Desk:
         self.taken, self.told = asyncio.Event(), asyncio.Event()
         self.begun = asyncio.Event()
         self.written: list[RestartSentinel] = []
+        self.recorded: list[AuditAction] = []
         self.tasks = TaskOwner("control", lambda _name, _error: None)
         self.spawn = self.tasks.spawn
 
@@ -260,6 +261,10 @@ class _Desk:
         self.taken.set()
         await self.told.wait()
         return answer
+
+    def append(self, _connection: Any, entry: AuditEntry) -> int:
+        self.recorded.append(entry.action)
+        return 1
 
     def write(self, *given: Any) -> Any:
         if len(given) == 1:

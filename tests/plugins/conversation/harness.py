@@ -24,6 +24,7 @@ from openclaw_kernel.api import (
     Admission,
     AgentInfo,
     AgentRuntime,
+    AuditLog,
     Call,
     ChannelCapabilities,
     Channels,
@@ -65,6 +66,7 @@ from openclaw_kernel.tasks import TaskOwner
 from openclaw_plugins.conversation.plugin import ConversationPlugin
 from openclaw_plugins.conversation.settings import ConversationSettings
 from tests.support import contract
+from tests.support.audit import RecordedAudit
 
 DEADLINE = 10.0
 T = TypeVar("T")
@@ -453,7 +455,9 @@ class Harness:
         self._tasks = TaskOwner("conversation", lambda _, error: self.failures.append(error))
         self.store = SqliteStore(self.home / "state.sqlite")
         self.registered = Registered()
+        self.audit = RecordedAudit()
         self.services = {
+            AuditLog: self.audit,
             Events: self.events,
             Channels: self.channels,
             AgentRuntime: self.runtime,
