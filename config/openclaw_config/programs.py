@@ -65,10 +65,11 @@ def _trusted(name: str) -> Path:
     """Return the program with its links followed; raise `ProgramFailed` where others could have put another in its place."""
     try:
         program = Path(name).resolve(strict=True)
-        # Both chains: who can write beside the link chooses the program as well.
-        parts = dict.fromkeys([program, *Path(name).parents, *program.parents])
+        # Who can write beside a link on the way chooses the program as well.
+        links = _links(Path(name))
+        own = {program, *(link.parent for link in links), program.parent}
+        parts = dict.fromkeys([program, *(above for link in links for above in link.parents), *program.parents])
         modes = {part: part.stat() for part in parts}
-        own = {program, program.parent, Path(name).parent}
     except (OSError, RuntimeError) as error:
         reason = (getattr(error, "strerror", None) or "its links lead in a circle").lower()
         raise ProgramFailed(f"the program {name} cannot be found ({reason})", "write where it lies") from None
@@ -83,6 +84,15 @@ def _trusted(name: str) -> Path:
         if status.st_mode & _OTHERS_WRITE and not is_sticky:
             raise ProgramFailed(f"{what} can be written by others", f"chmod go-w {shlex.quote(str(part))}")
     return program
+
+
+def _links(path: Path) -> list[Path]:
+    """Return the path and what its links lead to, one after the other; they are known to end."""
+    found = [path]
+    while found[-1].is_symlink():
+        # Not normalised: `..` behind a link to a folder leads elsewhere than it reads.
+        found.append(found[-1].parent / found[-1].readlink())
+    return found
 
 
 def _run(program: Path, argv: list[str], *, folder: Path, environment: Mapping[str, str], seconds: float, limit: int) -> bytes:

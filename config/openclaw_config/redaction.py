@@ -99,14 +99,14 @@ def secret_places(document: Any, *, references: bool = False) -> Iterator[tuple[
     """Every secret that is written out in a document, with its place; with the references, which count wherever they stand."""
     waiting: list[tuple[tuple[str | int, ...], Any, Any, bool]] = [((), "", document, False)]
     while waiting:
-        where, key, value, hidden = waiting.pop(0)
+        where, key, value, hidden = waiting.pop()
         hidden = (hidden or names_secret(key)) and not _has_names_only(where)
         if isinstance(value, Mapping):
             below = hidden or str(key).lower() in _HOLDERS
-            waiting[:0] = [((*where, str(name)), name, item, below) for name, item in value.items()]
+            waiting += [((*where, str(name)), name, item, below) for name, item in reversed([*value.items()])]
         elif isinstance(value, list):
             # What its items are called is what the list is called.
-            waiting[:0] = [((*where, index), key, item, hidden) for index, item in enumerate(value)]
+            waiting += [((*where, index), key, value[index], hidden) for index in reversed(range(len(value)))]
         elif isinstance(value, str) and value and (references if REFERENCE.match(value) else hidden):
             yield where, str(value)
 

@@ -281,6 +281,19 @@ def test_a_program_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytes
     assert f"belongs to another user (uid {owner}); name a program of your own or of root's" in problem(tmp_path, f"${{exec:{give}}}")
 
 
+def test_every_link_on_the_way_counts(tmp_path: Path) -> None:
+    closed, opened = tmp_path / "closed", tmp_path / "opened"
+    closed.mkdir()
+    opened.mkdir()
+    give = program(closed, "echo value")
+    (opened / "second").symlink_to(give)
+    (closed / "first").symlink_to("../opened/second")
+    assert value(tmp_path, f"${{exec:{closed}/first}}") == "value"
+    opened.chmod(0o777)
+    told = problem(tmp_path, f"${{exec:{closed}/first}}")
+    assert f"opened, above the program {closed}/first, can be written by others" in told
+
+
 def test_a_link_is_followed_and_the_program_keeps_its_name(tmp_path: Path) -> None:
     (tmp_path / "called").symlink_to(program(tmp_path, 'basename "$0"'))
     assert stat.S_ISLNK((tmp_path / "called").lstat().st_mode)
