@@ -38,6 +38,7 @@ from openclaw_kernel.host.discovery import discover
 from openclaw_kernel.host.guard import PluginFault
 from openclaw_kernel.host.loader import load_driver
 from openclaw_kernel.host.pairing import HostedPairing
+from openclaw_kernel.host.registry import Unclassified
 from openclaw_kernel.http import Door, Handler, Listener, Probes, build_application
 from openclaw_kernel.lock import CannotLock, StateLock
 from openclaw_kernel.oauth.broker import LoginDesk
@@ -47,6 +48,7 @@ from openclaw_kernel.protocol.auth import TRUSTED_PROXY, Refused, Verified, Veri
 from openclaw_kernel.protocol.connection import Connection
 from openclaw_kernel.protocol.connections import OpenConnections
 from openclaw_kernel.protocol.dispatch import Dispatcher
+from openclaw_kernel.protocol.events import EventRegistry
 from openclaw_kernel.protocol.frames import EventFrame, dumps
 from openclaw_kernel.protocol.handshake import Close, Handshakes, Phase
 from openclaw_kernel.protocol.limiter import FailureLimiter
@@ -214,7 +216,7 @@ class GatewayApp:
         stack.push_async_callback(logins.close)
         stack.push_async_callback(event_log.close)
         stack.push_async_callback(self.host.stop, STOP_SECONDS)
-        await self.host.load()
+        await self._load_plugins()
         refused = await store.open(self.host.registry.migrations())
         self.host.refuse_migrations(refused)
         await self._audit.open()
@@ -253,6 +255,12 @@ class GatewayApp:
         details = {"version": self.facts.version, "bootId": self.facts.boot_id}
         self._audit.note(AuditEntry(action=action, origin=BY_GATEWAY, subject="gateway", reason=reason, details=details))
 
+    async def _load_plugins(self) -> None:
+        try:
+            await self.host.load()
+        except Unclassified as error:
+            raise CannotStart(str(error), 78) from error
+
     async def drain(self) -> None:
         """Let what is under way end, once. Everything works while this lasts, but for new requests, which are refused."""
         if self._stops:
@@ -269,7 +277,8 @@ class GatewayApp:
 
     def _build_wire(self, pages: PageSessions, limiter: FailureLimiter) -> _Wire:
         registry = MethodRegistry(self.host.registry.methods)
-        self.facts.bind(host=self.host, registry=registry, ask=self._ask)
+        self._bus.events = EventRegistry(self.host.registry.events)
+        self.facts.bind(host=self.host, registry=registry, events=self._bus.events, ask=self._ask)
         pairing = HostedPairing.of(self.host.registry, self.host.guard)
         verifier = Verifier(self.loaded.config.gateway.auth, limiter, pairing)
         refusals = Refusals(self._audit)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Protocol
 
+from openclaw_kernel.protocol.events import EventRegistry
 from openclaw_kernel.protocol.frames import EventFrame, dumps
-from openclaw_kernel.protocol.scopes import event_scope
 
 SESSION_SCOPED_CAP = "session-scoped-events"
 
@@ -42,7 +42,8 @@ class Log(Protocol):
 class EventBus:
     """Implements the service `Events`. What `log` records reaches those who follow it from there, and all others at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, events: EventRegistry | None = None) -> None:
+        self.events = EventRegistry() if events is None else events
         self.log: Log | None = None
         self._subscribers: dict[str, Subscriber] = {}
         self._followers: set[str] = set()
@@ -77,7 +78,7 @@ class EventBus:
         replaces: str | None = None,
     ) -> None:
         """See `openclaw_kernel.api.Events.broadcast`."""
-        scope = event_scope(event)
+        scope = self.events.scope(event)
         log = self.log if connections is None and scope is not None else None
         if log is not None and not log.recording:
             log = None
@@ -99,7 +100,7 @@ class EventBus:
 
     def publish(self, frame: EventFrame) -> None:
         """Send a frame that the kernel made itself (presence, health, tick) to everyone in scope."""
-        scope = event_scope(frame.name)
+        scope = self.events.scope(frame.name)
         for subscriber in list(self._subscribers.values()):
             if _in_scope(subscriber, scope):
                 subscriber.offer(frame)

@@ -22,11 +22,11 @@ from openclaw_kernel.api.turns import AgentInfo, AgentRuntime
 from openclaw_kernel.logs import log_path, tail
 from openclaw_kernel.presence import PresenceBook
 from openclaw_kernel.protocol.connection import Connection
+from openclaw_kernel.protocol.events import EventRegistry
 from openclaw_kernel.protocol.frames import dumps
 from openclaw_kernel.protocol.handshake import Phase
 from openclaw_kernel.protocol.limits import PROTOCOL_VERSION, Limits
 from openclaw_kernel.protocol.registry import MethodRegistry
-from openclaw_kernel.protocol.scopes import ADVERTISED_EVENTS
 
 AnswerT = TypeVar("AnswerT")
 
@@ -70,6 +70,7 @@ class GatewayFacts:
         self._health: dict[str, Any] = {}
         self._host: Host | None = None
         self._registry: MethodRegistry | None = None
+        self.events = EventRegistry()
         self._ask: Ask = _nobody
         self.boot_id = str(uuid.uuid4())
         self.started_at_ms = now_ms()
@@ -78,10 +79,11 @@ class GatewayFacts:
         self.url = ""
         self.presence_changed: Callable[[], None] = lambda: None
 
-    def bind(self, *, host: Host, registry: MethodRegistry, ask: Ask) -> None:
+    def bind(self, *, host: Host, registry: MethodRegistry, events: EventRegistry, ask: Ask) -> None:
         """Join the facts to the loaded plugins."""
         self._host = host
         self._registry = registry
+        self.events = events
         self._ask = ask
 
     @property
@@ -182,7 +184,7 @@ class GatewayFacts:
             "server": {"version": self.version, "connId": connection.connection_id, "bootId": self.boot_id},
             "features": {
                 "methods": () if self._registry is None else self._registry.advertised,
-                "events": ADVERTISED_EVENTS,
+                "events": self.events.advertised,
                 "capabilities": CAPABILITIES,
             },
             "snapshot": snapshot,

@@ -59,9 +59,9 @@ def openclaw_register_commands(registrar: Registrar) -> None:
 
 @hookspec
 def openclaw_register_methods(registrar: Registrar) -> None:
-    """Register RPC methods; each names its scope or the gateway does not start. When: once, at load.
+    """Register RPC methods and events; each names its scope or the gateway does not start. When: once, at load.
 
-    :param registrar: takes `add_methods`.
+    :param registrar: takes `add_methods` and `add_events`.
     """
 
 

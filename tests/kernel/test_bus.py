@@ -7,8 +7,8 @@ from collections.abc import Collection
 
 import pytest
 
-from openclaw_kernel.bus import EventBus
 from openclaw_kernel.protocol.frames import EventFrame
+from tests.kernel.declared_events import bus_with_events
 
 
 class Listener:
@@ -46,23 +46,23 @@ class Listener:
     ],
 )
 def test_scopes_decide_who_hears(event: str, scopes: list[str], role: str, heard: bool) -> None:
-    bus, listener = EventBus(), Listener("a", scopes, role)
+    bus, listener = bus_with_events(), Listener("a", scopes, role)
     bus.attach(listener)
     bus.broadcast(event, {"n": 1})
     bus.publish(EventFrame(event, b'{"n":2}'))
     assert listener.payloads() == ([{"n": 1}, {"n": 2}] if heard else [])
 
 
-def test_an_event_nobody_classified_goes_to_nobody() -> None:
-    bus, listener = EventBus(), Listener("a", ["operator.admin"])
+def test_an_event_nobody_declared_goes_to_nobody() -> None:
+    bus, listener = bus_with_events(), Listener("a", ["operator.admin"])
     bus.attach(listener)
-    with pytest.raises(LookupError, match=r"event 'secret\.thing' has no scope"):
+    with pytest.raises(LookupError, match=r"event 'secret\.thing' is not declared"):
         bus.broadcast("secret.thing", {})
     assert listener.offered == []
 
 
 def test_everybody_gets_the_same_frame_in_the_same_order() -> None:
-    bus, one, two = EventBus(), Listener("a"), Listener("b")
+    bus, one, two = bus_with_events(), Listener("a"), Listener("b")
     bus.attach(one)
     bus.attach(two)
     for number in range(5):
@@ -73,7 +73,7 @@ def test_everybody_gets_the_same_frame_in_the_same_order() -> None:
 
 
 def test_who_left_hears_nothing_and_may_leave_twice() -> None:
-    bus, listener = EventBus(), Listener("a")
+    bus, listener = bus_with_events(), Listener("a")
     leave = bus.attach(listener)
     leave()
     leave()
@@ -82,7 +82,7 @@ def test_who_left_hears_nothing_and_may_leave_twice() -> None:
 
 
 def test_connections_topics_and_exclusions_narrow_and_never_widen() -> None:
-    bus, one, two, outsider = EventBus(), Listener("a"), Listener("b"), Listener("c", [])
+    bus, one, two, outsider = bus_with_events(), Listener("a"), Listener("b"), Listener("c", [])
     for listener in (one, two, outsider):
         bus.attach(listener)
     bus.broadcast("chat", {"n": 1}, connections=["a", "c", "gone"])
@@ -97,7 +97,7 @@ def test_connections_topics_and_exclusions_narrow_and_never_widen() -> None:
 
 
 def test_a_client_of_single_sessions_hears_those_it_subscribed_to() -> None:
-    bus, scoped, other = EventBus(), Listener("a"), Listener("b")
+    bus, scoped, other = bus_with_events(), Listener("a"), Listener("b")
     scoped.caps = frozenset({"session-scoped-events"})
     bus.attach(scoped)
     bus.attach(other)
@@ -109,7 +109,7 @@ def test_a_client_of_single_sessions_hears_those_it_subscribed_to() -> None:
 
 
 def test_one_that_leaves_while_it_is_offered_something_does_not_disturb_the_rest() -> None:
-    bus, last = EventBus(), Listener("z")
+    bus, last = bus_with_events(), Listener("z")
 
     class Leaving(Listener):
         def offer(self, frame: EventFrame) -> None:
@@ -125,7 +125,7 @@ def test_one_that_leaves_while_it_is_offered_something_does_not_disturb_the_rest
 
 
 def test_what_json_cannot_hold_is_the_senders_fault() -> None:
-    bus, listener = EventBus(), Listener("a")
+    bus, listener = bus_with_events(), Listener("a")
     bus.attach(listener)
     with pytest.raises(TypeError):
         bus.broadcast("chat", {"x": object()})

@@ -1,7 +1,7 @@
-"""Writes docs/reference/protocol.md: the protocol as this gateway speaks it, from what is registered in a running one.
+"""Writes docs/reference/: the protocol as this gateway speaks it, and who may what, from what is registered in a running one.
 
-`python -m tests.support.reference` writes the file. Everything comes from the registry, the params and result types, the limits, the
-table of refusals and a conversation that is held while the page is made; only the sentences about events are written here.
+`python -m tests.support.reference` writes the files. Everything comes from the registry, the params and result types, the limits, the
+table of refusals and a conversation that is held while the page is made.
 """
 
 from __future__ import annotations
@@ -20,37 +20,19 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from openclaw_kernel.api import errors
-from openclaw_kernel.api.methods import Access, Idempotency, Method
+from openclaw_kernel.api.methods import Access, EventSpec, Idempotency, Method
 from openclaw_kernel.protocol.connect import ConnectParams
+from openclaw_kernel.protocol.events import EventRegistry
 from openclaw_kernel.protocol.limits import PROBE_PROTOCOL_VERSION, PROTOCOL_VERSION, Limits
-from openclaw_kernel.protocol.scopes import ADVERTISED_EVENTS, event_scope
 from openclaw_kernel.testing import RunningGateway, run_gateway
 from tests.kernel.protocol.refusals import REFUSALS, Refusal
+from tests.support import grants
 from tests.support.recorder import Recorder
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "protocol.md"
 OURS = ("openclaw_kernel.", "openclaw_plugins.", "openclaw_channels.", "openclaw_providers.")
 DEEPEST = 2
 WIDEST = 120
-
-EVENTS = {
-    "agent": "A step of a run: `stream` is `lifecycle` (`data.phase` is `start`, `end` or `error`), `assistant`, `thinking` or `tool`.",
-    "chat": "The answer of a run grows (`state: delta`, its text is cumulative) and ends once: `final`, `aborted` or `error`.",
-    "connect.challenge": "The first frame of a connection; the nonce is what a device signs.",
-    "device.pair.requested": "A device asks to be paired.",
-    "device.pair.resolved": "A request to be paired was approved or rejected.",
-    "events.current": "What `events.subscribe` reads again from the log has all been sent; what follows is new.",
-    "events.gap": "The log does not go back as far as was asked; what lies between is missing.",
-    "events.item": "One event of the past, as it was sent then. For who asked by `events.subscribe {since}`.",
-    "health": "The health changed, or a minute has passed.",
-    "presence": "Somebody came or went.",
-    "session.message": "A message was added to a transcript. For subscribers of all sessions or of this one.",
-    "session.tool": "A tool began or ended in a run. For subscribers of all sessions or of this one.",
-    "sessions.changed": "A session was created, changed, reset or deleted, or its run began or ended. For subscribers of all sessions.",
-    "shutdown": "The gateway stops; the close with 1012 follows.",
-    "tick": "Every 30 seconds, so that a client knows the connection is alive.",
-}
-"""When each event is sent, in one sentence."""
 
 LIMITS = {
     "payload_before_hello": "bytes of all frames before hello-ok",
@@ -304,14 +286,9 @@ def table(head: tuple[str, ...], lines: Sequence[tuple[str, ...]]) -> str:
     return "\n".join(["| " + " | ".join(head) + " |", rule, *body])
 
 
-def events(conversation: Conversation) -> str:
+def events(registry: EventRegistry, conversation: Conversation) -> str:
     """The table of events, and an example of those that the conversation saw."""
-    lines = []
-    for name in ADVERTISED_EVENTS:
-        scope = event_scope(name) if name != "connect.challenge" else None
-        if name not in EVENTS:
-            raise LookupError(f"nothing says when {name} is sent: add a sentence to EVENTS in tests/support/reference.py")
-        lines.append((f"`{name}`", f"`{scope}`" if scope else "everybody", EVENTS[name]))
+    lines = [(f"`{spec.name}`", heard_by(spec), spec.doc) for spec in registry.all() if spec.advertised]
     examples = [
         conversation.event("agent", stream="lifecycle"),
         conversation.event("agent", stream="assistant"),
@@ -320,6 +297,11 @@ def events(conversation: Conversation) -> str:
         conversation.event("tick"),
     ]
     return "\n".join([table(("event", "heard by", "when"), lines), "", "```json", *(one for one in examples if one is not None), "```"])
+
+
+def heard_by(spec: EventSpec) -> str:
+    """Who is told of an event."""
+    return "everybody" if spec.scope is Access.ANYONE else f"`{spec.scope.value}`"
 
 
 def limits() -> str:
@@ -380,8 +362,8 @@ the range of the client has to reach it. Probes (mode `probe`) and nodes (role a
 """
 
 
-async def page() -> str:
-    """The whole page."""
+async def pages() -> dict[Path, str]:
+    """All pages."""
     with tempfile.TemporaryDirectory(prefix="openclaw-reference") as folder:
         records: list[bytes] = []
         recorder = Recorder(records.append)
@@ -390,18 +372,14 @@ async def page() -> str:
             async with run_gateway(Path(folder), {"models": {"providers": {"echo": {}}}}) as gateway:
                 conversation = Conversation(gateway, records)
                 await conversation.hold()
-                methods = [method for method in gateway.app.wire.registry.all() if type_of(method).startswith(OURS)]
-                return render(methods, conversation)
+                methods = grants.registered(gateway.app.wire.registry, OURS)
+                events = gateway.app.facts.events
+                return {PAGE: render(methods, events, conversation), grants.PAGE: grants.page(methods, events)}
         finally:
             recorder.remove()
 
 
-def type_of(method: Method) -> str:
-    """The module whose method it is."""
-    return str(getattr(method.handler, "__module__", ""))
-
-
-def render(methods: list[Method], conversation: Conversation) -> str:
+def render(methods: list[Method], registry: EventRegistry, conversation: Conversation) -> str:
     """The page from what was collected."""
     index = [(f"[`{one.name}`](#{one.name.replace('.', '')})", who(one), " ".join(one.doc.split())) for one in methods]
     handshake = [conversation.event("connect.challenge") or "", conversation.request("connect"), conversation.hello()]
@@ -420,8 +398,9 @@ def render(methods: list[Method], conversation: Conversation) -> str:
         "## Limits\n",
         limits() + "\n",
         "## Events\n",
-        events(conversation) + "\n",
+        events(registry, conversation) + "\n",
         "## Methods\n",
+        "Who may call what, and who hears what, is one table in [grants.md](grants.md).\n",
         table(("method", "scope", "does"), index) + "\n",
         *(section(method) + "\n" for method in methods),
     ]
@@ -429,10 +408,11 @@ def render(methods: list[Method], conversation: Conversation) -> str:
 
 
 def main() -> None:
-    """Write the page."""
+    """Write the pages."""
     logging.disable(logging.WARNING)
     PAGE.parent.mkdir(parents=True, exist_ok=True)
-    PAGE.write_text(asyncio.run(page()), encoding="utf-8")
+    for path, text in asyncio.run(pages()).items():
+        path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

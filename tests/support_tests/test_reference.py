@@ -9,11 +9,12 @@ from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
 from openclaw_kernel.api import Params
-from tests.support.reference import PAGE, page, pretty, rows, shape
+from tests.support.reference import pages, pretty, rows, shape
 
 
-async def test_the_page_is_what_make_docs_would_write() -> None:
-    assert PAGE.read_text(encoding="utf-8") == await page(), "docs/reference/protocol.md is stale: run `make docs`"
+async def test_the_pages_are_what_make_docs_would_write() -> None:
+    for path, text in (await pages()).items():
+        assert path.read_text(encoding="utf-8") == text, f"docs/reference/{path.name} is stale: run `make docs`"
 
 
 class Inner(TypedDict):

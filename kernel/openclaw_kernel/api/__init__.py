@@ -45,7 +45,7 @@ from openclaw_kernel.api.messages import (
     Receipt,
     Target,
 )
-from openclaw_kernel.api.methods import Access, Call, Client, Idempotency, Method, Params, Scope, rpc
+from openclaw_kernel.api.methods import Access, Call, Client, EventSpec, Idempotency, Method, Params, Scope, rpc
 from openclaw_kernel.api.oauth import Logins, OAuthClient
 from openclaw_kernel.api.pairing import (
     ApprovalNeeded,
@@ -161,6 +161,7 @@ __all__ = [
     "Encoded",
     "EventGap",
     "EventReplay",
+    "EventSpec",
     "EventSubscription",
     "Events",
     "File",

@@ -136,6 +136,19 @@ class Method:
     doc: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventSpec:
+    """An event that a plugin sends: its name, who hears it, and in `doc` when it is sent.
+
+    `scope` is the one that operators need to hear it, or `Access.ANYONE`. Names of the protocol have the scope that it gives them.
+    """
+
+    name: str
+    scope: Scope | Access
+    doc: str
+    advertised: bool = True
+
+
 def rpc(
     name: str,
     *,

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from openclaw_config.models import Config
 from openclaw_kernel.api.channel import Channel
 from openclaw_kernel.api.command import Command
+from openclaw_kernel.api.methods import EventSpec
 from openclaw_kernel.api.provider import Provider
 from openclaw_kernel.api.store import KeyValue, Migration, Store
 from openclaw_kernel.api.tool import Tool
@@ -136,6 +137,10 @@ class Registrar(Protocol):
     def add_command(self, command: Command) -> None: ...
     def add_methods(self, owner: object) -> None:
         """Add every method that `rpc` declared on the class of `owner`."""
+        ...
+
+    def add_events(self, events: Iterable[EventSpec]) -> None:
+        """Declare the events that the plugin sends; none other can be."""
         ...
 
     def add_route(self, route: HttpRoute) -> None: ...

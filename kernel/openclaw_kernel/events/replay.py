@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from openclaw_kernel.api.errors import GatewayError, InvalidRequest, Unavailable
+from openclaw_kernel.api.methods import Scope
 from openclaw_kernel.api.services import EventGap, EventSubscription, GapReason
 from openclaw_kernel.bus import EventBus, Subscriber, may_hear
 from openclaw_kernel.events.log import EventLog, Place
 from openclaw_kernel.events.records import Record, current_frame, gap_frame
-from openclaw_kernel.protocol.scopes import UNSCOPED_EVENTS, event_scope
+from openclaw_kernel.protocol.events import KERNEL_EVENTS, EventRegistry, protocol_scope
 from openclaw_kernel.tasks import TaskOwner
 
 logger: Final = logging.getLogger(__name__)
 
-UNKEPT_EVENTS: Final = UNSCOPED_EVENTS | {"presence", "connect.challenge"}
-"""State that a client is told again by itself."""
 _SKIPPED_BEFORE_TOLD: Final = 1_000
 _RETRY_SECONDS: Final = 1.0
+_KERNELS: Final = frozenset(spec.name for spec in KERNEL_EVENTS)
 _NOBODYS: Final = "no scope"
 """A scope that nobody can hold."""
 
@@ -78,7 +78,7 @@ class LogReplay:
 
     async def subscribe(self, connection_id: str, *, since: str | None, events: Collection[str] | None) -> EventSubscription:
         """See `openclaw_kernel.api.EventReplay.subscribe`."""
-        wanted = None if events is None else _check_events(events)
+        wanted = None if events is None else self._check(events)
         await self._log.record()
         follower = self._open.get(connection_id)
         if follower is None:
@@ -91,7 +91,7 @@ class LogReplay:
         if place is None:
             place, lost = await self._settle(follower, following)
             gap = gap or lost
-        feed = following.feed = _Feed(self._log, follower, wanted, place)
+        feed = following.feed = _Feed(self._log, follower, wanted, place, self._bus.events)
         # Its first step comes after this method's answer, which does not wait any more.
         following.task = self._tasks.spawn(f"feed {connection_id}", feed.run())
         oldest = self._log.oldest
@@ -127,6 +127,13 @@ class LogReplay:
             raise InvalidRequest("another events.subscribe or events.unsubscribe of this connection came before the answer")
         return settled
 
+    def _check(self, events: Collection[str]) -> frozenset[str]:
+        # The kernel's own are state that a client is told again by itself.
+        for event in events:
+            if event in _KERNELS or _scope_of(event, self._bus.events) in {None, _NOBODYS}:
+                raise InvalidRequest(f"events: {event[:80]!r} is no event that is kept; leave it out, or leave out `events` to get all")
+        return frozenset(events)
+
     def _start(self, since: str | None) -> tuple[Place | None, GapReason | None]:
         if since is None:
             return None, None
@@ -137,10 +144,11 @@ class LogReplay:
 class _Feed:
     """Sends one client what it may hear, in order, from its place on."""
 
-    def __init__(self, log: EventLog, follower: Follower, events: frozenset[str] | None, place: Place) -> None:
+    def __init__(self, log: EventLog, follower: Follower, events: frozenset[str] | None, place: Place, registry: EventRegistry) -> None:
         self._log = log
         self._follower = follower
         self._events = events
+        self._registry = registry
         self.place = place
         self._scopes: dict[str, str | None] = {}
         self._catch_up = log.last
@@ -202,31 +210,17 @@ class _Feed:
         if not record.payload or (self._events is not None and record.event not in self._events):
             return False
         if record.event not in self._scopes:
-            self._scopes[record.event] = _scope_of(record.event)
+            self._scopes[record.event] = _scope_of(record.event, self._registry)
         return may_hear(self._follower, self._scopes[record.event], record.topics, record.scoped_topic)
 
 
-def _check_events(events: Collection[str]) -> frozenset[str]:
-    for event in events:
-        if event in UNKEPT_EVENTS or not _is_event(event):
-            raise InvalidRequest(f"events: {event[:80]!r} is no event that is kept; leave it out, or leave out `events` to get all")
-    return frozenset(events)
-
-
-def _scope_of(event: str) -> str | None:
+def _scope_of(event: str, registry: EventRegistry) -> str | None:
     try:
-        return event_scope(event)
+        return registry.scope(event)
     except LookupError:
-        # A newer version of the gateway wrote it, and was replaced by this one, which cannot tell who may hear it.
-        return _NOBODYS
-
-
-def _is_event(event: str) -> bool:
-    try:
-        event_scope(event)
-    except LookupError:
-        return False
-    return True
+        # Its plugin does not run now; or a newer version wrote it, and this one cannot tell who may hear it.
+        scope = protocol_scope(event)
+        return scope.value if isinstance(scope, Scope) else _NOBODYS
 
 
 def _task_failed(name: str, error: BaseException) -> None:

@@ -19,7 +19,7 @@ from openclaw_kernel.host.context import HostedContext
 from openclaw_kernel.host.guard import Guard, PluginFault, describe
 from openclaw_kernel.host.loader import LoadFailed, load_class
 from openclaw_kernel.host.manager import HookRejected, PluginManager
-from openclaw_kernel.host.registry import PluginRegistrar, RegistrationRefused, Registry
+from openclaw_kernel.host.registry import PluginRegistrar, RegistrationRefused, Registry, Unclassified
 from openclaw_kernel.host.sections import Share, validate_instances, validate_section
 from openclaw_kernel.host.state import Standing
 from openclaw_kernel.tasks import TaskOwner
@@ -69,7 +69,11 @@ class Loader:
         self.models: dict[str, type[BaseModel]] = {}
 
     async def load(self, wanted: Sequence[tuple[Standing, Share]]) -> dict[str, HostedContext]:
-        """Load the plugins; return the contexts of those that did not fail. The others have become `failed`."""
+        """Load the plugins; return the contexts of those that did not fail. The others have become `failed`.
+
+        Raises:
+            Unclassified: a plugin has a method or an event of which it does not say who may have it.
+        """
         built = await self._construct_all(wanted)
         contexts: dict[str, HostedContext] = {}
         # pluggy calls the last registered first; thus the bundled ones, which are first here, get their names first.
@@ -172,6 +176,8 @@ class Loader:
         return faults
 
     def _fail(self, standing: Standing, fault: PluginFault) -> None:
+        if isinstance(fault.error, Unclassified):
+            raise fault.error
         self._manager.remove(standing.found.id)
         own = isinstance(fault.error, _OWN_WORDS)
         standing.become(PluginState.FAILED, str(fault.error) if own else fault.reason)

@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from openclaw_kernel.api.channel import Channel, ChannelCapabilities
 from openclaw_kernel.api.command import Command
-from openclaw_kernel.api.methods import Method, Scope, methods_of
+from openclaw_kernel.api.methods import Access, EventSpec, Method, Scope, methods_of
 from openclaw_kernel.api.plugin import HttpRoute, Unit
 from openclaw_kernel.api.provider import Provider
 from openclaw_kernel.api.store import Migration
@@ -37,6 +37,10 @@ class RegistrationRefused(Exception):
     """The thing cannot be registered; the message names it, its owner or what it lacks, and the cure."""
 
 
+class Unclassified(RegistrationRefused):
+    """A method or an event says not who may have it: the gateway does not start, for it might be anybody."""
+
+
 @dataclass(frozen=True, slots=True)
 class Owned(Generic[ItemT]):
     plugin_id: str
@@ -55,6 +59,7 @@ class Registry:
     tools: dict[str, Owned[Tool[Any]]] = field(default_factory=dict)
     commands: dict[str, Owned[Command]] = field(default_factory=dict)
     methods: list[tuple[str, Method]] = field(default_factory=list)
+    events: list[tuple[str, EventSpec]] = field(default_factory=list)
     routes: list[tuple[str, HttpRoute]] = field(default_factory=list)
     units: list[tuple[str, Unit]] = field(default_factory=list)
     services: dict[type, Owned[object]] = field(default_factory=dict)
@@ -97,6 +102,7 @@ class Registry:
             for name in [name for name, owned in mapping.items() if owned.plugin_id == plugin_id]:
                 del mapping[name]
         self.methods[:] = [entry for entry in self.methods if entry[0] != plugin_id]
+        self.events[:] = [entry for entry in self.events if entry[0] != plugin_id]
         self.routes[:] = [entry for entry in self.routes if entry[0] != plugin_id]
         self.units[:] = [entry for entry in self.units if entry[0] != plugin_id]
         self._migrations.pop(plugin_id, None)
@@ -165,8 +171,26 @@ class PluginRegistrar:
         for method in found:
             if method.name in taken:
                 raise _taken("method", method.name, taken[method.name], self._plugin_id)
-            _check_method(method)
+            _check_method(self._plugin_id, method)
         self._registry.methods.extend((self._plugin_id, self._fenced(method)) for method in found)
+
+    def add_events(self, events: Iterable[EventSpec]) -> None:
+        """Declare events."""
+        self._refuse_late("events")
+        for spec in events:
+            self._check_event(spec)
+            for owner, other in self._registry.events:
+                if other.name == spec.name:
+                    raise _taken("event", spec.name, owner, self._plugin_id)
+            self._registry.events.append((self._plugin_id, spec))
+
+    def _check_event(self, spec: EventSpec) -> None:
+        _check_type(spec, EventSpec, "event")
+        _check_name(spec.name, "event")
+        if not isinstance(spec.scope, Scope) and spec.scope is not Access.ANYONE:
+            raise Unclassified(f"event {spec.name!r} of plugin {self._plugin_id!r} has no scope; name one in EventSpec(scope=...)")
+        if not spec.doc:
+            raise RegistrationRefused(f"event {spec.name!r} has no doc; say in it when the event is sent")
 
     def add_route(self, route: HttpRoute) -> None:
         """Register an HTTP route."""
@@ -264,9 +288,9 @@ def _check_schema(tool: Tool[Any]) -> None:
         raise RegistrationRefused(f"tool {tool.name!r}: its schema is not JSON ({error}); correct the model of its parameters") from error
 
 
-def _check_method(method: Method) -> None:
+def _check_method(plugin_id: str, method: Method) -> None:
     if not method.scopes and method.access is None:
-        raise RegistrationRefused(f"method {method.name!r} has no scope; name one in @rpc")
+        raise Unclassified(f"method {method.name!r} of plugin {plugin_id!r} has no scope; name one in @rpc(..., scope=...)")
     if not method.doc:
         raise RegistrationRefused(f"method {method.name!r} has no docstring; say in one what it does")
     if method.name in RESERVED_METHODS:

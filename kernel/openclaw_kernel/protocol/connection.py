@@ -13,10 +13,10 @@ from aiohttp.client_exceptions import ClientConnectionResetError
 from openclaw_kernel.api.errors import InvalidRequest
 from openclaw_kernel.api.methods import Scope
 from openclaw_kernel.api.pairing import AUDIENCE, audiences_of, device_of
+from openclaw_kernel.api.scopes import effective_scopes
 from openclaw_kernel.protocol.frames import EventFrame, cut_reason
 from openclaw_kernel.protocol.handshake import Accept, Close
 from openclaw_kernel.protocol.limits import Limits
-from openclaw_kernel.protocol.scopes import effective
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -177,7 +177,7 @@ class Connection:
         self.mode: str = info.mode
         self.role = accepted.role
         self.scopes = frozenset(accepted.scopes)
-        self.effective_scopes = effective(accepted.scopes)
+        self.effective_scopes = effective_scopes(accepted.scopes)
         # What a node claims counts once it has been approved.
         self.caps = frozenset() if accepted.role == "node" else frozenset(accepted.params.caps)
         self.grant = accepted.grant

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 
-from openclaw_kernel.api import Channels, Events, Progress
+from openclaw_kernel.api import Channels, Events, EventSpec, Progress, Scope
 from openclaw_plugins.conversation.ledger import WEBCHAT
 from openclaw_plugins.conversation.runs import Outcome, Run
 from openclaw_plugins.conversation.sessions import SessionRow
@@ -16,6 +16,34 @@ SEQ_STEP: Final = 1_000_000
 """More than the events that one attempt of a run can have."""
 SESSIONS_TOPIC: Final = "sessions"
 DELETED: Final = "delete"
+
+EVENTS: Final = (
+    EventSpec(
+        name="agent",
+        scope=Scope.READ,
+        doc="A step of a run: `stream` is `lifecycle` (`data.phase` is `start`, `end` or `error`), `assistant`, `thinking` or `tool`.",
+    ),
+    EventSpec(
+        name="chat",
+        scope=Scope.READ,
+        doc="The answer of a run grows (`state: delta`, its text is cumulative) and ends once: `final`, `aborted` or `error`.",
+    ),
+    EventSpec(
+        name="session.message",
+        scope=Scope.READ,
+        doc="A message was added to a transcript. For subscribers of all sessions or of this one.",
+    ),
+    EventSpec(
+        name="session.tool",
+        scope=Scope.READ,
+        doc="A tool began or ended in a run. For subscribers of all sessions or of this one.",
+    ),
+    EventSpec(
+        name="sessions.changed",
+        scope=Scope.READ,
+        doc="A session was created, changed, reset or deleted, or its run began or ended. For subscribers of all sessions.",
+    ),
+)
 
 
 def session_topic(session_key: str) -> str:

@@ -7,6 +7,7 @@ from typing import ClassVar
 from pydantic import BaseModel
 
 from openclaw_kernel.api import Delivery, Ingress, PluginContext, Registrar, Sessions, hookimpl
+from openclaw_plugins.conversation.chat_events import EVENTS
 from openclaw_plugins.conversation.commands import BuiltinCommands
 from openclaw_plugins.conversation.engine import Conversation
 from openclaw_plugins.conversation.methods_agent import AgentMethods
@@ -73,3 +74,4 @@ class ConversationPlugin:
             WhyMethods,
         ):
             registrar.add_methods(owner(self._conversation))
+        registrar.add_events(EVENTS)

@@ -10,6 +10,7 @@ from openclaw_plugins.pairing.decisions import Decisions
 from openclaw_plugins.pairing.methods import DeviceMethods
 from openclaw_plugins.pairing.roster import Roster
 from openclaw_plugins.pairing.tables import MIGRATIONS
+from openclaw_plugins.pairing.wire import EVENTS
 
 
 class _Unit:
@@ -44,3 +45,4 @@ class PairingPlugin:
     @hookimpl
     def openclaw_register_methods(self, registrar: Registrar) -> None:
         registrar.add_methods(DeviceMethods(self._context, Decisions(self._roster)))
+        registrar.add_events(EVENTS)

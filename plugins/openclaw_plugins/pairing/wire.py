@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Final, Literal, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from openclaw_kernel.api import Params
+from openclaw_kernel.api import EventSpec, Params, Scope
 from openclaw_plugins.pairing.records import About, Device, Request
 
 Id = Annotated[str, Field(min_length=1)]
+
+EVENTS: Final = (
+    EventSpec(name="device.pair.requested", scope=Scope.PAIRING, doc="A device asks to be paired."),
+    EventSpec(name="device.pair.resolved", scope=Scope.PAIRING, doc="A request to be paired was approved or rejected."),
+)
 
 
 class NoParams(Params):

@@ -17,13 +17,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from openclaw_kernel.api.errors import InvalidRequest, Unavailable
+from openclaw_kernel.api.scopes import ALL_SCOPES
 from openclaw_kernel.bus import EventBus
 from openclaw_kernel.events.log import EventLog
 from openclaw_kernel.events.records import Bounds
 from openclaw_kernel.events.replay import LogReplay
 from openclaw_kernel.protocol.frames import EventFrame, dumps
-from openclaw_kernel.protocol.scopes import ALL_SCOPES
 from openclaw_kernel.store.sqlite import SqliteStore
+from tests.kernel.declared_events import bus_with_events
 
 QUICK = Bounds(gather_seconds=0, linger_seconds=0.001)
 DEADLINE = 10.0
@@ -100,7 +101,7 @@ class Running:
     def __init__(self, folder: Path, bounds: Bounds = QUICK) -> None:
         self.now = 1_700_000_000_000
         self.store = SqliteStore(folder / "state.sqlite3")
-        self.bus = EventBus()
+        self.bus = bus_with_events()
         self.log = EventLog(self.store, now_ms=lambda: self.now, bounds=bounds)
         self.replay = LogReplay(self.log, self.bus)
 

@@ -9,8 +9,10 @@ import pytest
 from pydantic import BaseModel
 
 from openclaw_kernel.api import (
+    Access,
     ChannelCapabilities,
     Command,
+    EventSpec,
     HttpRoute,
     Migration,
     RetryClass,
@@ -77,6 +79,10 @@ class Methods:
         return {}
 
 
+def event(name: str, scope: Any = Scope.READ, doc: str = "It rang.") -> EventSpec:
+    return EventSpec(name=name, scope=scope, doc=doc)
+
+
 class Unscoped:
     @rpc("thing.free", scope=(), result=dict)
     def get(self, call: object) -> dict[str, int]:
@@ -138,6 +144,7 @@ REGISTRATIONS: dict[str, Callable[[PluginRegistrar], None]] = {
     "method 'thing.get'": lambda registrar: registrar.add_methods(Methods()),
     "route 'GET /x'": lambda registrar: registrar.add_route(HttpRoute(method="GET", path="/x", handler=answer)),
     "service 'Thing'": lambda registrar: registrar.provide(Thing, BigThing()),
+    "event 'acme.rang'": lambda registrar: registrar.add_events([event("acme.rang")]),
 }
 
 
@@ -193,7 +200,12 @@ WRONG: dict[str, Callable[[PluginRegistrar], None]] = {
     "route 'GET x': path should be started with / or be empty": lambda registrar: registrar.add_route(route("x")),
     "route 'GET /{x': Invalid path": lambda registrar: registrar.add_route(route("/{x")),
     "route 'G T /x': G T is not allowed HTTP method": lambda registrar: registrar.add_route(route("/x", "G T")),
-    "method 'thing.free' has no scope": lambda registrar: registrar.add_methods(Unscoped()),
+    "method 'thing.free' of plugin 'bad' has no scope": lambda registrar: registrar.add_methods(Unscoped()),
+    "event: found str; give a EventSpec": lambda registrar: registrar.add_events(["x"]),  # type: ignore[list-item]
+    "event 'x' of plugin 'bad' has no scope": lambda registrar: registrar.add_events([event("x", None)]),
+    "event 'x' of plugin 'bad' has no scope; name": lambda registrar: registrar.add_events([event("x", Access.NODE)]),
+    "event 'x' has no doc": lambda registrar: registrar.add_events([event("x", doc="")]),
+    "event ' x': use 1 to 128 characters": lambda registrar: registrar.add_events([event(" x")]),
 }
 
 

@@ -20,7 +20,6 @@ from openclaw_config.models import GatewayAuth
 from openclaw_kernel.api import Access, Call, Encoded, Idempotency, InvalidRequest, Params, Scope, effective_scopes, rpc
 from openclaw_kernel.api.audit import AuditEntry
 from openclaw_kernel.api.methods import methods_of
-from openclaw_kernel.bus import EventBus
 from openclaw_kernel.protocol.arrivals import Arrivals
 from openclaw_kernel.protocol.auth import Verifier
 from openclaw_kernel.protocol.connection import Connection
@@ -34,6 +33,7 @@ from openclaw_kernel.protocol.registry import MethodRegistry
 from openclaw_kernel.protocol.server import GatewayServer
 from openclaw_kernel.store.requests import RequestTable
 from openclaw_kernel.store.sqlite import SqliteStore
+from tests.kernel.declared_events import bus_with_events
 from tests.kernel.protocol.transcript import TOKEN, Clock, connect_params, request
 
 pytestmark = pytest.mark.payloads_not_judged("a bare server: its hello and its methods are the test's own")
@@ -121,7 +121,7 @@ class Served:
     def __init__(self, limits: Limits, store: SqliteStore, proxies: Sequence[str] = ()) -> None:
         self.store = store
         self.methods = Methods()
-        self.bus = EventBus()
+        self.bus = bus_with_events()
         self.clock = Clock()
         self.phase = Phase.SERVING
         self.connections: list[Connection] = []

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from openclaw_kernel.api import Access, Call, Params, Scope, rpc
+from openclaw_kernel.api import Access, Call, Params, Scope, effective_scopes, rpc
 from openclaw_kernel.api.methods import methods_of
 from openclaw_kernel.protocol.handshake import Close
 from openclaw_kernel.protocol.limits import Limits
 from openclaw_kernel.protocol.registry import MethodRegistry, RegistryError
-from openclaw_kernel.protocol.scopes import effective, event_scope
 from openclaw_kernel.protocol.session import Invoke, Reply, Session
 from tests.kernel.protocol.transcript import request
 
@@ -60,7 +59,7 @@ REGISTRY = MethodRegistry(("notes", method) for method in methods_of(Methods()))
 
 
 def session(*scopes: str, role: str = "operator", limits: Limits | None = None) -> Session:
-    return Session(registry=REGISTRY, role=role, scopes=effective(scopes), limits=limits or Limits())
+    return Session(registry=REGISTRY, role=role, scopes=effective_scopes(scopes), limits=limits or Limits())
 
 
 def error_of(outcome: object) -> dict[str, Any]:
@@ -191,18 +190,10 @@ def test_a_refused_request_takes_no_place() -> None:
     ],
 )
 def test_scopes_imply_each_other_as_the_protocol_says(granted: str, held: str, lacking: str | None) -> None:
-    scopes = effective([granted, "operator.made.up"])
+    scopes = effective_scopes([granted, "operator.made.up"])
     assert held in scopes
     assert lacking not in scopes
     assert "operator.made.up" not in scopes
-
-
-def test_an_event_nobody_classified_is_refused() -> None:
-    assert event_scope("tick") is None
-    assert event_scope("chat") == "operator.read"
-    assert event_scope("exec.approval.requested") == "operator.approvals"
-    with pytest.raises(LookupError, match="has no scope"):
-        event_scope("brand.new")
 
 
 def _method(**options: Any) -> MethodRegistry:
