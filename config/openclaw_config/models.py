@@ -57,6 +57,39 @@ class TrustedProxyAuth(Model):
     """Whether a proxy on this machine may name users. Every program on this machine can then name any."""
 
 
+OperatorScope = Literal[
+    "operator.admin",
+    "operator.read",
+    "operator.write",
+    "operator.approvals",
+    "operator.questions",
+    "operator.pairing",
+    "operator.talk",
+    "operator.talk.secrets",
+    "operator.sessions.read",
+    "operator.sessions.write",
+]
+
+
+class IdentityGrant(Model):
+    issuer: NonEmpty
+    """Who vouches, letter by letter: the `iss` of a token, or `trusted-proxy` for the users of that mode."""
+    subject: NonEmpty | None = None
+    """The id of the person at the issuer, letter by letter; `*` means everybody whom the issuer names."""
+    email: NonEmpty | None = None
+    """A verified address, letter by letter. It may come to belong to another; a subject never does."""
+    group: NonEmpty | None = None
+    """A group of the issuer, whose members these are."""
+    scopes: Annotated[list[OperatorScope], Field(min_length=1)]
+    """What they may do."""
+
+    @model_validator(mode="after")
+    def _names_somebody(self) -> IdentityGrant:
+        if self.subject is None and self.email is None and self.group is None:
+            raise PydanticCustomError("identity", "nobody is named; add subject, email or group")
+        return self
+
+
 class GatewayAuth(Model):
     mode: Literal["token", "password", "none", "trusted-proxy"] = "token"
     """How a client proves itself: a shared token, a shared password, nothing, or by the word of a proxy in `gateway.trustedProxies`."""
@@ -66,6 +99,9 @@ class GatewayAuth(Model):
     """The shared password, used in mode `password`. In mode `trusted-proxy` token and password are for programs on this machine."""
     trusted_proxy: TrustedProxyAuth = TrustedProxyAuth()
     """Whom the proxy names, in mode `trusted-proxy`."""
+    identities: list[IdentityGrant] = []
+    """What people may do whom an authenticator plugin such as jwt-identity knows: the sum of all entries that fit. Who fits none gets
+    nothing. Users of mode `trusted-proxy` may do everything, unless an entry has their issuer."""
 
 
 def _is_proxy(value: str) -> str:

@@ -44,7 +44,7 @@ from openclaw_kernel.lock import CannotLock, StateLock
 from openclaw_kernel.oauth.broker import LoginDesk
 from openclaw_kernel.presence import PresenceBook
 from openclaw_kernel.protocol.arrivals import Arrivals, Complaints, shown_names
-from openclaw_kernel.protocol.auth import TRUSTED_PROXY, Refused, Verified, Verifier
+from openclaw_kernel.protocol.auth import IDENTITY, TRUSTED_PROXY, Refused, Verified, Verifier
 from openclaw_kernel.protocol.connection import Connection
 from openclaw_kernel.protocol.connections import OpenConnections
 from openclaw_kernel.protocol.dispatch import Dispatcher
@@ -282,7 +282,7 @@ class GatewayApp:
         pairing = HostedPairing.of(self.host.registry, self.host.guard)
         verifier = Verifier(self.loaded.config.gateway.auth, limiter, pairing)
         refusals = Refusals(self._audit)
-        proofs = Proofs(verifier=verifier, arrivals=self._arrivals, now_ms=now_ms)
+        proofs = Proofs(verifier=verifier, arrivals=self._arrivals, now_ms=now_ms, authenticators=self.host.authenticators)
         pages.prove = proofs.of
         dispatcher = Dispatcher(
             registry, limits=self.limits, now_ms=now_ms, phase=lambda: self.facts.phase, requests=self._requests, refusals=refusals
@@ -412,7 +412,7 @@ class GatewayApp:
         return closed
 
     def _audit_admission(self, connection: Connection) -> None:
-        if connection.method != TRUSTED_PROXY:
+        if connection.method not in {TRUSTED_PROXY, IDENTITY}:
             return
         origin = AuditOrigin(actor=connection.principal, surface="ws", address=connection.address)
         details = {"method": connection.method, "scopes": sorted(connection.scopes)}

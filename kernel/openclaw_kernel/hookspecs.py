@@ -73,6 +73,14 @@ def openclaw_register_routes(registrar: Registrar) -> None:
     """
 
 
+@hookspec
+def openclaw_register_authenticators(registrar: Registrar) -> None:
+    """Register what proves identities that others issue: single sign-on, signed tokens, badges. When: once, at load.
+
+    :param registrar: takes `add_authenticator`. Who may do what is not the plugin's to say: `gateway.auth.identities`.
+    """
+
+
 @hookspec(firstresult=True)
 def openclaw_decide_route(message: InboundMessage) -> Route | None:
     """Decide which agent and session a message belongs to. When: for each accepted message; must be pure and quick.

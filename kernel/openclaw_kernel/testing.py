@@ -178,16 +178,17 @@ async def run_gateway(home: Path, config: Mapping[str, Any] | None = None) -> As
     from openclaw_config.load import load
     from openclaw_kernel.app import GatewayApp
 
-    token = secrets.token_hex(16)
     document = {**(config or {})}
-    document["gateway"] = {"port": 0, "auth": {"mode": "token", "token": token}, **document.get("gateway", {})}
+    section = {**document.get("gateway", {})}
+    auth = {"mode": "token", "token": secrets.token_hex(16), **section.get("auth", {})}
+    document["gateway"] = {"port": 0, **section, "auth": auth}
     path = home / "openclaw.yaml"
     path.write_text(json.dumps(document), encoding="utf-8")
     path.chmod(0o600)
     app = GatewayApp(loaded=load(path), home=home)
     await app.start()
     try:
-        async with RunningGateway(app, token).connected() as gateway:
+        async with RunningGateway(app, auth["token"]).connected() as gateway:
             yield gateway
     finally:
         await app.stop()

@@ -24,6 +24,7 @@ EXITS: dict[str, tuple[int, str]] = {
     "openclaw_channels.telegram.client:describe": (1, "is cut out of what an error says"),
     "openclaw_channels.telegram.account:Account._set_webhook": (1, "Telegram is told which secret to send back"),
     "openclaw_channels.telegram.settings:TelegramSettings._consistent": (1, "two accounts with the same token are refused"),
+    "acme_badge.plugin:sign": (1, "badges are signed with it"),
     "openclaw_irc.link:Link.connect": (1, "the password of the connection"),
     "openclaw_providers.claude_cli.runtime:ClaudeCliProvider._shown": (1, "is cut out of what the program said"),
     "openclaw_providers.claude_cli.command:environment": (1, "the program's environment"),

@@ -17,6 +17,7 @@ from openclaw_kernel.api.audit import (
     state_digest,
     trace_id_of,
 )
+from openclaw_kernel.api.authenticator import Approach, Authenticator, Identity, IdentityRefused
 from openclaw_kernel.api.channel import AccountStatus, Channel, ChannelCapabilities, SendFailed
 from openclaw_kernel.api.children import Leash
 from openclaw_kernel.api.command import Command, CommandCall
@@ -127,6 +128,7 @@ __all__ = [
     "AgentRuntime",
     "AgentSecrets",
     "AgentTimeout",
+    "Approach",
     "ApprovalNeeded",
     "AssistantMessage",
     "AssistantPart",
@@ -140,6 +142,7 @@ __all__ = [
     "AuditOutcome",
     "AuditPage",
     "AuditReader",
+    "Authenticator",
     "Call",
     "Channel",
     "ChannelCapabilities",
@@ -171,6 +174,8 @@ __all__ = [
     "GatewayError",
     "HttpRoute",
     "Idempotency",
+    "Identity",
+    "IdentityRefused",
     "Image",
     "InboundMessage",
     "Ingress",

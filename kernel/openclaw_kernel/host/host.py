@@ -16,6 +16,7 @@ from openclaw_kernel.api.audit import AuditLog
 from openclaw_kernel.api.secrets import Secrets
 from openclaw_kernel.api.services import Channels, Commands, PluginState, PluginStatus, Policies, Providers, Tools
 from openclaw_kernel.api.store import Store
+from openclaw_kernel.host.authenticators import HostedAuthenticators
 from openclaw_kernel.host.component import Component, ComponentState
 from openclaw_kernel.host.discovery import Discovery
 from openclaw_kernel.host.guard import Guard, PluginFault, or_else
@@ -99,6 +100,7 @@ class PluginHost:
         self.tools: Final = HostedTools(self.registry, self.guard, broker)
         self.commands: Final = HostedCommands(self.registry, self.guard, self._timing)
         self.policies: Final = HostedPolicies(self._manager)
+        self.authenticators: Final = HostedAuthenticators(self.registry, self.guard, report=self._report)
         own: dict[type, object] = {
             Channels: self.channels,
             Providers: self.providers,

@@ -165,6 +165,7 @@ class Loader:
             manager.register_commands,
             manager.register_methods,
             manager.register_routes,
+            manager.register_authenticators,
         ):
             failed = await call(registrars, self._deadline)
             faults.update(failed)

@@ -27,6 +27,7 @@ REGISTER_HOOKS: Final = (
     "openclaw_register_commands",
     "openclaw_register_methods",
     "openclaw_register_routes",
+    "openclaw_register_authenticators",
 )
 """In the order in which they are called."""
 
@@ -105,6 +106,10 @@ class PluginManager:
     async def register_routes(self, registrars: Mapping[str, Registrar], deadline: float) -> dict[str, PluginFault]:
         """Call `openclaw_register_routes` of each plugin; return the faults by plugin."""
         return await self._register("openclaw_register_routes", registrars, deadline)
+
+    async def register_authenticators(self, registrars: Mapping[str, Registrar], deadline: float) -> dict[str, PluginFault]:
+        """Call `openclaw_register_authenticators` of each plugin; return the faults by plugin."""
+        return await self._register("openclaw_register_authenticators", registrars, deadline)
 
     def decide_route(self, message: InboundMessage) -> Route | None:
         """Return the first route that is not None; a plugin that raises is passed over."""

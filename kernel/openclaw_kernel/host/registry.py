@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, Protocol, TypeVar
 
+from openclaw_kernel.api.authenticator import Authenticator
 from openclaw_kernel.api.channel import Channel, ChannelCapabilities
 from openclaw_kernel.api.command import Command
 from openclaw_kernel.api.methods import Access, EventSpec, Method, Scope, methods_of
@@ -58,6 +59,7 @@ class Registry:
     providers: dict[str, Owned[Provider]] = field(default_factory=dict)
     tools: dict[str, Owned[Tool[Any]]] = field(default_factory=dict)
     commands: dict[str, Owned[Command]] = field(default_factory=dict)
+    authenticators: dict[str, Owned[Authenticator]] = field(default_factory=dict)
     methods: list[tuple[str, Method]] = field(default_factory=list)
     events: list[tuple[str, EventSpec]] = field(default_factory=list)
     routes: list[tuple[str, HttpRoute]] = field(default_factory=list)
@@ -95,7 +97,7 @@ class Registry:
     def remove(self, plugin_id: str) -> None:
         """Forget everything of one plugin."""
         mappings: tuple[dict[Any, Owned[Any]], ...] = (
-            self.channels, self.providers, self.tools, self.commands, self.services,
+            self.channels, self.providers, self.tools, self.commands, self.authenticators, self.services,
         )  # fmt: skip
         for mapping in mappings:
             # Labels and capabilities of a channel that is gone are never asked for.
@@ -201,6 +203,13 @@ class PluginRegistrar:
             if (other.method.upper(), other.path) == (route.method.upper(), route.path):
                 raise _taken("route", f"{route.method} {route.path}", owner, self._plugin_id)
         self._registry.routes.append((self._plugin_id, route))
+
+    def add_authenticator(self, authenticator: Authenticator) -> None:
+        """Register an authenticator under its id."""
+        check_fulfils(Authenticator, authenticator, "authenticator")
+        name = authenticator.id
+        _check_name(name, "authenticator")
+        self._put(self._registry.authenticators, "authenticator", name, authenticator)
 
     def add_unit(self, unit: Unit) -> None:
         """Register what starts and stops with the plugin."""

@@ -5,13 +5,16 @@ Only `Verifier` makes a `Verified`; the handshake cannot go on without one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol, final
 
 from openclaw_config.models import GatewayAuth
 from openclaw_config.secrets import Secret
+from openclaw_kernel.api.authenticator import Identity, IdentityRefused
 from openclaw_kernel.api.errors import InvalidRequest
+from openclaw_kernel.api.grants import narrowed
 from openclaw_kernel.api.pairing import TokenVerdict, device_principal
 from openclaw_kernel.api.scopes import ALL_SCOPES
 from openclaw_kernel.protocol import vouched
@@ -19,6 +22,7 @@ from openclaw_kernel.protocol.connect import Credentials
 from openclaw_kernel.protocol.device import Proven
 from openclaw_kernel.protocol.limiter import Caller, FailureLimiter
 from openclaw_kernel.protocol.proxy import Arrival
+from openclaw_kernel.protocol.vouched import granted_to
 
 DEVICE_TOKEN: Final = "device-token"  # noqa: S105 - a word of the protocol
 """The method of who came in with a device token; also the kind of that credential."""
@@ -26,7 +30,9 @@ DEVICE_TOKEN: Final = "device-token"  # noqa: S105 - a word of the protocol
 TRUSTED_PROXY: Final = "trusted-proxy"
 """The method of who came in by the word of a trusted proxy; also the mode in which that is how one comes in."""
 IDENTITY: Final = "identity"
-"""The kind under which wrong claims of an identity are counted."""
+"""The method of whom an authenticator proved; also the kind under which wrong claims of an identity are counted."""
+_WORD: Final = re.compile(r"[a-z0-9_]{1,48}")
+_LONGEST_CURE: Final = 200
 
 _MINT: Final = object()
 # The kinds of credentials, under which wrong tries are counted.
@@ -71,6 +77,8 @@ _MESSAGES: Final = {
     vouched.UNTRUSTED_SOURCE: "only a proxy in gateway.trustedProxies names users here; come through it, or list it there",
     vouched.LOOPBACK_SOURCE: "a proxy on the gateway's own machine names users only with gateway.auth.trustedProxy.allowLoopback",
     vouched.AMBIGUOUS_HEADER: "the proxy names no single user; let it replace the user header, not add to it",
+    "identity_expired": "the proof of identity has expired; sign in anew",
+    "identity_unknown": "the identity is proven and may do nothing here; add it to gateway.auth.identities",
     vouched.USER_NOT_ALLOWED: "this user is not in gateway.auth.trustedProxy.allowUsers",
 }
 
@@ -78,9 +86,10 @@ _MESSAGES: Final = {
 @final
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """Proof that a credential was checked. `method` is token, password, none, page, device-token or trusted-proxy.
+    """Proof that a credential was checked.
 
-    `principal` keys what it does; `device` is the device that connects, where one proved itself.
+    `method` is token, password, none, page, device-token, trusted-proxy or identity. `principal` keys what it does; `device` is the device
+    that connects, where one proved itself.
     """
 
     method: str
@@ -91,6 +100,8 @@ class Verified:
     """For how long the answer is held back: a wrong secret came beside the good token."""
     ceiling: tuple[str, ...] | None = None
     """The scopes that it may have at most; None where nothing but what it is given bounds them."""
+    expires_ms: int | None = None
+    """When the proof ends (Unix milliseconds), and the connection with it."""
 
     def __post_init__(self) -> None:
         if self.mint is not _MINT:
@@ -105,6 +116,8 @@ class Refused:
     reason: str
     delay_ms: int = 0
     retry_after_ms: int | None = None
+    message: str | None = None
+    """What is to be done, where the reason alone does not tell."""
 
     def to_error(self, *, can_retry_with_device_token: bool = False) -> InvalidRequest:
         """The error that the protocol has for it."""
@@ -115,7 +128,7 @@ class Refused:
             "canRetryWithDeviceToken": can_retry_with_device_token,
             "recommendedNextStep": step,
         }
-        text = _MESSAGES.get(self.reason, "unauthorized")
+        text = self.message or _MESSAGES.get(self.reason, "unauthorized")
         if self.reason.startswith(vouched.MISSING_HEADER):
             details["code"] = "AUTH_IDENTITY_HEADER_REQUIRED"
             text = f"the proxy did not send {self.reason.removeprefix(vouched.MISSING_HEADER)}; let it send that header, and sign in there"
@@ -153,15 +166,44 @@ class Verifier:
     def verify_proxied(self, arrival: Arrival, headers: Mapping[str, str], origin: str | None, now_ms: int) -> Verified | Refused:
         """Check what a request says of its user, in mode `trusted-proxy`."""
         caller = arrival.caller(origin)
-        locked_ms = self._limiter.locked_for_ms(IDENTITY, caller, now_ms)
-        if locked_ms:
-            return Refused("rate_limited", retry_after_ms=locked_ms)
+        locked = self.identity_lock(caller, now_ms)
+        if locked is not None:
+            return locked
         found = vouched.read_user(self._auth.trusted_proxy, arrival, headers)
         if isinstance(found, str):
             return self._refuse(found, [IDENTITY] if found in _CLAIMED else [], caller, now_ms)
+        granted = granted_to(self._auth.identities, Identity(issuer=TRUSTED_PROXY, subject=found.user))
+        if not granted:
+            if any(entry.issuer == TRUSTED_PROXY for entry in self._auth.identities):
+                return Refused("identity_unknown")
+            granted = ALL_SCOPES
         self._limiter.succeeded(IDENTITY, caller)
-        ceiling = tuple(sorted(ALL_SCOPES if found.cap is None else found.cap))
+        ceiling = tuple(sorted(granted if found.cap is None else narrowed(granted, found.cap)))
         return Verified(TRUSTED_PROXY, f"user:{found.user}", _MINT, ceiling=ceiling)
+
+    def identity_lock(self, caller: Caller, now_ms: int) -> Refused | None:
+        """The refusal of a caller that is locked out for identities that did not hold."""
+        locked_ms = self._limiter.locked_for_ms(IDENTITY, caller, now_ms)
+        return Refused("rate_limited", retry_after_ms=locked_ms) if locked_ms else None
+
+    def verify_identity(self, answer: Identity | IdentityRefused, caller: Caller, now_ms: int) -> Verified | Refused:
+        """Accept whom an authenticator proved, for as long as the proof lasts and with what the configuration gives it."""
+        locked = self.identity_lock(caller, now_ms)
+        if locked is not None:
+            return locked
+        if isinstance(answer, IdentityRefused):
+            word = answer.reason if _WORD.fullmatch(answer.reason) else "refused"
+            refused = self._refuse(f"identity_{word}", [IDENTITY] if answer.guess else [], caller, now_ms)
+            return refused if refused.reason == "rate_limited" else replace(refused, message=" ".join(answer.cure.split())[:_LONGEST_CURE])
+        if answer.expires_ms is not None and answer.expires_ms <= now_ms:
+            return Refused("identity_expired")
+        scopes = granted_to(self._auth.identities, answer)
+        if not scopes:
+            # It is who it says it is: nothing was guessed.
+            return Refused("identity_unknown")
+        self._limiter.succeeded(IDENTITY, caller)
+        principal = f"identity:{answer.issuer}#{answer.subject}"
+        return Verified(IDENTITY, principal, _MINT, ceiling=tuple(sorted(scopes)), expires_ms=answer.expires_ms)
 
     def with_device(self, verified: Verified, device: Proven) -> Verified:
         """The same proof for a device that comes with it, which then has to be paired."""

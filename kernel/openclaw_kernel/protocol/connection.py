@@ -186,6 +186,7 @@ class Connection:
         """Whether its right to be here was withdrawn; nothing it asks runs any more."""
         self.principal = accepted.verified.principal
         self.method = accepted.verified.method
+        self.expires_ms = accepted.verified.expires_ms
         self.display_name = info.display_name
         self.instance_id = info.instance_id
         self.topics: set[str] = set(audiences_of(self.principal, self.effective_scopes))

@@ -46,6 +46,13 @@ class OpenConnections:
         """See `openclaw_kernel.api.Connections.are_open`."""
         return principal in self._principals
 
+    def expire(self, now_ms: int) -> None:
+        """End the connections of those whose proof of identity has ended."""
+        for connection in self:
+            if connection.expires_ms is not None and connection.expires_ms <= now_ms and not connection.invalidated:
+                connection.invalidated = True
+                connection.outbound.close(Close(INVALIDATED, "client invalidated: identity-expired"))
+
     def invalidate(self, principal: str, reason: str, *, role: str | None = None, answering: str | None = None) -> int:
         """See `openclaw_kernel.api.Connections.invalidate`."""
         close = Close(INVALIDATED, f"client invalidated: {reason}")

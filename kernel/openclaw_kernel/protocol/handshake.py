@@ -14,7 +14,7 @@ from openclaw_kernel.api.errors import GatewayError, InvalidRequest, NotPaired, 
 from openclaw_kernel.api.grants import narrowed
 from openclaw_kernel.api.pairing import ApprovalNeeded, DeviceClaim, DeviceGrant, DevicePairing, PairingReason
 from openclaw_kernel.api.scopes import ALL_SCOPES
-from openclaw_kernel.protocol.auth import DEVICE_TOKEN, TRUSTED_PROXY, PageGrant, Refused, Verified, Verifier
+from openclaw_kernel.protocol.auth import DEVICE_TOKEN, IDENTITY, TRUSTED_PROXY, PageGrant, Refused, Verified, Verifier
 from openclaw_kernel.protocol.connect import ConnectParams, Credentials
 from openclaw_kernel.protocol.device import CODES, Proven, prove
 from openclaw_kernel.protocol.frames import BadFrame, EventFrame, NotJson, Request, dumps, failure, read_request
@@ -301,7 +301,8 @@ class Handshake:
         return self._is_local and params.role == "operator" and (client.id, client.mode) == ("gateway-client", "backend")
 
     def _needs_no_device(self, params: ConnectParams, verified: Verified) -> bool:
-        return params.role == "operator" and verified.method == TRUSTED_PROXY and params.client.id in _PAGE_CLIENTS
+        named = verified.method == IDENTITY or (verified.method == TRUSTED_PROXY and params.client.id in _PAGE_CLIENTS)
+        return named and params.role == "operator"
 
     def _skips_pairing(self, params: ConnectParams, verified: Verified) -> bool:
         # Where no secret is asked for, such a program gets the same without a device.

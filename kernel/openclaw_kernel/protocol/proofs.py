@@ -1,28 +1,77 @@
-"""What a request itself proves of who sends it: by the word of a trusted proxy, before any frame and for HTTP routes alike."""
+"""What a request itself proves of who sends it, before any frame: by the word of a trusted proxy, or to an authenticator."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Protocol
 
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from openclaw_kernel.api.authenticator import Approach, Identity, IdentityRefused
 from openclaw_kernel.protocol.arrivals import Arrivals
 from openclaw_kernel.protocol.auth import TRUSTED_PROXY, Refused, Verified, Verifier
+from openclaw_kernel.protocol.pages import COOKIE
+from openclaw_kernel.protocol.proxy import Arrival
 
 if TYPE_CHECKING:
     from aiohttp import web
 
+_OWN: Final = f"{COOKIE}="
+
+
+class Authenticators(Protocol):
+    """Those of the plugins."""
+
+    def __bool__(self) -> bool: ...
+
+    async def ask(self, approach: Approach) -> Identity | IdentityRefused | None:
+        """Return the first answer that is not None."""
+        ...
+
 
 class Proofs:
-    """Asks the verifier about requests."""
+    """Asks the authenticators and the verifier about requests."""
 
-    def __init__(self, *, verifier: Verifier, arrivals: Arrivals, now_ms: Callable[[], int]) -> None:
+    def __init__(self, *, verifier: Verifier, arrivals: Arrivals, now_ms: Callable[[], int], authenticators: Authenticators) -> None:
         self._verifier = verifier
         self._arrivals = arrivals
         self._now_ms = now_ms
+        self._authenticators = authenticators
 
     async def of(self, request: web.Request) -> Verified | Refused | None:
         """Who sends this request, why that is not believed, or None where it says nothing of it."""
-        if self._verifier.mode != TRUSTED_PROXY:
-            return None
+        by_proxy: Verified | Refused | None = None
+        if self._verifier.mode == TRUSTED_PROXY:
+            arrival = self._arrivals.of(request)
+            by_proxy = self._verifier.verify_proxied(arrival, request.headers, request.headers.get("Origin"), self._now_ms())
+        if isinstance(by_proxy, Verified) or not self._authenticators:
+            return by_proxy
+        return await self._ask(request) or by_proxy
+
+    async def _ask(self, request: web.Request) -> Verified | Refused | None:
         arrival = self._arrivals.of(request)
-        return self._verifier.verify_proxied(arrival, request.headers, request.headers.get("Origin"), self._now_ms())
+        caller = arrival.caller(request.headers.get("Origin"))
+        locked = self._verifier.identity_lock(caller, self._now_ms())
+        if locked is not None:
+            return locked
+        answer = await self._authenticators.ask(approach_of(request, arrival))
+        return None if answer is None else self._verifier.verify_identity(answer, caller, self._now_ms())
+
+
+def approach_of(request: web.Request, arrival: Arrival) -> Approach:
+    """What an authenticator gets to see of a request: all but our own cookie."""
+    headers: CIMultiDict[str] = CIMultiDict()
+    for name in request.headers:
+        if name not in headers:
+            headers[name] = ", ".join(request.headers.getall(name))
+    if "Cookie" in headers:
+        foreign = [part for part in headers["Cookie"].replace(", ", ";").split(";") if not part.strip().startswith(_OWN)]
+        headers["Cookie"] = ";".join(foreign).strip()
+    return Approach(
+        headers=CIMultiDictProxy(headers),
+        path=request.path,
+        peer=arrival.peer,
+        address=arrival.address,
+        by_trusted_proxy=arrival.trusted,
+        secure=arrival.secure,
+    )

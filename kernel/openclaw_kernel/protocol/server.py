@@ -256,7 +256,8 @@ class GatewayServer:
             await outbound.written.wait()
 
     def tick(self, now: float) -> None:
-        """Ping and cut what is dead; `now` is the loop's clock. Called every second."""
+        """Ping and cut what is dead, end what has expired; `now` is the loop's clock. Called every second."""
+        self._connections.expire(self._handshakes.now_ms())
         for connection in self._connections:
             connection.tick(now)
 

@@ -1,4 +1,4 @@
-"""Whom a trusted proxy vouches for (`gateway.auth.mode: trusted-proxy`), and what the proxy leaves that user of the scopes. No I/O."""
+"""Whom a trusted proxy vouches for (`gateway.auth.mode: trusted-proxy`), and what people may do whom others vouch for. No I/O."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from openclaw_config.models import TrustedProxyAuth
+from openclaw_config.models import IdentityGrant, TrustedProxyAuth
+from openclaw_kernel.api.authenticator import Identity
 from openclaw_kernel.api.scopes import effective_scopes
 from openclaw_kernel.protocol.origin import is_loopback
 from openclaw_kernel.protocol.proxy import Arrival, values_of
@@ -17,6 +18,7 @@ LOOPBACK_SOURCE: Final = "trusted_proxy_loopback_source"
 MISSING_HEADER: Final = "trusted_proxy_missing_header_"
 AMBIGUOUS_HEADER: Final = "trusted_proxy_ambiguous_header"
 USER_NOT_ALLOWED: Final = "trusted_proxy_user_not_allowed"
+_EVERYBODY: Final = "*"
 _LONGEST_USER: Final = 256
 
 
@@ -54,3 +56,18 @@ def read_cap(lines: Iterable[str]) -> frozenset[str] | None:
     """The scopes that every line of the header leaves; an empty one leaves none."""
     caps = [effective_scopes(text.strip() for text in line.split(",")) for line in lines]
     return frozenset.intersection(*caps) if caps else None
+
+
+def granted_to(entries: Iterable[IdentityGrant], identity: Identity) -> frozenset[str]:
+    """What the configuration gives somebody: the scopes of every entry that fits."""
+    return frozenset(scope for entry in entries if _fits(entry, identity) for scope in entry.scopes)
+
+
+def _fits(entry: IdentityGrant, identity: Identity) -> bool:
+    # Equality alone, and of everything that the entry names: no case, no part, no pattern.
+    return (
+        entry.issuer == identity.issuer
+        and entry.subject in {None, _EVERYBODY, identity.subject}
+        and (entry.email is None or entry.email == identity.email)
+        and (entry.group is None or entry.group in identity.groups)
+    )

@@ -40,7 +40,7 @@ def test_each_register_hook_is_called() -> None:
 
 def test_the_guide_shows_the_examples_as_they_are() -> None:
     blocks = re.findall(r"<!-- (\S+) -->\n *```\w+\n(.*?) *```\n", GUIDE, flags=re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for path, text in blocks:
         assert dedent(text) == (ROOT / path).read_text(encoding="utf-8"), f"docs/plugins.md shows another {path}"
 
@@ -164,6 +164,19 @@ async def test_hook_register_routes(good: Distributions, hosting: MakeHosting) -
     running = await run(plugin("openclaw_register_routes", "registrar", body), good, hosting)
     ((owner, route),) = running.host.registry.routes
     assert (owner, route.method, route.path) == ("mine", "GET", "/mine")
+
+
+async def test_hook_register_authenticators(good: Distributions, hosting: MakeHosting) -> None:
+    before = """
+class Badge:
+    id = "badge"
+    async def authenticate(self, approach):
+        return None
+"""
+    running = await run(
+        plugin("openclaw_register_authenticators", "registrar", "registrar.add_authenticator(Badge())", before=before), good, hosting
+    )
+    assert running.host.registry.authenticators["badge"].plugin_id == "mine"
 
 
 async def test_hook_decide_route(good: Distributions, hosting: MakeHosting) -> None:

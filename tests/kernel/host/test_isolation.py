@@ -53,7 +53,10 @@ def hook(name: str, body: str) -> str:
     )
 
 
-REGISTER_HOOKS = [f"openclaw_register_{noun}" for noun in ("services", "channels", "providers", "tools", "commands", "methods", "routes")]
+REGISTER_HOOKS = [
+    f"openclaw_register_{noun}"
+    for noun in ("services", "channels", "providers", "tools", "commands", "methods", "routes", "authenticators")
+]
 
 AT_LOAD = {
     "raises at import": ("raise ValueError('boom')", "import raised ValueError: boom"),

@@ -13,6 +13,7 @@ SESSION = "tests/kernel/protocol/test_session.py"
 SERVER = "tests/kernel/protocol/test_server.py"
 HOSTILE = "tests/kernel/protocol/test_hostile.py"
 VERSIONS = "tests/kernel/protocol/test_versions.py"
+IDENTITIES = "tests/kernel/protocol/test_identities.py"
 VOUCHED = "tests/kernel/protocol/test_vouched.py"
 PAIRING = "tests/plugins/pairing/test_handshakes.py"
 PAIRED = "tests/plugins/pairing/test_pairing_live.py"
@@ -161,6 +162,15 @@ REFUSALS = (
     ),
     _row(
         "1008",
+        "unauthorized: …",
+        "AUTH_UNAUTHORIZED with authReason identity_*",
+        "what an authenticator found does not hold, has expired, or is given nothing in `gateway.auth.identities`",
+        f"{IDENTITIES}::test_a_refusal_says_its_word_and_its_cure",
+        f"{IDENTITIES}::test_without_entries_nobody_gets_anything",
+        f"{IDENTITIES}::test_a_proof_that_has_ended_proves_nothing",
+    ),
+    _row(
+        "1008",
         "pairing required (requestId:…)",
         "PAIRING_REQUIRED",
         "a proven device is not paired, or asks for a role or scopes beyond what was approved",
@@ -228,6 +238,13 @@ REFUSALS = (
         "",
         "the device was removed, or its token rotated or revoked",
         f"{PAIRED}::test_what_is_taken_away_ends_the_open_connections_within_a_second",
+    ),
+    _row(
+        "4001",
+        "client invalidated: identity-expired",
+        "",
+        "the proof of identity that the connection came in with has ended",
+        "tests/plugins/jwt_identity/test_live.py::test_the_connection_ends_with_the_proof",
     ),
     _row(
         "HTTP 403",

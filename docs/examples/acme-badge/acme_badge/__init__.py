@@ -1,0 +1,1 @@
+"""An authenticator of the badges of Acme."""

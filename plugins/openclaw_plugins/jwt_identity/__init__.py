@@ -1,0 +1,1 @@
+"""Identities by JSON Web Tokens: Cloudflare Access, Google's IAP, any OpenID Connect proxy."""
