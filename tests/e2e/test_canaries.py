@@ -240,8 +240,13 @@ async def test_no_secret_is_anywhere_but_where_it_belongs(world: World, start_ga
     gateway = await start_gateway(config, home=world.home, env=world.environment)
     token = canaries.values["gateway token"]
     device = Device()
-    async with device.connect(gateway.ws_url, auth={"token": token}, scopes=("operator.admin",)):
+    async with device.connect(gateway.ws_url, auth={"token": token}, scopes=("operator.admin",)) as client:
         canaries.take("device token", str(device.token))
+        # Where there are setup codes.
+        with suppress(RequestFailed):
+            canaries.take("setup code", (await client.request("device.pair.setupCode", {}))["setupCode"])
+        rotated = await client.request("device.token.rotate", {"deviceId": device.id, "role": "operator"})
+        device.token = canaries.take("rotated token", rotated["token"])
     async with connect(gateway.ws_url, token=token) as client:
         runs = await converse(world, client)
         await write_by_telegram(world)
@@ -264,8 +269,9 @@ async def test_no_secret_is_anywhere_but_where_it_belongs(world: World, start_ga
         found += canaries.found(f"{line.stream}: {line.text[:100]}", line.text, but=("page code",) if "link" in line.record else ())
     found += canaries.found_below(world.home, but_in=KEPT)
     for path in _CURRENT[-1].folder.glob("*.frames"):
-        # A device is told its own token, and what a client sends is recorded with what it is sent.
-        found += canaries.found("a frame", path.read_bytes(), but=("device token", "gateway token", "wrong token"))
+        # A device is told its own tokens, and what a client sends is recorded with what it is sent.
+        told = ("device token", "rotated token", "setup code", "gateway token", "wrong token")
+        found += canaries.found("a frame", path.read_bytes(), but=told)
     found += await strayed(world)
     assert found == []
 
