@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
+from openclaw_config.fingerprints import read_fingerprint
 from openclaw_config.secrets import Secret
 
 AGENT_ID_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
@@ -117,6 +118,71 @@ def _is_proxy(value: str) -> str:
 Proxy = Annotated[str, AfterValidator(_is_proxy)]
 
 
+def _is_fingerprint(value: str) -> str:
+    try:
+        return read_fingerprint(value)
+    except ValueError as error:
+        raise PydanticCustomError("fingerprint", "{fault}", {"fault": str(error)}) from None
+
+
+Fingerprint = Annotated[str, AfterValidator(_is_fingerprint)]
+FilePath = Annotated[str, Field(min_length=1)]
+ScopeName = Literal[
+    "operator.admin",
+    "operator.read",
+    "operator.write",
+    "operator.approvals",
+    "operator.questions",
+    "operator.pairing",
+    "operator.talk",
+    "operator.talk.secrets",
+    "operator.sessions.read",
+    "operator.sessions.write",
+]
+
+
+class TlsClient(Model):
+    fingerprint: Fingerprint | None = None
+    """SHA-256 of the certificate, as `openssl x509 -fingerprint -sha256` prints it."""
+    subject: Annotated[str, Field(min_length=1)] | None = None
+    """The certificate's whole subject as RFC 4514 writes it, e.g. `CN=laptop,O=Example`."""
+    san: Annotated[str, Field(pattern=r"^(DNS|EMAIL|URI|IP):.+$")] | None = None
+    """One of its alternative names, letter by letter: `DNS:laptop.example.org`, `EMAIL:alice@example.org`, `URI:...`, `IP:192.0.2.7`."""
+    role: Literal["operator", "node"] = "operator"
+    """The role that it may have."""
+    scopes: list[ScopeName] = []
+    """The scopes that it may have at most; none means none."""
+
+    @model_validator(mode="after")
+    def _names_one(self) -> TlsClient:
+        if sum(value is not None for value in (self.fingerprint, self.subject, self.san)) != 1:
+            raise PydanticCustomError("tls_client", "name it by one of fingerprint, subject and san")
+        return self
+
+
+class GatewayTls(Model):
+    enabled: bool = False
+    """Speak TLS, and nothing else, on the gateway's port."""
+    cert_path: FilePath | None = None
+    """The certificate with its chain, as PEM; relative to this folder. Taken anew when the file changes."""
+    key_path: FilePath | None = None
+    """The certificate's private key, as PEM without a passphrase, readable by nobody else."""
+    auto_generate: bool = True
+    """Make a certificate that nobody has signed, to be pinned by its fingerprint, where neither certPath nor keyPath is set."""
+    ca_path: FilePath | None = None
+    """The authorities whose client certificates are believed, as PEM. Who shows none comes in as anybody does."""
+    clients: list[TlsClient] = []
+    """What client certificates grant; the first entry that fits counts, one that fits none grants nothing."""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> GatewayTls:
+        if (self.cert_path is None) != (self.key_path is None):
+            raise PydanticCustomError("tls_pair", "certPath and keyPath go together: set both or neither")
+        if self.clients and self.ca_path is None:
+            raise PydanticCustomError("tls_clients", "clients need caPath: the authority that signs their certificates")
+        return self
+
+
 class GatewayReload(Model):
     mode: Literal["hybrid", "hot", "restart", "off"] = "hybrid"
     """What a saved edit does: apply live what can be and restart for the rest (hybrid), only live (hot), always restart, or nothing."""
@@ -152,6 +218,8 @@ class Gateway(Model):
     covers it."""
     auth: GatewayAuth = GatewayAuth()
     """Who may connect."""
+    tls: GatewayTls = GatewayTls()
+    """Encryption of the port, and certificates of clients."""
     pairing: GatewayPairing = GatewayPairing()
     """Which devices are approved without a person."""
     reload: GatewayReload = GatewayReload()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from aiohttp import web
 
@@ -65,12 +65,16 @@ from openclaw_kernel.store.keyvalue import StoredKeyValue
 from openclaw_kernel.store.requests import RequestTable
 from openclaw_kernel.tasks import TaskOwner
 
+if TYPE_CHECKING:
+    from openclaw_kernel.tls.keeper import TlsKeeper
+
 logger = logging.getLogger("openclaw.gateway")
 
 AnswerT = TypeVar("AnswerT")
 
 DATABASE: Final = "state.sqlite3"
 PAGE_SESSIONS_KEY: Final = "page-sessions"
+BACKLOG: Final = 1024
 STOP_SECONDS: Final = 10.0
 DRAIN_GRACE_SECONDS: Final = 2.0
 RESTART_EXPECTED_MS: Final = 1000
@@ -123,6 +127,8 @@ class GatewayApp:
         self._requests: RequestTable
         self._replay: LogReplay
         self._audit: AuditTrail
+        self._lock = StateLock(home)
+        self._tls: TlsKeeper | None = None
         self._presence_timer: asyncio.TimerHandle | None = None
         self._health_timer: asyncio.TimerHandle | None = None
         self.facts: GatewayFacts
@@ -161,13 +167,13 @@ class GatewayApp:
 
     async def _assemble(self) -> None:
         stack = self._stack
-        lock = StateLock(self.home)
         try:
-            lock.acquire()
+            self._lock.acquire()
         except CannotLock as error:
             raise CannotStart(str(error), 78) from error
-        stack.callback(lock.release)
+        stack.callback(self._lock.release)
         self._refuse_open_door()
+        self._tls = await self._load_tls()
         self._presence = PresenceBook(version=GatewayFacts.version, now_ms=now_ms)
         self.facts = GatewayFacts(loaded=self.loaded, home=self.home, presence=self._presence, limits=self.limits, now_ms=now_ms)
         self.facts.presence_changed = self._presence_soon
@@ -227,7 +233,7 @@ class GatewayApp:
         pages.load(await kernel_values.get(PAGE_SESSIONS_KEY))
         self.wire = self._build_wire(pages, limiter)
         await self._listen(stack)
-        lock.describe(self.facts.describe_owner())
+        self._lock.describe(self.facts.describe_owner())
         await self.host.start()
         self.facts.refresh_health()
         self.facts.phase = Phase.SERVING
@@ -326,7 +332,7 @@ class GatewayApp:
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         stack.push_async_callback(self.wire.server.close, Close(1012, "service restart"))
-        site = web.TCPSite(runner, _HOSTS[config.bind], config.port, backlog=1024)
+        site = self._site(runner, _HOSTS[config.bind], config.port)
         try:
             await site.start()
         except OSError as error:
@@ -334,7 +340,36 @@ class GatewayApp:
         # Stopping begins here: nobody new comes in while the rest is taken down.
         stack.push_async_callback(site.stop)
         port = runner.addresses[0][1]
-        self.facts.url = f"http://127.0.0.1:{port}{base_path}"
+        self._follow_tls()
+        self.facts.url = f"{'http' if self._tls is None else 'https'}://127.0.0.1:{port}{base_path}"
+
+    def _site(self, runner: Listener, host: str, port: int) -> web.TCPSite:
+        if self._tls is None:
+            return web.TCPSite(runner, host, port, backlog=BACKLOG)
+        from openclaw_kernel.tls.listening import TlsSite
+
+        return TlsSite(runner, host, port, context=self._tls.context, door=self._door, backlog=BACKLOG)
+
+    async def _load_tls(self) -> TlsKeeper | None:
+        settings = self.loaded.config.gateway.tls
+        if not settings.enabled:
+            return None
+        # Imported here: who does not encrypt pays nothing for it.
+        from openclaw_kernel.tls.faults import TlsFault
+        from openclaw_kernel.tls.keeper import TlsKeeper
+
+        try:
+            return await TlsKeeper.open(settings, self.home, now_ms=now_ms)
+        except TlsFault as fault:
+            raise CannotStart(str(self._issue(fault.key, fault.found, fault.cure)), 78) from fault
+
+    def _follow_tls(self) -> None:
+        if self._tls is not None:
+            self.facts.encryption = self._tls
+            self._tls.record(self._audit)
+            # The command line finds out there which certificate is ours.
+            self._tls.taken = lambda _authorities_changed: self._lock.describe(self.facts.describe_owner())
+            self._tasks.spawn("certificate", self._tls.follow())
 
     def _check_config(self) -> None:
         try:

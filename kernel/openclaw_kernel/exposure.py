@@ -63,8 +63,8 @@ def _beyond_loopback(gateway: Gateway) -> Refusal | None:
     auth, bind = gateway.auth, f"gateway.bind is {gateway.bind}"
     if auth.mode == "none":
         return Refusal("gateway.auth.mode", f"none, while {bind}", "use token or password, or bind to loopback")
-    if not gateway.trusted_proxies:
-        cure = "list the proxy that does TLS before this gateway in gateway.trustedProxies, or bind to loopback"
+    if not (gateway.trusted_proxies or gateway.tls.enabled):
+        cure = "set gateway.tls.enabled to true, list the proxy that does TLS in gateway.trustedProxies, or bind to loopback"
         return Refusal("gateway.bind", f"{gateway.bind}, with nothing that encrypts", cure)
     secret = {"token": auth.token, "password": auth.password}.get(auth.mode)
     weakness = weakness_of_secret(secret.unwrap()) if secret is not None else None

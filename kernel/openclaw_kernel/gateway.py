@@ -17,7 +17,7 @@ from openclaw_config.load import Loaded
 from openclaw_kernel import __version__
 from openclaw_kernel.api.conversations import Sessions, SessionsSummary
 from openclaw_kernel.api.methods import Method
-from openclaw_kernel.api.services import Channels, PluginState, PluginStatus, Providers
+from openclaw_kernel.api.services import Channels, PluginState, PluginStatus, Providers, TlsState
 from openclaw_kernel.api.turns import AgentInfo, AgentRuntime
 from openclaw_kernel.logs import log_path, tail
 from openclaw_kernel.presence import PresenceBook
@@ -43,6 +43,16 @@ class Ask(Protocol):
 
 def _nobody(kind: type[Any], what: str, question: Callable[[Any], AnswerT], otherwise: AnswerT) -> AnswerT:  # noqa: ARG001 - as Ask has it
     return otherwise
+
+
+class Encryption(Protocol):
+    """What keeps the certificate that is served."""
+
+    @property
+    def state(self) -> TlsState: ...
+    def problems(self) -> Sequence[str]:
+        """Return what somebody should mend, a line each."""
+        ...
 
 
 class Host(Protocol):
@@ -77,6 +87,7 @@ class GatewayFacts:
         self.health_version = 1
         self.phase = Phase.STARTING
         self.url = ""
+        self.encryption: Encryption | None = None
         self.presence_changed: Callable[[], None] = lambda: None
 
     def bind(self, *, host: Host, registry: MethodRegistry, events: EventRegistry, ask: Ask) -> None:
@@ -97,7 +108,13 @@ class GatewayFacts:
         if self._host is None:
             return lines
         agents: list[str] = self._ask(AgentRuntime, "problems of the agents", lambda runtime: list(runtime.problems()), [])
-        return [*lines, *self._host.problems(), *agents]
+        encryption = () if self.encryption is None else self.encryption.problems()
+        return [*lines, *encryption, *self._host.problems(), *agents]
+
+    @property
+    def tls(self) -> TlsState | None:
+        """The certificate that is served, None without TLS."""
+        return None if self.encryption is None else self.encryption.state
 
     def plugins(self) -> Sequence[PluginStatus]:
         """The state of every installed plugin."""
@@ -244,7 +261,8 @@ class GatewayFacts:
 
     def describe_owner(self) -> dict[str, Any]:
         """What the lock file says of this process."""
-        return {"pid": os.getpid(), "url": self.url, "version": self.version, "startedAtMs": self.started_at_ms}
+        owner = {"pid": os.getpid(), "url": self.url, "version": self.version, "startedAtMs": self.started_at_ms}
+        return owner if self.tls is None else {**owner, "tlsFingerprint": self.tls.fingerprint}
 
 
 def _device_token(connection: Connection) -> dict[str, Any]:

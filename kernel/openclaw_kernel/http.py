@@ -11,6 +11,7 @@ from aiohttp import web
 
 from openclaw_kernel.protocol.arrivals import Arrivals
 from openclaw_kernel.protocol.limiter import network_of
+from openclaw_kernel.protocol.origin import is_loopback_host
 
 if TYPE_CHECKING:
     from openclaw_kernel.api.plugin import HttpRoute
@@ -19,6 +20,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 logger = logging.getLogger("openclaw.http")
 
+HSTS: Final = "max-age=31536000"
 BODY_LIMIT: Final = 1_048_576
 BODY_SECONDS: Final = 30.0
 IDLE_SECONDS: Final = 30.0
@@ -62,7 +64,12 @@ class Door:
         return len(self._network_of)
 
     def enter(self, connection: object, address: str, cut: Callable[[], None]) -> bool:
-        """Let a new connection in, or tell that there are too many like it. `cut` ends it at once, should it have to make room."""
+        """Let a new connection in, or tell that there are too many like it. `cut` ends it at once, should it have to make room.
+
+        One that is in already stays in: with TLS it came before its handshake.
+        """
+        if connection in self._network_of:
+            return True
         key = network_of(address)
         here = len(self._networks.get(key, ()))
         # Who is behind a trusted proxy is known with the first request, by `move`.
@@ -275,8 +282,11 @@ async def _in_time(request: web.Request, handler: Handler, seconds: float) -> we
         timer.cancel()
 
 
-async def _harden(_request: web.Request, response: web.StreamResponse) -> None:
+async def _harden(request: web.Request, response: web.StreamResponse) -> None:
     # What an unauthenticated caller reads names neither product nor version.
     response.headers.pop("Server", None)
+    # For this machine's own name it would bind whatever else is served here. Where a proxy does TLS, that is the proxy's to say.
+    if request.get_extra_info("ssl_object") is not None and not is_loopback_host(request.host):
+        response.headers.setdefault("Strict-Transport-Security", HSTS)
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)

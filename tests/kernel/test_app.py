@@ -155,7 +155,7 @@ async def test_a_start_that_fails_gives_everything_back(tmp_path: Path) -> None:
             {"auth": {"mode": "trusted-proxy", "trustedProxy": {"userHeader": "X-User"}}, "trustedProxies": ["127.0.0.1", "::1"]},
             "gateway.auth.trustedProxy.allowLoopback: false, while all gateway.trustedProxies are on this machine; set it to true",
         ),
-        ({"bind": "lan", "auth": {"mode": "token", "token": STRONG}}, "gateway.bind: lan, with nothing that encrypts; list the proxy"),
+        ({"bind": "lan", "auth": {"mode": "token", "token": STRONG}}, "gateway.bind: lan, with nothing that encrypts; set gateway.tls"),
         (PUBLIC | {"auth": {"mode": "token", "token": "short"}}, "gateway.auth.token: only 5 characters long, while gateway.bind is lan"),
         (PUBLIC | {"auth": {"mode": "token", "token": "ab" * 20}}, "gateway.auth.token: made of only 2 different characters"),
         (

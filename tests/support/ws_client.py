@@ -17,6 +17,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from ssl import SSLContext
 from typing import Any, Self, TypeAlias
 
 import aiohttp
@@ -136,11 +137,13 @@ class WsClient:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str, *, headers: Mapping[str, str] | None = None, validate: bool = True) -> AsyncIterator[Self]:
-        """A socket to a `ws://` URL, without the handshake; closed at the end."""
+    async def open(
+        cls, url: str, *, headers: Mapping[str, str] | None = None, validate: bool = True, tls: SSLContext | None = None
+    ) -> AsyncIterator[Self]:
+        """A socket to a `ws://` URL, or to a `wss://` one whose certificate `tls` believes; without the handshake, closed at the end."""
         async with (
             aiohttp.ClientSession() as http,
-            http.ws_connect(url, headers=headers, max_msg_size=LARGEST_FRAME_BYTES) as socket,
+            http.ws_connect(url, headers=headers, max_msg_size=LARGEST_FRAME_BYTES, ssl=tls or True) as socket,
         ):
             client = cls(socket, validate=validate)
             try:
@@ -375,12 +378,13 @@ async def connect(
     identity: Identity | None = None,
     headers: Mapping[str, str] | None = None,
     validate: bool = True,
+    tls: SSLContext | None = None,
 ) -> AsyncIterator[WsClient]:
     """A client that has shaken hands; closed at the end.
 
     Raises:
         RequestFailed: the gateway refused.
     """
-    async with WsClient.open(url, headers=headers, validate=validate) as client:
+    async with WsClient.open(url, headers=headers, validate=validate, tls=tls) as client:
         await client.handshake(auth={"token": token} if token is not None else {}, identity=identity)
         yield client

@@ -94,6 +94,7 @@ from openclaw_kernel.api.services import (
     Providers,
     Restarts,
     RestartSentinel,
+    TlsState,
     Tools,
 )
 from openclaw_kernel.api.store import KeyValue, Migration, Store
@@ -233,6 +234,7 @@ __all__ = [
     "Thinking",
     "ThinkingDelta",
     "ThinkingLevel",
+    "TlsState",
     "TokenVerdict",
     "Tool",
     "ToolCall",

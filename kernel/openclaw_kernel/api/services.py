@@ -194,6 +194,14 @@ class Policies(Protocol):
     def admit(self, message: InboundMessage, route: Route) -> Admission: ...
 
 
+@dataclass(frozen=True, slots=True)
+class TlsState:
+    """The certificate that new connections get: its SHA-256 fingerprint as openssl shows it, and when it ends."""
+
+    fingerprint: str
+    expires_ms: int
+
+
 class Gateway(Protocol):
     """Facts about the running gateway."""
 
@@ -212,7 +220,12 @@ class Gateway(Protocol):
     def plugins(self) -> Sequence[PluginStatus]: ...
     @property
     def url(self) -> str:
-        """Return `http://host:port/base` as a browser on this machine reaches it."""
+        """Return `http://host:port/base`, or https, as a browser on this machine reaches it."""
+        ...
+
+    @property
+    def tls(self) -> TlsState | None:
+        """Return the certificate that is served; None where the port speaks no TLS."""
         ...
 
     def methods(self) -> Sequence[Method]: ...

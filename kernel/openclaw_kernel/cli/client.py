@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import select
@@ -28,6 +29,7 @@ from wsproto.events import (
 )
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
+from openclaw_config.fingerprints import show_fingerprint
 from openclaw_kernel import __version__
 from openclaw_kernel.cli.errors import BadUsage, NotNow, Refused, Unreachable
 from openclaw_kernel.cli.target import Target
@@ -267,7 +269,7 @@ def _open_socket(target: Target) -> socket.socket:
     except (KeyError, ValueError):
         port = 0
     if not parts.hostname or not port:
-        raise BadUsage(f"--url: found {target.url!r}; write it as http://HOST:PORT")
+        raise BadUsage(f"--url: found {target.url!r}; write it as http://HOST:PORT or https://HOST:PORT")
     try:
         connection = socket.create_connection((parts.hostname, port), timeout=CONNECT_SECONDS)
     except ConnectionRefusedError as error:
@@ -281,11 +283,39 @@ def _open_socket(target: Target) -> socket.socket:
 def _encrypted(connection: socket.socket, host: str, target: Target) -> socket.socket:
     import ssl
 
+    context = ssl.create_default_context()
+    if target.fingerprint is not None:
+        # The one certificate that is meant is known: neither its names nor who signed it tell more.
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
     try:
-        return ssl.create_default_context().wrap_socket(connection, server_hostname=host)
+        encrypted = context.wrap_socket(connection, server_hostname=host)
+    except ssl.SSLCertVerificationError as error:
+        connection.close()
+        reason = error.verify_message.lower() or "not signed by anybody known"
+        cure = "give the fingerprint that openclaw-kernel status shows on its machine as --tls-fingerprint"
+        raise Unreachable(f"{target.url}: its certificate is not trusted here ({reason}); {cure}") from error
+    except ssl.SSLError as error:
+        connection.close()
+        raise Unreachable(f"{target.url}: what answers there speaks no TLS; write the address as http:// or ws://") from error
     except OSError as error:
         connection.close()
         raise _silent(target, error) from error
+    try:
+        _check_pin(encrypted.getpeercert(binary_form=True), target)
+    except BaseException:
+        encrypted.close()
+        raise
+    return encrypted
+
+
+def _check_pin(certificate: bytes | None, target: Target) -> None:
+    if target.fingerprint is None:
+        return
+    shown = hashlib.sha256(certificate or b"").hexdigest()
+    if shown != target.fingerprint:
+        cure = "if it was renewed, take the new one from openclaw-kernel status on its machine; else somebody is in between"
+        raise Unreachable(f"{target.url}: shows the certificate SHA-256 {show_fingerprint(shown)}, which is not the expected one; {cure}")
 
 
 def _silent(target: Target, error: OSError) -> Unreachable:

@@ -62,9 +62,11 @@ def add_gateway(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", metavar="URL", help=url, default=argparse.SUPPRESS)
     token = f"its token or password; better in {TOKEN_VARIABLE}, which no process list shows"
     parser.add_argument("--token", metavar="SECRET", help=token, default=argparse.SUPPRESS)
+    pin = "SHA-256 of the certificate that an https:// or wss:// gateway has to show (default: one that this system trusts)"
+    parser.add_argument("--tls-fingerprint", metavar="SHA256", help=pin, default=argparse.SUPPRESS)
 
 
-DEFAULTS: Final[dict[str, Any]] = {"home": None, "json": False, "url": None, "token": None}
+DEFAULTS: Final[dict[str, Any]] = {"home": None, "json": False, "url": None, "token": None, "tls_fingerprint": None}
 """Values of the options above where nobody gave them; set once, at the root, so that they may stand before or after the command."""
 
 

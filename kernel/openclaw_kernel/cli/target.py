@@ -9,14 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from openclaw_config.fingerprints import fingerprint_of_pem, read_fingerprint
 from openclaw_config.home import config_path, find_home
 from openclaw_config.secrets import Secret
 from openclaw_config.source import ConfigError, Issue, Resolver, line_of, parse, read_text
-from openclaw_kernel.cli.errors import BadConfig, Unreachable
+from openclaw_kernel.cli.errors import BadConfig, BadUsage, Unreachable
 from openclaw_kernel.cli.parsing import TOKEN_VARIABLE
 from openclaw_kernel.lock import read_owner
 
 DEFAULT_PORT: Final = 18789
+GENERATED: Final = "tls/gateway-cert.pem"
+"""The certificate of a gateway that is given none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,8 @@ class Target:
     """Where the secret was found, in words."""
     client: tuple[str, str] = ("cli", "cli")
     """Id and mode to connect as."""
+    fingerprint: str | None = None
+    """SHA-256 of the certificate that it has to show; None where it has to be one that the system trusts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,8 @@ class _FromFile:
     secret_from: str
     is_open: bool
     """Whether the gateway asks for no secret."""
+    fingerprint: str | None = None
+    """Of the certificate that the file names."""
 
 
 def find_target(options: argparse.Namespace) -> Target:
@@ -48,11 +55,13 @@ def find_target(options: argparse.Namespace) -> Target:
 
     Raise `BadConfig` where openclaw.yaml cannot say, `Unreachable` where that gateway has no address.
     """
-    given = _given_secret(options)
+    given, pin = _given_secret(options), _given_pin(options)
     if options.url is not None:
         # The secret of the local gateway is not for others.
         secret, secret_from = given or (None, "")
-        return Target(url=_as_http(options.url), cure="check --url, or start the gateway there", secret=secret, secret_from=secret_from)
+        address, cure = _as_http(options.url), "check --url, or start the gateway there"
+        _refuse_plain(address, pin)
+        return Target(url=address, cure=cure, secret=secret, secret_from=secret_from, fingerprint=pin)
     home = find_home(options.home)
     try:
         file = _read_file(home, wants_secret=given is None)
@@ -60,10 +69,13 @@ def find_target(options: argparse.Namespace) -> Target:
         raise BadConfig(str(error)) from error
     secret, secret_from = given or (file.secret, file.secret_from)
     cure = f"start it with openclaw-kernel run{'' if options.home is None else f' --home {options.home}'}"
-    url = running_at(home) or file.url
+    running = running_at(home)
+    url = running or file.url
+    shown = None if running is None else _shown_by_owner(home)
     if url is None:
         # Who listens on another port must not be offered the secret.
         raise Unreachable(f"no gateway runs in {home}, and gateway.port is 0, so it has no address now; {cure}")
+    _refuse_plain(url, pin)
     return Target(
         url=url,
         cure=cure,
@@ -71,6 +83,8 @@ def find_target(options: argparse.Namespace) -> Target:
         secret_from=secret_from,
         # The protocol lets a command line in with a secret only; programs on this machine need none where none is asked for.
         client=("gateway-client", "backend") if file.is_open else ("cli", "cli"),
+        # What it shows is for other names than 127.0.0.1, and often signed by nobody.
+        fingerprint=pin or shown or file.fingerprint,
     )
 
 
@@ -79,6 +93,27 @@ def _given_secret(options: argparse.Namespace) -> tuple[str, str] | None:
         return options.token, "--token"
     from_environment = os.environ.get(TOKEN_VARIABLE)
     return (from_environment, TOKEN_VARIABLE) if from_environment else None
+
+
+def _given_pin(options: argparse.Namespace) -> str | None:
+    if options.tls_fingerprint is None:
+        return None
+    try:
+        return read_fingerprint(options.tls_fingerprint)
+    except ValueError as error:
+        raise BadUsage(f"--tls-fingerprint: found {options.tls_fingerprint!r}; {error}") from error
+
+
+def _refuse_plain(url: str, pin: str | None) -> None:
+    if pin is not None and not url.startswith("https://"):
+        raise BadUsage(f"--tls-fingerprint: {url} shows no certificate; write --url as https:// or wss://, or turn gateway.tls on")
+
+
+def _shown_by_owner(home: Path) -> str | None:
+    try:
+        return read_fingerprint(str(read_owner(home).get("tlsFingerprint")))
+    except ValueError:
+        return None
 
 
 def _as_http(url: str) -> str:
@@ -120,6 +155,7 @@ def _read_file(home: Path, *, wants_secret: bool) -> _FromFile:
         secret.unwrap() if isinstance(secret, Secret) else None if secret is None else str(secret),
         f"gateway.auth.{name} in {path}",
         is_open=mode == "none",
+        fingerprint=keys.fingerprint(home) if keys.encrypts else None,
     )
 
 
@@ -139,7 +175,22 @@ class _Keys:
         except (TypeError, ValueError):
             raise ConfigError([self._issue(f"found {port!r}", "use a number from 0 to 65535", "gateway", "port")]) from None
         base = self.resolve(self.mapping("gateway", "controlUi").get("basePath") or "", "gateway", "controlUi", "basePath")
-        return f"http://127.0.0.1:{number}{base}" if number else None
+        return f"{'https' if self.encrypts else 'http'}://127.0.0.1:{number}{base}" if number else None
+
+    @property
+    def encrypts(self) -> bool:
+        """Whether the file has the gateway speak TLS."""
+        enabled = self.resolve(self.mapping("gateway", "tls").get("enabled", False), "gateway", "tls", "enabled")
+        return str(enabled).lower() in {"true", "yes", "on", "1"}
+
+    def fingerprint(self, home: Path) -> str | None:
+        """That of the certificate which the file names; None where it cannot be read, for the gateway says why better."""
+        named = self.resolve(self.mapping("gateway", "tls").get("certPath") or GENERATED, "gateway", "tls", "certPath")
+        try:
+            pem = (home / Path(str(named)).expanduser()).read_text(encoding="ascii", errors="replace")
+        except OSError:
+            return None
+        return fingerprint_of_pem(pem)
 
     def mapping(self, *where: str) -> Mapping[str, Any]:
         """A mapping of the file, empty where it is not there."""

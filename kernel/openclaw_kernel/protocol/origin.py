@@ -49,7 +49,7 @@ def is_direct_local(address: str, headers: Mapping[str, str]) -> bool:
     if not is_loopback(address) or forwarding_headers(headers):
         return False
     host = headers.get("Host")
-    return host is not None and _host_is_loopback(host)
+    return host is not None and is_loopback_host(host)
 
 
 def _is_forwarding(name: str) -> bool:
@@ -72,7 +72,8 @@ def origin_allowed(origin: str, host_header: str | None, allowed: Collection[str
 
     Allowed are the exact origins of `gateway.controlUi.allowedOrigins` (`*` for any), the page's own host where that host is local or
     private or was reached over TLS (any other public name that resolves here may be a rebinding attack; with TLS its certificate would
-    not fit), and a loopback page of this machine. `secure` tells that the browser came over TLS to `host_header`.
+    not fit), and a loopback page of this machine. `secure` tells that the browser came over TLS to `host_header`; its own page is then
+    an https one, for an http one of that name can be anybody's on the way.
     """
     if "*" in allowed or origin.rstrip("/") in {entry.rstrip("/") for entry in allowed}:
         return True
@@ -88,14 +89,17 @@ def origin_allowed(origin: str, host_header: str | None, allowed: Collection[str
     written = netloc if port is None else f"{netloc}:{port}"
     if host_header is None:
         return False
-    if secure and parts.scheme == "https" and written == host_header.lower().removesuffix(":443"):
+    if secure:
+        own = parts.scheme == "https" and written == host_header.lower().removesuffix(":443")
+    else:
+        own = written == host_header.lower() and _is_private_host(host)
+    if own:
         return True
-    if written == host_header.lower() and _is_private_host(host):
-        return True
-    return local_peer and (host in _LOCAL_NAMES or is_loopback(host)) and _host_is_loopback(host_header)
+    return local_peer and (host in _LOCAL_NAMES or is_loopback(host)) and is_loopback_host(host_header)
 
 
-def _host_is_loopback(host_header: str) -> bool:
+def is_loopback_host(host_header: str) -> bool:
+    """Tell whether a Host header names this machine by a name of loopback."""
     try:
         host = urlsplit(f"//{host_header}").hostname or ""
     except ValueError:

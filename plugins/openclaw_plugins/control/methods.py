@@ -56,9 +56,11 @@ class SystemMethods:
         agent = self._agent(health["defaultAgentId"])
         model, context_tokens = (None, None) if agent is None else (agent.model, agent.context_tokens)
         projection = {"cliProjection": cli_projection(health)} if params.include_cli_projection else {}
+        tls = {} if gateway.tls is None else {"tls": {"fingerprint": gateway.tls.fingerprint, "expiresAtMs": gateway.tls.expires_ms}}
         return {
             **background_summary(health),
             **projection,
+            **tls,
             "version": gateway.version,
             "runtimeVersion": gateway.version,
             "bootId": gateway.boot_id,

@@ -128,6 +128,13 @@ class RestartResult(TypedDict):
     sentinel: dict[str, Any]
 
 
+class TlsResult(TypedDict):
+    """The certificate that new connections get."""
+
+    fingerprint: str
+    expiresAtMs: int
+
+
 class StatusResult(TypedDict):
     """An open summary."""
 
@@ -150,6 +157,7 @@ class StatusResult(TypedDict):
     tasks: dict[str, Any]
     taskAudit: dict[str, Any]
     cliProjection: NotRequired[dict[str, Any]]
+    tls: NotRequired[TlsResult]
 
 
 class ChannelsStatusResult(TypedDict):

@@ -70,6 +70,13 @@ def test_a_public_name_is_let_in_by_itself_only_where_its_certificate_was_seen()
     assert not allowed("https://chat.example.org:8443", "chat.example.org")
 
 
+def test_where_the_gateway_is_reached_over_tls_a_page_without_tls_is_nobody_s_own() -> None:
+    """Whoever is on the way can serve such a page under any name."""
+    for host in ("192.168.1.5:18789", "box.local:18789", "127.0.0.1:18789"):
+        assert origin_allowed(f"https://{host}", host, [], local_peer=False, secure=True)
+        assert not origin_allowed(f"http://{host}", host, [], local_peer=False, secure=True)
+
+
 @pytest.mark.parametrize(
     "origin", ["http://[", "null", "", "http://127.0.0.1:1", "https://", "ws://127.0.0.1:18789", "http://x@127.0.0.1:18789"]
 )

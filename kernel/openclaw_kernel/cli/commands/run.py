@@ -157,14 +157,14 @@ async def _start_unless(stopping: asyncio.Event, app: GatewayApp) -> bool:
 def _announce(app: GatewayApp, home: Path, *, as_json: bool, first_start: bool) -> None:
     from openclaw_config.home import config_path
 
-    url, problems = app.facts.url, app.facts.reasons()
+    url, problems, tls = app.facts.url, app.facts.reasons(), app.facts.tls
     if as_json:
-        print(
-            json.dumps({"event": "ready", "url": url, "link": app.link(), "home": str(home), "pid": os.getpid(), "problems": problems}),
-            flush=True,
-        )
+        event = {"event": "ready", "url": url, "link": app.link(), "home": str(home), "pid": os.getpid(), "problems": problems}
+        print(json.dumps(event if tls is None else {**event, "tlsFingerprint": tls.fingerprint}), flush=True)
         return
     lines = [f"openclaw-kernel {app.facts.version} is ready on {url}"]
+    if tls is not None:
+        lines.append(f"certificate SHA-256 {tls.fingerprint}")
     if first_start:
         lines.append(f"wrote {config_path(home)} with a new token beside it; edit it to add channels and models")
     lines += [f"problem: {problem}" for problem in problems]

@@ -51,6 +51,8 @@ def show(status: Mapping[str, Any]) -> None:
         ("clients", status["connections"]),
         ("plugins", f"{len(at_work)} of {len(plugins)} at work"),
     ]
+    if "tls" in status:
+        rows.append(("certificate", f"SHA-256 {status['tls']['fingerprint']}"))
     emit(table(rows))
     faulty = [plugin for plugin in plugins if plugin["state"] not in QUIET]
     if faulty:

@@ -1,0 +1,1 @@
+"""TLS on the gateway's port. Imported only where it is on."""

@@ -1,0 +1,55 @@
+"""Watching folders ends without a word, however much happens in them meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import pytest
+
+from openclaw_kernel.tls.watching import FolderWatch
+
+DEADLINE = 20.0
+
+
+async def test_news_of_a_folder_reaches_the_loop_and_those_of_another_do_not(tmp_path: Path) -> None:
+    ours, other = tmp_path / "ours", tmp_path / "other"
+    ours.mkdir()
+    other.mkdir()
+    watch = FolderWatch()
+    try:
+        await asyncio.to_thread(watch.watch, [ours])
+        (other / "file").write_bytes(b"x")
+        (ours / "file").write_bytes(b"x")
+        async with asyncio.timeout(DEADLINE):
+            await watch.changed.wait()
+        await asyncio.to_thread(watch.watch, [other])
+        watch.changed.clear()
+        (other / "file").unlink()
+        async with asyncio.timeout(DEADLINE):
+            await watch.changed.wait()
+    finally:
+        await asyncio.to_thread(watch.close)
+
+
+async def test_a_folder_that_cannot_be_watched_is_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    watch = FolderWatch()
+    try:
+        await asyncio.to_thread(watch.watch, [tmp_path / "gone", tmp_path / "gone too"])
+    finally:
+        await asyncio.to_thread(watch.close)
+    (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert (
+        line == f"{tmp_path / 'gone'} cannot be watched (no such file or directory); its certificate is looked at every half minute instead"
+    )
+
+
+async def test_ending_while_files_come_and_go_logs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(30):
+        watch = FolderWatch()
+        await asyncio.to_thread(watch.watch, [tmp_path])
+        for name in range(20):
+            (tmp_path / f"{number}-{name}").write_bytes(b"")
+        await asyncio.to_thread(watch.close)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
