@@ -41,6 +41,7 @@ from openclaw_kernel.host.pairing import HostedPairing
 from openclaw_kernel.host.registry import Unclassified
 from openclaw_kernel.http import Door, Handler, Listener, Probes, build_application
 from openclaw_kernel.lock import CannotLock, StateLock
+from openclaw_kernel.lockouts import KeptLockouts
 from openclaw_kernel.oauth.broker import LoginDesk
 from openclaw_kernel.presence import PresenceBook
 from openclaw_kernel.protocol.arrivals import Arrivals, Complaints, shown_names
@@ -51,7 +52,7 @@ from openclaw_kernel.protocol.dispatch import Dispatcher
 from openclaw_kernel.protocol.events import EventRegistry
 from openclaw_kernel.protocol.frames import EventFrame, dumps
 from openclaw_kernel.protocol.handshake import Close, Handshakes, Phase
-from openclaw_kernel.protocol.limiter import FailureLimiter
+from openclaw_kernel.protocol.limiter import FailureLimiter, HeldAnswers
 from openclaw_kernel.protocol.limits import Limits
 from openclaw_kernel.protocol.pages import PageSessions
 from openclaw_kernel.protocol.proofs import Proofs
@@ -122,6 +123,7 @@ class GatewayApp:
         self._complain = Complaints()
         self._door = Door(is_proxy=self._arrivals.proxies.knows)
         self._open = OpenConnections()
+        self._held = HeldAnswers()
         self._hurry = asyncio.Event()
         self._stops = False
         self._requests: RequestTable
@@ -194,6 +196,7 @@ class GatewayApp:
             refusals=Refusals(self._audit),
             key=_credential(self.loaded.config.gateway.auth),
             arrivals=self._arrivals,
+            held=self._held,
         )
         self.host = PluginHost(
             config=self.loaded.config,
@@ -230,7 +233,7 @@ class GatewayApp:
         await event_log.open()
         stack.push_async_callback(self._replay.close)
         self._bus.log = event_log
-        pages.load(await kernel_values.get(PAGE_SESSIONS_KEY))
+        await self._restore(kernel_values, pages, limiter)
         self.wire = self._build_wire(pages, limiter)
         await self._listen(stack)
         self._lock.describe(self.facts.describe_owner())
@@ -241,6 +244,12 @@ class GatewayApp:
         self._tasks.spawn("clock", self._run_clock())
         self._tasks.spawn("health", self._run_health())
         self._tasks.spawn("requests", self._run_requests())
+
+    async def _restore(self, values: StoredKeyValue, pages: PageSessions, limiter: FailureLimiter) -> None:
+        pages.load(await values.get(PAGE_SESSIONS_KEY))
+        lockouts = KeptLockouts(limiter, values, now_ms=now_ms)
+        await lockouts.load()
+        self._stack.push_async_callback(lockouts.close)
 
     def _save_pages(self, store: Store, values: StoredKeyValue) -> Callable[[str, AuditEntry], Awaitable[None]]:
         async def save(text: str, entry: AuditEntry) -> None:
@@ -419,13 +428,13 @@ class GatewayApp:
         if isinstance(proof, Verified):
             return "operator.read" in effective_scopes(proof.ceiling or ())
         scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not secret:
+        if scheme.lower() != "bearer" or not secret or self._held.full:
             return False
         caller = self._arrivals.of(request).caller(request.headers.get("Origin"))
         verdict = self.wire.verifier.verify_secret(secret, caller, now_ms())
         if isinstance(verdict, Refused):
             Refusals(self._audit).credential(verdict.reason, caller.address, surface="http")
-            await asyncio.sleep(verdict.delay_ms / 1000)
+            await self._held.hold(verdict.delay_ms)
             return False
         return True
 

@@ -231,8 +231,8 @@ class Verifier:
             self._limiter.succeeded(_SECRET, caller)
             method = self._secret_kind if self.mode == TRUSTED_PROXY else self.mode
             return Verified(method, method if device is None else device_principal(device.id), _MINT, device)
-        # Where nothing was guessed, nothing is counted.
-        tried = [] if reason.endswith(("_missing", "_config")) else [_SECRET]
+        # Where nothing was guessed, nothing is counted; two texts in one frame are two guesses.
+        tried = [] if reason.endswith(("_missing", "_config")) else [_SECRET] * max(1, len(_guesses(offered)))
         token = offered.device_token or offered.token
         if device is None or not token or self._tokens is None:
             return self._refuse(reason, tried, caller, now_ms)
@@ -241,9 +241,9 @@ class Verifier:
             if verdict == "ok":
                 self._limiter.succeeded(DEVICE_TOKEN, caller)
                 # A device is no place to guess the secret from: what came beside its token is counted.
-                guessed = reason.endswith("_mismatch") and any(text not in {"", None, token} for text in (offered.token, offered.password))
-                delay_ms = self._limiter.failed(_SECRET, caller, now_ms) if guessed else 0
-                return Verified(DEVICE_TOKEN, device_principal(device.id), _MINT, device, delay_ms)
+                guesses = _guesses(offered) - {token} if reason.endswith("_mismatch") else ()
+                delays = [self._limiter.failed(_SECRET, caller, now_ms) for _ in guesses]
+                return Verified(DEVICE_TOKEN, device_principal(device.id), _MINT, device, max(delays, default=0))
             if verdict == "scopes":
                 return Refused("scope_mismatch")
         return self._refuse("device_token_mismatch" if offered.device_token else reason, [*tried, DEVICE_TOKEN], caller, now_ms)
@@ -268,15 +268,20 @@ class Verifier:
         expected: Secret | None = self._auth.token if name == "token" else self._auth.password
         if expected is None:
             return vouched.UNTRUSTED_SOURCE if self.mode == TRUSTED_PROXY else f"{name}_missing_config"
-        candidates = [text for text in (offered.token, offered.password) if text]
+        candidates = _guesses(offered)
         if any([expected.matches(text) for text in candidates]):  # noqa: C419 - all are compared, so that time tells nothing
             return None
         return f"{name}_mismatch" if candidates else f"{name}_missing"
 
     def _refuse(self, reason: str, tried: Sequence[str], caller: Caller, now_ms: int) -> Refused:
-        """Count a wrong try of each kind; where one of them is locked out, that is all the caller learns."""
+        """Count each wrong try of a kind; where one of them is locked out, that is all the caller learns."""
         locked = {kind: self._limiter.locked_for_ms(kind, caller, now_ms) for kind in tried}
         delays = [self._limiter.failed(kind, caller, now_ms) for kind in tried if not locked[kind]]
         if any(locked.values()):
             return Refused("rate_limited", retry_after_ms=max(locked.values()))
         return Refused(reason, delay_ms=max(delays, default=0))
+
+
+def _guesses(offered: Credentials) -> set[str]:
+    """What may be meant as the shared secret."""
+    return {text for text in (offered.token, offered.password) if text}

@@ -1,10 +1,13 @@
-"""Failed proofs are counted per kind of credential and address; too many lock the address out. No I/O, no clock of its own."""
+"""Failed proofs are counted per kind of credential and address; too many lock the address out. No clock of its own."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import ipaddress
+import json
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,6 +19,9 @@ LOCKOUT_MS: Final = 300_000
 FIRST_DELAY_MS: Final = 250
 LONGEST_DELAY_MS: Final = 5_000
 _ENTRIES: Final = 10_000
+_KEPT_LOCKOUTS: Final = 400
+"""As many as fit into one value of the store, whatever they are called."""
+_HELD: Final = 64
 _LOCAL: Final = "local"
 
 
@@ -76,6 +82,19 @@ class FailureLimiter:
 
     def __init__(self) -> None:
         self._records: OrderedDict[tuple[str, str], _Record] = OrderedDict()
+        self.on_lockout: Callable[[], None] = lambda: None
+        """Called when somebody is locked out: `dump` has more to keep."""
+
+    def dump(self, now_ms: int) -> str:
+        """Everybody who is locked out, as a text; of too many those who are for longest."""
+        live = [(record.locked_until_ms, *place) for place, record in self._records.items() if record.locked_until_ms > now_ms]
+        return json.dumps(sorted(live, reverse=True)[:_KEPT_LOCKOUTS])
+
+    def load(self, text: str, now_ms: int) -> None:
+        """Lock out again whom `dump` wrote down; nobody for longer than a lockout lasts, should the clock have been set back."""
+        for until_ms, kind, key in json.loads(text):
+            if until_ms > now_ms:
+                self._records[kind, key] = _Record(locked_until_ms=min(until_ms, now_ms + LOCKOUT_MS))
 
     def locked_for_ms(self, kind: str, caller: Caller, now_ms: int) -> int:
         """How long the caller must still wait; 0 when it may try."""
@@ -94,6 +113,7 @@ class FailureLimiter:
             if len(record.failures) >= FAILURES:
                 record.locked_until_ms = now_ms + LOCKOUT_MS
                 record.failures.clear()
+                self.on_lockout()
         return delay_ms
 
     def succeeded(self, kind: str, caller: Caller) -> None:
@@ -109,3 +129,24 @@ class FailureLimiter:
         while len(self._records) > _ENTRIES:
             self._records.popitem(last=False)
         return record
+
+
+class HeldAnswers:
+    """Answers over HTTP that are held back, at most so many at once: each outlives its socket."""
+
+    def __init__(self, limit: int = _HELD) -> None:
+        self._limit = limit
+        self._held = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether no further one can be held back: who comes now is not looked at, for nothing would slow its guesses down."""
+        return self._held >= self._limit
+
+    async def hold(self, milliseconds: int) -> None:
+        """Wait."""
+        self._held += 1
+        try:
+            await asyncio.sleep(milliseconds / 1000)
+        finally:
+            self._held -= 1

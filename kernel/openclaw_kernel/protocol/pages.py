@@ -14,7 +14,7 @@ from openclaw_kernel.api.audit import AuditAction, AuditEntry, AuditOrigin
 from openclaw_kernel.api.errors import InvalidRequest
 from openclaw_kernel.protocol.arrivals import Arrivals
 from openclaw_kernel.protocol.auth import PageGrant, Refused, Verified
-from openclaw_kernel.protocol.limiter import FailureLimiter
+from openclaw_kernel.protocol.limiter import FailureLimiter, HeldAnswers
 from openclaw_kernel.protocol.refusals import Refusals
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 COOKIE: Final = "openclaw_session"
 CODE_MS: Final = 600_000
 SESSION_SECONDS: Final = 30 * 24 * 3600
+_BUSY_MS: Final = 1_000
 _CODES: Final = 32
 _SESSIONS: Final = 100
 _SHOWN: Final = 16
@@ -48,7 +49,9 @@ class PageSessions:
         key: bytes = b"",
         arrivals: Arrivals | None = None,
         refusals: Refusals | None = None,
+        held: HeldAnswers | None = None,
     ) -> None:
+        self._held = held or HeldAnswers()
         self._refusals = refusals or Refusals()
         self._limiter = limiter
         self._now_ms = now_ms
@@ -84,15 +87,16 @@ class PageSessions:
             message = f"origin {origin or 'missing'} is not this gateway's page; open the printed link itself"
             raise InvalidRequest(message, details={"code": "CONTROL_UI_ORIGIN_NOT_ALLOWED"})
         caller = arrival.caller(origin)
-        locked = self._limiter.locked_for_ms(_KIND, caller, now)
+        locked = self._limiter.locked_for_ms(_KIND, caller, now) or (_BUSY_MS if self._held.full else 0)
         if locked:
             self._refusals.page("rate_limited", arrival.address)
             message = "too many wrong codes; wait, then open a new link"
             raise InvalidRequest(message, details={"code": "AUTH_RATE_LIMITED"}, retry_after_ms=locked)
         expires = self._codes.pop(self._digest(code), 0)
         if expires <= now:
-            self._limiter.failed(_KIND, caller, now)
+            delay_ms = self._limiter.failed(_KIND, caller, now)
             self._refusals.page("code unknown, used or expired", arrival.address)
+            await self._held.hold(delay_ms)
             return None
         cookie = secrets.token_urlsafe(32)
         self._sessions = {digest: end for digest, end in self._sessions.items() if end > now}
