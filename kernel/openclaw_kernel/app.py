@@ -264,7 +264,12 @@ class GatewayApp:
             config=self.loaded.redacted(),
             plugins=self.host.statuses(),
         )
-        await store.write(lambda connection: start.record(connection, self._audit))
+        try:
+            await store.write(lambda connection: start.record(connection, self._audit))
+        except GatewayError as error:
+            # A full disk keeps nobody from looking after the gateway; the row comes when there is room.
+            logger.error("the start is not in the audit log yet: %s", error.message)  # noqa: TRY400 - the store's own words say all
+            self._audit.note(start.late())
 
     def _note_life(self, action: AuditAction, reason: str | None) -> None:
         details = {"version": self.facts.version, "bootId": self.facts.boot_id}

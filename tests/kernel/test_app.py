@@ -7,7 +7,7 @@ import json
 import socket
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +204,27 @@ async def test_forwarding_headers_of_a_peer_that_is_no_trusted_proxy_are_audited
     connection.close()
     assert rows[0]["headers"] == ["x-forwarded-for", "x-forwarded-user"]
     assert len(rows) <= 2
+
+
+async def test_a_start_that_cannot_be_written_down_is_written_down_later(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever has to look after a database that takes no write needs a gateway that answers."""
+    first = app_in(tmp_path)
+    await first.start()
+    await first.stop()
+    app = app_in(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "state.sqlite3", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        starting = asyncio.create_task(app.start())
+        async with asyncio.timeout(30):
+            while "the start is not in the audit log yet" not in caplog.text:  # noqa: ASYNC110 - the log has no event
+                await asyncio.sleep(0.05)
+        other.execute("ROLLBACK")
+    await starting
+    await app.stop()
+    with closing(sqlite3.connect(tmp_path / "state.sqlite3")) as connection:
+        query = "SELECT after_digest, details FROM kernel_audit WHERE action = 'config.loaded' ORDER BY sequence"
+        (before, _), (after, details) = connection.execute(query)
+    assert (after, json.loads(details)) == (before, {"late": True})
 
 
 async def test_a_link_opens_the_page_of_this_gateway(tmp_path: Path) -> None:

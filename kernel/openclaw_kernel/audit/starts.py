@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from openclaw_kernel.api.audit import BY_GATEWAY, AuditAction, AuditEntry, AuditLog, state_digest
@@ -23,6 +23,11 @@ class Start:
     config_file: str
     config: Mapping[str, Any]
     plugins: Sequence[PluginStatus]
+
+    def late(self) -> AuditEntry:
+        """What is noted where the rows cannot be written now: nobody can say what was before."""
+        entry = AuditEntry(action=AuditAction.CONFIG_LOADED, origin=BY_GATEWAY, subject=self.config_file, after=config_digest(self.config))
+        return replace(entry, details={"late": True})
 
     def record(self, connection: sqlite3.Connection, log: AuditLog) -> None:
         """Write the rows."""

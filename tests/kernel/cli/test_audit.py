@@ -102,6 +102,21 @@ async def test_a_folder_without_a_gateway_and_without_a_database_is_said(tmp_pat
     assert "the audit log cannot be read" in damaged.err
 
 
+async def test_a_row_that_was_noted_elsewhere_is_looked_for_up_and_down(gateway: RunningGateway) -> None:
+    """Whoever has the key can make another log that is sound in itself, but none with the rows that others know."""
+    for _ in range(2):
+        verified = (await audit(gateway, "verify")).out
+        anchor = verified.split("newest row  ")[1].split("\n")[0]
+        assert (await audit(gateway, "verify", "--anchor", anchor)).status == OK
+        other = f"{anchor[:-1]}{'0' if anchor[-1] != '0' else '1'}"
+        for wrong in (other, f"9{anchor}"):
+            refused = await audit(gateway, "verify", "--anchor", wrong)
+            assert refused.status == FAILED
+            assert "is not the one of the anchor" in refused.err
+        await gateway.stop()
+    assert (await audit(gateway, "verify", "--anchor", "newest")).status == USAGE
+
+
 async def test_a_crash_leaves_a_sound_log(gateway: RunningGateway) -> None:
     await gateway.kill()
     assert (await audit(gateway, "verify")).status == OK

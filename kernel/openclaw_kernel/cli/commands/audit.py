@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -36,7 +37,11 @@ def add(commands: Commands) -> None:
     _add_filters(listing)
     listing.add_argument("-n", "--limit", metavar="N", type=_count, help=f"how many, at most {MOST} (default: 50)", default=50)
     details = "Exit code 1 where it is not what was written. It works on the files where no gateway runs."
-    group.add("verify", "check that no row was changed, removed, reordered or cut off", run=verify, asks_gateway=True, details=details)
+    checking = group.add(
+        "verify", "check that no row was changed, removed, reordered or cut off", run=verify, asks_gateway=True, details=details
+    )
+    anchor = "a row and its hash, as an earlier check printed them: is it still there?"
+    checking.add_argument("--anchor", metavar="ROW:HASH", type=_anchor, help=anchor, default=None)
     details = "One JSON object a line, oldest first, as it was hashed. Nothing is ever deleted from the log."
     export = group.add("export", "write all of it as JSON lines", run=export_rows, asks_gateway=True, details=details)
     export.add_argument("-o", "--output", metavar="FILE", help="a file that is not there yet (default: stdout)", default=None)
@@ -79,12 +84,7 @@ def list_rows(options: argparse.Namespace) -> int:
 
 def verify(options: argparse.Namespace) -> int:
     """Check it; the exit code tells."""
-    client = _client_or_none(options)
-    if client is None:
-        found = _verify_files(options)
-    else:
-        with client:
-            found = client.request("audit.log.verify", {}, seconds=_VERIFY_SECONDS)
+    found = _verdict(options, getattr(options, "anchor", None))
     if options.json:
         emit_json(found)
         return OK if found["ok"] else FAILED
@@ -92,11 +92,28 @@ def verify(options: argparse.Namespace) -> int:
         if not found["ok"]:
             raise CommandFailed(f"audit verify: {found['fault']['message']}")
         emit(f"sound: {found['rows']} rows, {found['checkpoints']} checkpoints, signed up to row {found['signedRow']}")
-        emit(f"newest row  {found['head']}")
+        emit(f"newest row  {found['rows']}:{found['head']}")
         emit(f"signed by   {found['key'] or 'nobody yet'}")
     except KeyError as missing:
         raise unknown_shape("audit.log.verify", missing) from missing
     return OK
+
+
+def _verdict(options: argparse.Namespace, anchor: tuple[int, str] | None) -> dict[str, Any]:
+    client = _client_or_none(options)
+    rows: Iterable[Row] = ()
+    if client is None:
+        found = _verify_files(options)
+        rows = (row for row in _rows_of_files(options) if anchor and row["sequence"] == anchor[0])
+    else:
+        with client:
+            found = client.request("audit.log.verify", {}, seconds=_VERIFY_SECONDS)
+            if anchor:
+                rows = _rows(client.request("audit.log.list", {"cursor": anchor[0] - 1, "order": "oldest", "limit": 1}))
+    if anchor and found["ok"] and [(row["sequence"], row["hash"]) for row in rows] != [anchor]:
+        text = f"row {anchor[0]} is not the one of the anchor: this is another log, or one that was written anew"
+        found |= {"ok": False, "fault": {"kind": "rewritten", "row": anchor[0], "message": text}}
+    return found
 
 
 def export_rows(options: argparse.Namespace) -> int:
@@ -203,6 +220,13 @@ def _line(row: Row) -> tuple[object, ...]:
 def _json_line(row: Row) -> str:
     ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
     return json.dumps(row, ensure_ascii=ascii_only, separators=(",", ":"), sort_keys=True)
+
+
+def _anchor(text: str) -> tuple[int, str]:
+    row, _, digest = text.partition(":")
+    if not row.isdigit() or int(row) < 1 or re.fullmatch(r"[0-9a-f]{64}", digest) is None:
+        raise argparse.ArgumentTypeError(f"found {text[:80]!r}; give a row's number and its hash, e.g. 12:9f86d0...")
+    return int(row), digest
 
 
 def _count(text: str) -> int:
