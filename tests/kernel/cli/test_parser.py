@@ -14,7 +14,7 @@ COMMANDS = (
     *("run", "open", "status", "health", "restart", "chat", "call", "logs", "why", "dead"),
     *("devices", "audit", "plugins", "config", "secrets", "auth", "version", "completion"),
 )
-TAKES_AN_ID = {"set", "login", "logout", "reject", "remove", "why", "show", "retry", "forget"}
+TAKES_AN_ID = {"set", "login", "logout", "reject", "remove", "rotate", "revoke", "why", "show", "retry", "forget"}
 
 
 async def test_help_names_every_command_and_exit_code(tmp_path: Path) -> None:
@@ -31,7 +31,9 @@ def test_every_command_takes_a_home_and_json() -> None:
     paths = _paths(commands)
     assert [path[0] for path in paths if len(path) == 1] == list(COMMANDS)
     for path in paths:
-        arguments = {"completion": ["bash"], "info": ["echo"]}.get(path[-1], ["some"] if path[-1] in TAKES_AN_ID else [])
+        arguments = {"completion": ["bash"], "info": ["echo"], "rename": ["some", "name"]}.get(
+            path[-1], ["some"] if path[-1] in TAKES_AN_ID else []
+        )
         if path == ["config"]:
             continue
         options = parser.parse_args([*path, *arguments, "--home", "/somewhere", "--json"])
