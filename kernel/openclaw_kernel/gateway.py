@@ -267,7 +267,12 @@ class GatewayFacts:
 
 def _device_token(connection: Connection) -> dict[str, Any]:
     grant = connection.grant
-    return {} if grant is None else {"deviceToken": grant.token, "issuedAtMs": grant.issued_at_ms}
+    if grant is None:
+        return {}
+    further = [
+        {"deviceToken": one.token, "role": one.role, "scopes": list(one.scopes), "issuedAtMs": one.issued_at_ms} for one in grant.further
+    ]
+    return {"deviceToken": grant.token, "issuedAtMs": grant.issued_at_ms, **({"deviceTokens": further} if further else {})}
 
 
 def _channels(channels: Channels) -> dict[str, Any]:

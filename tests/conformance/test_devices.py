@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,37 @@ async def test_a_rotated_client_keeps_what_it_is_told_and_comes_back_with_it(gat
         paused = await client.wait("paused")
         assert paused["detailCode"] == "AUTH_DEVICE_TOKEN_MISMATCH"
         assert kept(file) == {}
+
+
+async def test_a_client_with_a_setup_code_pairs_as_operator_and_as_node_and_keeps_its_tokens(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway({"gateway": {"pairing": {"local": "ask"}}})
+    for role, scopes in (("operator", ["operator.admin"]), ("node", [])):
+        file = tmp_path / f"{role}.json"
+        mode = {"mode": "node", "clientName": "node-host"} if role == "node" else {}
+        async with gateway.connect() as owner:
+            setup = await owner.request("device.pair.setupCode", {"bootstrapProfile": "node"} if role == "node" else {})
+            code = setup["setupCode"]
+            said = json.loads(base64.urlsafe_b64decode(code + "=" * (-len(code) % 4)))
+            options = {"deviceFile": str(file), "role": role, "scopes": scopes, **mode}
+            async with reference_client(
+                gateway.ws_url, token=None, bootstrapToken=said["bootstrapToken"], preferBootstrapToken=True, **options
+            ) as client:
+                hello = (await client.wait("hello"))["hello"]
+                contract.validate_hello(hello)
+                assert (hello["auth"]["role"], hello["auth"]["scopes"]) == (role, scopes)
+            done = await owner.expect_event("device.pair.setup.completed")
+            assert done["payload"]["setupId"] == setup["setupId"]
+            status = await owner.request("device.pair.setupStatus", {"setupId": setup["setupId"]})
+            assert status["completion"]["deviceId"] == done["payload"]["deviceId"]
+        # From now on with what it was given.
+        async with reference_client(gateway.ws_url, token=None, **options) as client:
+            assert (await client.wait("hello"))["hello"]["auth"]["role"] == role
+        async with reference_client(
+            gateway.ws_url, token=None, bootstrapToken=said["bootstrapToken"], deviceFile=str(tmp_path / f"other-{role}.json"), role=role
+        ) as client:
+            assert (await client.wait("paused"))["detailCode"] == "AUTH_BOOTSTRAP_TOKEN_INVALID"
 
 
 async def test_every_method_on_devices_answers_the_client(gateway: RunningGateway, tmp_path: Path) -> None:

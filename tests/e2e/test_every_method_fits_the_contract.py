@@ -20,7 +20,7 @@ from tests.support.ws_client import ConnectionEnded, Frame, Identity, Predicate,
 pytestmark = pytest.mark.requires("contract")
 
 KEY = "agent:main:story"
-HIDDEN = {"chat.inject", "sessions.get", "sessions.resolve", "webchat.link"}
+HIDDEN = {"chat.inject", "device.pair.setupCode", "sessions.get", "sessions.resolve", "webchat.link"}
 """Methods that can be called but are not advertised."""
 
 NOT_IN_THE_CONTRACT = {"webchat.link"}

@@ -381,6 +381,7 @@ EVENT_DEFINITIONS = {
     "connect.challenge": "ConnectChallengeEvent",
     "device.pair.requested": "DevicePairRequestedEvent",
     "device.pair.resolved": "DevicePairResolvedEvent",
+    "device.pair.setup.completed": "DevicePairSetupCompletedEvent",
     "events.current": "EventsCurrentEvent",
     "events.gap": "EventsGapEvent",
     "events.item": "EventsItemEvent",

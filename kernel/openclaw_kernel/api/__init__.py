@@ -49,11 +49,14 @@ from openclaw_kernel.api.messages import (
 from openclaw_kernel.api.methods import Access, Call, Client, EventSpec, Idempotency, Method, Params, Scope, rpc
 from openclaw_kernel.api.oauth import Logins, OAuthClient
 from openclaw_kernel.api.pairing import (
+    BOOTSTRAP_PREFIX,
     ApprovalNeeded,
     DeviceClaim,
     DeviceGrant,
     DevicePairing,
     PairingReason,
+    RoleToken,
+    SetupSpent,
     TokenVerdict,
     device_audience,
     device_of,
@@ -120,6 +123,7 @@ from openclaw_kernel.api.turns import AgentInfo, AgentRuntime, Step, StepBegun, 
 __all__ = [
     "ALL_SCOPES",
     "API_VERSION",
+    "BOOTSTRAP_PREFIX",
     "BY_GATEWAY",
     "BY_POLICY",
     "Access",
@@ -218,6 +222,7 @@ __all__ = [
     "RestartSentinel",
     "Restarts",
     "RetryClass",
+    "RoleToken",
     "Route",
     "Scope",
     "Secret",
@@ -225,6 +230,7 @@ __all__ = [
     "SendFailed",
     "Sessions",
     "SessionsSummary",
+    "SetupSpent",
     "Step",
     "StepBegun",
     "Store",

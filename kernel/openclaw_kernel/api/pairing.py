@@ -14,6 +14,12 @@ PairingReason = Literal["not-paired", "role-upgrade", "scope-upgrade", "metadata
 TokenVerdict = Literal["ok", "unknown", "scopes"]
 """What a device token is worth: it opens, nobody issued it, or it was narrowed to less than is asked."""
 
+BOOTSTRAP_PREFIX: Final = "ocs_"
+"""What the bootstrap token of a setup code begins with, so that one in the wrong place is known for what it is."""
+
+SetupSpent = Literal["setup-spent"]
+"""The setup code was used by another, or is over, since it was checked."""
+
 _PRINCIPAL: Final = "device:"
 
 AUDIENCE: Final = "audience:"
@@ -46,6 +52,18 @@ class DeviceClaim:
     """The device token it showed, if it showed one."""
     by_token: bool = False
     """Whether this token, and not the shared secret, is what it came in with."""
+    bootstrap_token: str | None = field(default=None, repr=False)
+    """The bootstrap token that it came in with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleToken:
+    """A token for another role of the same device."""
+
+    role: str
+    scopes: tuple[str, ...]
+    token: str = field(repr=False)
+    issued_at_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +74,8 @@ class DeviceGrant:
     scopes: tuple[str, ...]
     token: str = field(repr=False)
     issued_at_ms: int
+    further: tuple[RoleToken, ...] = ()
+    """Those of its other roles, where a setup code has given it several at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,12 +95,16 @@ class DevicePairing(Protocol):
         """Tell what a device token is worth, in constant time."""
         ...
 
+    def check_setup(self, token: str, role: str) -> bool:
+        """Tell whether a bootstrap token is good for this role, in constant time."""
+        ...
+
     def recall(self, claim: DeviceClaim) -> DeviceGrant | None:
         """Return what the device may do; None where `settle` has to decide or to issue a token first."""
         ...
 
-    async def settle(self, claim: DeviceClaim) -> ApprovalNeeded | None:
-        """Approve by policy or keep a request, durably; None means that `recall` now has an answer."""
+    async def settle(self, claim: DeviceClaim) -> ApprovalNeeded | SetupSpent | None:
+        """Approve by policy or by setup code, or keep a request, durably; None means that `recall` now has an answer."""
         ...
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from openclaw_kernel.api.errors import GatewayError, Unavailable
-from openclaw_kernel.api.pairing import ApprovalNeeded, DeviceClaim, DeviceGrant, DevicePairing, TokenVerdict
+from openclaw_kernel.api.pairing import ApprovalNeeded, DeviceClaim, DeviceGrant, DevicePairing, SetupSpent, TokenVerdict
 from openclaw_kernel.host.guard import Guard, PluginFault
 from openclaw_kernel.host.registry import Owned, Registry
 
@@ -39,6 +39,13 @@ class HostedPairing:
         except PluginFault as fault:
             raise self._unavailable(fault) from fault
 
+    def check_setup(self, token: str, role: str) -> bool:
+        """Tell whether a bootstrap token is good for this role."""
+        try:
+            return self._guard.call(self._owner, "check of a bootstrap token", lambda: self._pairing.check_setup(token, role))
+        except PluginFault as fault:
+            raise self._unavailable(fault) from fault
+
     def recall(self, claim: DeviceClaim) -> DeviceGrant | None:
         """Return what the device may do, where that is known."""
         try:
@@ -46,7 +53,7 @@ class HostedPairing:
         except PluginFault as fault:
             raise self._unavailable(fault) from fault
 
-    async def settle(self, claim: DeviceClaim) -> ApprovalNeeded | None:
+    async def settle(self, claim: DeviceClaim) -> ApprovalNeeded | SetupSpent | None:
         """Approve, or keep a request."""
         try:
             return await self._guard.run(self._owner, "pairing of a device", lambda: self._pairing.settle(claim), SETTLE_SECONDS)

@@ -31,13 +31,14 @@ TRUSTED_PROXY: Final = "trusted-proxy"
 """The method of who came in by the word of a trusted proxy; also the mode in which that is how one comes in."""
 IDENTITY: Final = "identity"
 """The method of whom an authenticator proved; also the kind under which wrong claims of an identity are counted."""
+BOOTSTRAP_TOKEN: Final = "bootstrap-token"  # noqa: S105 - a word of the protocol
+"""The method of who came in with a setup code; also the kind of that credential."""
 _WORD: Final = re.compile(r"[a-z0-9_]{1,48}")
 _LONGEST_CURE: Final = 200
 
 _MINT: Final = object()
 # The kinds of credentials, under which wrong tries are counted.
 _SECRET: Final = "shared-secret"  # noqa: S105 - a word of the protocol
-_BOOTSTRAP: Final = "bootstrap-token"
 _NEXT_STEPS: Final = {
     "token_missing": "update_auth_configuration",
     "password_missing": "update_auth_configuration",
@@ -88,8 +89,8 @@ _MESSAGES: Final = {
 class Verified:
     """Proof that a credential was checked.
 
-    `method` is token, password, none, page, device-token, trusted-proxy or identity. `principal` keys what it does; `device` is the device
-    that connects, where one proved itself.
+    `method` is token, password, none, page, device-token, bootstrap-token, trusted-proxy or identity. `principal` keys what it does;
+    `device` is the device that connects, where one proved itself.
     """
 
     method: str
@@ -119,8 +120,8 @@ class Refused:
     message: str | None = None
     """What is to be done, where the reason alone does not tell."""
 
-    def to_error(self, *, can_retry_with_device_token: bool = False) -> InvalidRequest:
-        """The error that the protocol has for it."""
+    def to_error(self, *, can_retry_with_device_token: bool = False, misplaced: str | None = None) -> InvalidRequest:
+        """The error that the protocol has for it; `misplaced` says which credential was in the wrong field."""
         step = "retry_with_device_token" if can_retry_with_device_token else _NEXT_STEPS.get(self.reason, "review_auth_configuration")
         details: dict[str, Any] = {
             "code": _CODES.get(self.reason, "AUTH_UNAUTHORIZED"),
@@ -132,6 +133,8 @@ class Refused:
         if self.reason.startswith(vouched.MISSING_HEADER):
             details["code"] = "AUTH_IDENTITY_HEADER_REQUIRED"
             text = f"the proxy did not send {self.reason.removeprefix(vouched.MISSING_HEADER)}; let it send that header, and sign in there"
+        if misplaced is not None:
+            text = f"{text}; {misplaced}"
         return InvalidRequest(f"unauthorized: {text}", details=details, retry_after_ms=self.retry_after_ms)
 
 
@@ -147,6 +150,10 @@ class TokenBook(Protocol):
 
     def check_token(self, device_id: str, role: str, token: str, scopes: Sequence[str]) -> TokenVerdict:
         """See `openclaw_kernel.api.DevicePairing.check_token`."""
+        ...
+
+    def check_setup(self, token: str, role: str) -> bool:
+        """See `openclaw_kernel.api.DevicePairing.check_setup`."""
         ...
 
 
@@ -225,7 +232,7 @@ class Verifier:
     ) -> Verified | Refused:
         """Check the shared secret first, then the token of a device; neither presence nor locality proves anything."""
         if device is not None and offered.bootstrap_token:
-            return self._refuse("bootstrap_token_invalid", [_BOOTSTRAP], caller, now_ms)
+            return self._verify_setup(offered.bootstrap_token, caller, now_ms, device, role)
         reason = self._check_secret(offered, caller, now_ms)
         if reason is None:
             self._limiter.succeeded(_SECRET, caller)
@@ -247,6 +254,13 @@ class Verifier:
             if verdict == "scopes":
                 return Refused("scope_mismatch")
         return self._refuse("device_token_mismatch" if offered.device_token else reason, [*tried, DEVICE_TOKEN], caller, now_ms)
+
+    def _verify_setup(self, token: str, caller: Caller, now_ms: int, device: Proven, role: str) -> Verified | Refused:
+        is_locked = self._limiter.locked_for_ms(BOOTSTRAP_TOKEN, caller, now_ms)
+        if is_locked or self._tokens is None or not self._tokens.check_setup(token, role):
+            return self._refuse("bootstrap_token_invalid", [BOOTSTRAP_TOKEN], caller, now_ms)
+        self._limiter.succeeded(BOOTSTRAP_TOKEN, caller)
+        return Verified(BOOTSTRAP_TOKEN, device_principal(device.id), _MINT, device)
 
     def verify_secret(self, candidate: str, caller: Caller, now_ms: int) -> Verified | Refused:
         """Check a bearer credential of an HTTP request."""

@@ -6,34 +6,37 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from pydantic import ValidationError
 
 from openclaw_kernel.api.errors import GatewayError, InvalidRequest, NotPaired, Unavailable
 from openclaw_kernel.api.grants import narrowed
-from openclaw_kernel.api.pairing import ApprovalNeeded, DeviceClaim, DeviceGrant, DevicePairing, PairingReason
+from openclaw_kernel.api.pairing import ApprovalNeeded, DeviceClaim, DeviceGrant, DevicePairing, SetupSpent
 from openclaw_kernel.api.scopes import ALL_SCOPES
-from openclaw_kernel.protocol.auth import DEVICE_TOKEN, IDENTITY, TRUSTED_PROXY, PageGrant, Refused, Verified, Verifier
+from openclaw_kernel.protocol.auth import (
+    BOOTSTRAP_TOKEN,
+    DEVICE_TOKEN,
+    IDENTITY,
+    TRUSTED_PROXY,
+    PageGrant,
+    Refused,
+    Verified,
+    Verifier,
+)
 from openclaw_kernel.protocol.connect import ConnectParams, Credentials
 from openclaw_kernel.protocol.device import CODES, Proven, prove
 from openclaw_kernel.protocol.frames import BadFrame, EventFrame, NotJson, Request, dumps, failure, read_request
 from openclaw_kernel.protocol.limiter import Caller, network_of
 from openclaw_kernel.protocol.limits import PROBE_PROTOCOL_VERSION, PROTOCOL_VERSION
+from openclaw_kernel.protocol.misplaced import misplaced
 from openclaw_kernel.protocol.refusals import Refusals
 from openclaw_kernel.protocol.vouched import UNTRUSTED_SOURCE
+from openclaw_kernel.protocol.waiting import pairing_required
 
 _PAGE_CLIENTS: Final = frozenset({"webchat-ui", "openclaw-control-ui", "webchat"})
 _NEEDS_DEVICE: Final = frozenset({"openclaw-control-ui", "openclaw-tui", "openclaw-browser-copilot"})
 _LONGEST_NAME: Final = 64
-_ONE_SHOT: Final = frozenset({"cli", "probe", "test"})
-_TOO_MANY: Final = "too many devices wait for approval; approve or reject some (openclaw-kernel devices list), then connect again"
-_REQUIREMENTS: Final[dict[PairingReason, str]] = {
-    "not-paired": "device is not approved yet",
-    "role-upgrade": "device asks for a role that it is not approved for",
-    "scope-upgrade": "device asks for more scopes than it is approved for",
-    "metadata-upgrade": "device is not what it was when it was approved",
-}
 PAGE_SCOPES: Final = ("operator.read", "operator.write")
 
 
@@ -176,13 +179,15 @@ class Handshake:
             return self._refuse(request.id, scopes, 1008)
         return self._end(Accept(request.id, params, verdict, params.role, scopes))
 
-    def resume(self, outcome: ApprovalNeeded | GatewayError | None) -> list[Action]:
+    def resume(self, outcome: ApprovalNeeded | SetupSpent | GatewayError | None) -> list[Action]:
         """Go on after `Settle`, with what the pairing answered or raised."""
         waiting, self._waiting = self._waiting, None
         if self._over or waiting is None:
             return []
         if isinstance(outcome, GatewayError):
             return self._refuse(waiting.request_id, outcome, 1011)
+        if outcome == "setup-spent":
+            return self._refuse(waiting.request_id, Refused("bootstrap_token_invalid").to_error(), 1008)
         if outcome is not None:
             return self._refuse(waiting.request_id, pairing_required(waiting.claim, outcome), 1008)
         try:
@@ -195,6 +200,10 @@ class Handshake:
         if first and waiting.verified.delay_ms and self._pairing is not None:
             self._waiting = waiting
             return [Delay(waiting.verified.delay_ms), Settle(waiting.claim)]
+        if first and waiting.claim.bootstrap_token is not None:
+            # A setup code is used up, also by a device that is known.
+            self._waiting = waiting
+            return [Settle(waiting.claim)]
         if self._pairing is None:
             nobody = ApprovalNeeded(reason="not-paired", request_id=None)
             hint = "this gateway pairs no devices; enable the plugin 'pairing'"
@@ -289,7 +298,8 @@ class Handshake:
         retry = bool(
             refused.reason == "token_mismatch" and params.device and offered.token and not offered.password and not offered.device_token
         )
-        refusal = self._refuse(request.id, refused.to_error(can_retry_with_device_token=retry), 1008)
+        hint = misplaced(offered, has_device=params.device is not None)
+        refusal = self._refuse(request.id, refused.to_error(can_retry_with_device_token=retry, misplaced=hint), 1008)
         return [Delay(refused.delay_ms), *refusal] if refused.delay_ms else refusal
 
     @property
@@ -326,6 +336,7 @@ class Handshake:
             local_secret=self._is_local and verified.method in {"token", "password"},
             token=auth.device_token or (auth.token if by_token else None),
             by_token=by_token,
+            bootstrap_token=auth.bootstrap_token if verified.method == BOOTSTRAP_TOKEN else None,
         )
 
     def _scopes(self, params: ConnectParams, verified: Verified) -> tuple[str, ...] | GatewayError:
@@ -375,31 +386,6 @@ def known_scopes(params: ConnectParams) -> tuple[str, ...]:
     return tuple(dict.fromkeys(scope for scope in params.scopes or () if scope in ALL_SCOPES))
 
 
-def pairing_required(claim: DeviceClaim, needed: ApprovalNeeded, no_request: str = _TOO_MANY) -> NotPaired:
-    """The refusal of a device that waits for a person; `no_request` says why it does not."""
-    details: dict[str, Any] = {
-        "code": "PAIRING_REQUIRED",
-        "reason": needed.reason,
-        "deviceId": claim.device_id,
-        "requestedRole": claim.role,
-        "requestedScopes": list(claim.scopes),
-    }
-    if needed.approved_roles:
-        details |= {"approvedRoles": list(needed.approved_roles), "approvedScopes": list(needed.approved_scopes)}
-    if needed.request_id is None:
-        return NotPaired(f"pairing required: {no_request}", details=details | {"remediationHint": no_request})
-    details |= {
-        "requestId": needed.request_id,
-        "remediationHint": f"run `openclaw-kernel devices approve {needed.request_id}` where the gateway runs, then connect again",
-    }
-    if claim.client_mode in _ONE_SHOT:
-        details["pauseReconnect"] = True
-    else:
-        # It comes back by itself, and is in once somebody has approved it.
-        details |= {"recommendedNextStep": "wait_then_retry", "pauseReconnect": False}
-    return NotPaired(f"pairing required: {_REQUIREMENTS[needed.reason]}", details=details)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handshakes:
     """What the handshakes of one gateway have in common."""
@@ -417,7 +403,7 @@ class Handshakes:
             peer=peer, verifier=self.verifier, phase=self.phase, now_ms=self.now_ms, pairing=self.pairing, refusals=self.refusals
         )
 
-    async def settle(self, claim: DeviceClaim) -> ApprovalNeeded | GatewayError | None:
+    async def settle(self, claim: DeviceClaim) -> ApprovalNeeded | SetupSpent | GatewayError | None:
         """Ask the pairing, for `Handshake.resume`."""
         if self.pairing is None:
             raise AssertionError("only a handshake with a pairing asks for one")

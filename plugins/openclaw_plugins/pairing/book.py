@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import Any, Final, Protocol
 
 from openclaw_kernel.api import (
     BY_GATEWAY,
@@ -21,6 +21,8 @@ from openclaw_kernel.api import (
     InvalidRequest,
     PairingReason,
     PluginContext,
+    RoleToken,
+    SetupSpent,
     TokenVerdict,
     device_principal,
     effective_scopes,
@@ -29,17 +31,34 @@ from openclaw_kernel.api import (
 from openclaw_plugins.pairing import tables, wire
 from openclaw_plugins.pairing.records import About, Device, Request, Role, Token
 from openclaw_plugins.pairing.roster import MOST_DEVICES, Roster, Step, with_role
-from openclaw_plugins.pairing.rules import OPERATOR, covers, may_be_silent, needed, same_request
+from openclaw_plugins.pairing.rules import covers, may_be_silent, needed, same_request
 
 _REFRESH_MS: Final = 30_000
+
+
+class Setups(Protocol):
+    """The setup codes, as the handshake needs them."""
+
+    def check(self, token: str, role: str) -> bool:
+        """Tell whether a bootstrap token is good for this role."""
+        ...
+
+    async def redeem(self, claim: DeviceClaim) -> SetupSpent | None:
+        """Use a code up and pair the device."""
+        ...
+
+    def take_over(self, claim: DeviceClaim) -> tuple[RoleToken, ...]:
+        """The tokens of the other roles, once."""
+        ...
 
 
 class DeviceBook:
     """Implements `openclaw_kernel.api.DevicePairing`."""
 
-    def __init__(self, context: PluginContext, roster: Roster) -> None:
+    def __init__(self, context: PluginContext, roster: Roster, setups: Setups) -> None:
         self._context = context
         self._roster = roster
+        self._setups = setups
         self._settling_tokens: set[bytes] = set()
         self._waits_changed = asyncio.Event()
 
@@ -61,8 +80,20 @@ class DeviceBook:
         is_approved = set(scopes) <= effective_scopes(held.scopes)
         return "scopes" if is_approved and not covers(found, scopes) else "ok"
 
+    def check_setup(self, token: str, role: str) -> bool:
+        """See `openclaw_kernel.api.DevicePairing.check_setup`."""
+        return self._setups.check(token, role)
+
     def recall(self, claim: DeviceClaim) -> DeviceGrant | None:
         """See `openclaw_kernel.api.DevicePairing.recall`."""
+        if claim.bootstrap_token is None:
+            return self._recall(claim)
+        role = self._roster.live_role(claim.device_id, claim.role)
+        # A setup code gives what it was made for, whatever is asked.
+        grant = None if role is None else self._recall(replace(claim, scopes=narrowed(claim.scopes, role.scopes)))
+        return None if grant is None else replace(grant, further=self._setups.take_over(claim))
+
+    def _recall(self, claim: DeviceClaim) -> DeviceGrant | None:
         role = self._roster.live_role(claim.device_id, claim.role)
         if role is None or needed(self._roster.devices.get(claim.device_id), claim) is not None:
             return None
@@ -82,8 +113,10 @@ class DeviceBook:
             return None
         return DeviceGrant(device_id=claim.device_id, scopes=scopes, token=issued.text, issued_at_ms=issued.token.issued_ms)
 
-    async def settle(self, claim: DeviceClaim) -> ApprovalNeeded | None:
+    async def settle(self, claim: DeviceClaim) -> ApprovalNeeded | SetupSpent | None:
         """See `openclaw_kernel.api.DevicePairing.settle`."""
+        if claim.bootstrap_token is not None:
+            return await self._setups.redeem(claim)
         return await self._roster.changes.make("settle", partial(self._settle, claim))
 
     async def _settle(self, claim: DeviceClaim) -> ApprovalNeeded | None:
@@ -108,7 +141,7 @@ class DeviceBook:
         return await self._keep(request, device)
 
     async def _have_token(self, device: Device, claim: DeviceClaim) -> None:
-        if self.recall(claim) is not None:
+        if self._recall(claim) is not None:
             return
         role = device.roles[claim.role]
         shown = None if claim.token is None else role.find(claim.token)
@@ -231,11 +264,9 @@ class DeviceBook:
 
 async def approve(roster: Roster, request: Request, by: str, origin: AuditOrigin, *steps: Step) -> Device:
     """Let a device in as it asked, in one write with the steps; told by the log, the events and the audit log."""
-    context, now_ms, generation = roster.context, roster.context.now_ms(), roster.next_generation()
+    now_ms, generation = roster.context.now_ms(), roster.next_generation()
     earlier = roster.devices.get(request.device_id)
-    role = roster.live_role(request.device_id, request.role)
-    scopes = request.scopes if role is None else tuple(dict.fromkeys((*role.scopes, *request.scopes)))
-    tokens = () if role is None else role.tokens
+    role = roster.approved_role(request.device_id, request.role, request.scopes, generation)
     device = Device(
         device_id=request.device_id,
         public_key=request.public_key,
@@ -243,26 +274,19 @@ async def approve(roster: Roster, request: Request, by: str, origin: AuditOrigin
         created_ms=now_ms if earlier is None else earlier.created_ms,
         approved_ms=now_ms,
         approved_by=by,
-        roles={**_earlier_roles(roster, request.device_id), request.role: Role(scopes, now_ms, generation, None, tokens)},
+        roles={**roster.earlier_roles(request.device_id), request.role: role},
         generation=generation if earlier is None else earlier.generation,
         label=None if earlier is None else earlier.label,
     )
-
-    def has_room(connection: sqlite3.Connection) -> None:
-        count = tables.count_devices(connection, beside=device.device_id)
-        if count >= MOST_DEVICES:
-            raise InvalidRequest(f"{count} devices are approved, which is the limit; remove some with device.pair.remove")
-
-    details = {"role": request.role, "scopes": list(scopes), "reason": request.reason, "requestId": request.request_id}
-    audited = roster.audit(AuditAction.DEVICE_APPROVED, origin, device.device_id, earlier, device, details=details)
-    await roster.save(device, *steps, has_room, lambda connection: tables.drop_request(connection, device.device_id), audited)
-    context.logger.info(
+    details = {"role": request.role, "scopes": list(role.scopes), "requestId": request.request_id}
+    await approval(roster, device, origin, *steps, reason=request.reason, details=details)
+    roster.context.logger.info(
         "device %s approved by %s: %s as %s with %s",
         device.device_id[:12],
         by,
         request.reason,
         request.role,
-        ", ".join(scopes) or "no scopes",
+        ", ".join(role.scopes) or "no scopes",
     )
     if by == "policy":
         roster.tell_resolved(request, "approved")
@@ -270,13 +294,17 @@ async def approve(roster: Roster, request: Request, by: str, origin: AuditOrigin
     return device
 
 
-def _earlier_roles(roster: Roster, device_id: str) -> dict[str, Role]:
-    device = roster.devices.get(device_id)
-    if device is not None:
-        return device.roles
-    now_ms = roster.context.now_ms()
-    # Who gives a removed device back a role has not given back the one that a policy could.
-    return {OPERATOR: Role((), now_ms, 0, revoked_ms=now_ms)} if device_id in roster.removed else {}
+async def approval(roster: Roster, device: Device, origin: AuditOrigin, *steps: Step, reason: str, details: Mapping[str, Any]) -> None:
+    """Write a device that is let in: the steps, the bound, its request gone, the row of the audit log."""
+
+    def has_room(connection: sqlite3.Connection) -> None:
+        count = tables.count_devices(connection, beside=device.device_id)
+        if count >= MOST_DEVICES:
+            raise InvalidRequest(f"{count} devices are approved, which is the limit; remove some with device.pair.remove")
+
+    earlier = roster.devices.get(device.device_id)
+    audited = roster.audit(AuditAction.DEVICE_APPROVED, origin, device.device_id, earlier, device, reason=reason, details=details)
+    await roster.save(device, *steps, has_room, lambda connection: tables.drop_request(connection, device.device_id), audited)
 
 
 def _needed(request_id: str | None, reason: PairingReason, device: Device | None) -> ApprovalNeeded:

@@ -6,7 +6,7 @@ import sqlite3
 from dataclasses import replace
 from functools import partial
 
-from openclaw_kernel.api import AuditAction, AuditOrigin, InvalidRequest
+from openclaw_kernel.api import AuditAction, AuditOrigin, InvalidRequest, device_principal
 from openclaw_plugins.pairing import tables
 from openclaw_plugins.pairing.book import approve
 from openclaw_plugins.pairing.changes import Allowed, there
@@ -125,7 +125,8 @@ class Decisions:
         roster.issued = {place: issued for place, issued in roster.issued.items() if place[0] != device_id}
         roster.disconnect(device_id, None, "device-pair-removed", answering)
         audited = roster.audit(AuditAction.DEVICE_REMOVED, origin, device_id, device)
-        await roster.write(lambda connection: tables.remove_device(connection, device_id, now_ms), audited)
+        codes = roster.forget_setups(device_principal(device_id))
+        await roster.write(lambda connection: tables.remove_device(connection, device_id, now_ms), codes, audited)
         roster.forget_requests(device_id, "rejected")
 
     async def _rotate(
@@ -150,6 +151,7 @@ class Decisions:
         roster.disconnect(device_id, name, "device-token-revoked", answering)
         audited = roster.audit(AuditAction.TOKEN_REVOKED, origin, device_id, device, revoked, details={"role": name})
         # What was asked for in addition must not give back what is taken away.
-        await roster.save(revoked, lambda connection: tables.drop_request(connection, device_id), audited)
+        codes = roster.forget_setups(device_principal(device_id))
+        await roster.save(revoked, lambda connection: tables.drop_request(connection, device_id), codes, audited)
         roster.forget_requests(device_id, "rejected")
         return now_ms

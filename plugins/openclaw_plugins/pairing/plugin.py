@@ -9,6 +9,8 @@ from openclaw_plugins.pairing.book import DeviceBook
 from openclaw_plugins.pairing.decisions import Decisions
 from openclaw_plugins.pairing.methods import DeviceMethods
 from openclaw_plugins.pairing.roster import Roster
+from openclaw_plugins.pairing.setup_methods import SetupMethods
+from openclaw_plugins.pairing.setups import SetupDesk
 from openclaw_plugins.pairing.tables import MIGRATIONS
 from openclaw_plugins.pairing.wire import EVENTS
 
@@ -34,7 +36,8 @@ class PairingPlugin:
     def __init__(self, context: PluginContext) -> None:
         self._context = context
         self._roster = Roster(context)
-        self._book = DeviceBook(context, self._roster)
+        self._setups = SetupDesk(context, self._roster)
+        self._book = DeviceBook(context, self._roster, self._setups)
 
     @hookimpl
     def openclaw_register_services(self, registrar: Registrar) -> None:
@@ -45,4 +48,5 @@ class PairingPlugin:
     @hookimpl
     def openclaw_register_methods(self, registrar: Registrar) -> None:
         registrar.add_methods(DeviceMethods(self._context, Decisions(self._roster)))
+        registrar.add_methods(SetupMethods(self._context, self._setups))
         registrar.add_events(EVENTS)

@@ -21,9 +21,11 @@ from openclaw_kernel.api import (
     device_principal,
     state_digest,
 )
-from openclaw_plugins.pairing import tables
+from openclaw_plugins.pairing import setup_tables, tables
 from openclaw_plugins.pairing.changes import Changes
 from openclaw_plugins.pairing.records import Device, Request, Role, Token, new_token, state_of
+from openclaw_plugins.pairing.rules import OPERATOR
+from openclaw_plugins.pairing.setup_tables import Setup
 from openclaw_plugins.pairing.withdrawals import FILE_NAME, Withdrawals, Withdrawn, reconcile
 
 MOST_DEVICES: Final = 1_000
@@ -50,6 +52,8 @@ class Roster:
         self.requests: dict[str, Request] = {}
         self.removed: set[str] = set()
         self.issued: dict[tuple[str, str], Issued] = {}
+        self.setups: dict[bytes, Setup] = {}
+        """The setup codes that nobody has used."""
         self.withdrawals = Withdrawals(context.state_dir / FILE_NAME)
         self._generation = 0
 
@@ -64,6 +68,8 @@ class Roster:
         self._generation = max(found.generation, withdrawn.generation)
         self.devices, self.removed = true.devices, true.removed
         self.requests = {} if true.is_older else {request.request_id: request for request in found.requests}
+        open_setups = await self.context.store.read(lambda connection: setup_tables.load_open(connection, self.context.now_ms()))
+        self.setups = {} if true.is_older else {setup.digest: setup for setup in open_setups}
         if withdrawn.was_missing and found.withdrawn:
             await self._write_anew()
         if not (true.is_older or true.dropped or true.changed):
@@ -109,6 +115,26 @@ class Roster:
         now_ms = self.context.now_ms()
         live = [request for request in self.requests.values() if request.expires_ms >= now_ms]
         return sorted(live, key=lambda request: (request.created_ms, request.request_id))
+
+    def approved_role(self, device_id: str, name: str, scopes: tuple[str, ...], generation: int) -> Role:
+        """The role as it is once these scopes are approved in addition to what the device had."""
+        held = self.live_role(device_id, name)
+        merged = scopes if held is None else tuple(dict.fromkeys((*held.scopes, *scopes)))
+        return Role(merged, self.context.now_ms(), generation, None, () if held is None else held.tokens)
+
+    def earlier_roles(self, device_id: str) -> dict[str, Role]:
+        """The roles that a device had before it is approved again."""
+        device = self.devices.get(device_id)
+        if device is not None:
+            return device.roles
+        now_ms = self.context.now_ms()
+        # Who gives a removed device back a role has not given back the one that a policy could.
+        return {OPERATOR: Role((), now_ms, 0, revoked_ms=now_ms)} if device_id in self.removed else {}
+
+    def forget_setups(self, minted_by: str) -> Step:
+        """The step that ends the codes of one who may no longer hand anything out; memory forgets them at once."""
+        self.setups = {digest: setup for digest, setup in self.setups.items() if setup.minted_by != minted_by}
+        return lambda connection: setup_tables.drop_open(connection, minted_by)
 
     # --- writes ---
 

@@ -14,7 +14,12 @@ Id = Annotated[str, Field(min_length=1)]
 
 EVENTS: Final = (
     EventSpec(name="device.pair.requested", scope=Scope.PAIRING, doc="A device asks to be paired."),
-    EventSpec(name="device.pair.resolved", scope=Scope.PAIRING, doc="A request to be paired was approved or rejected."),
+    EventSpec(
+        name="device.pair.resolved",
+        scope=Scope.PAIRING,
+        doc="A request to be paired was decided, or nobody did in time.",
+    ),
+    EventSpec(name="device.pair.setup.completed", scope=Scope.PAIRING, doc="A setup code has paired a device, which was told its tokens."),
 )
 
 

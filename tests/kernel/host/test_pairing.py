@@ -36,6 +36,9 @@ class Raising:
     def check_token(self, *_: Any) -> Any:
         raise self.error
 
+    def check_setup(self, *_: Any) -> Any:
+        raise self.error
+
     def recall(self, _claim: DeviceClaim) -> Any:
         raise self.error
 
@@ -60,9 +63,13 @@ def hosted(service: object) -> HostedPairing:
 
 
 async def outcomes(found: HostedPairing) -> list[GatewayError]:
-    """What each of the three raises."""
+    """What each of the four raises."""
     raised = []
-    for call in (lambda: found.check_token("d", "operator", "t", ()), lambda: found.recall(CLAIM)):
+    for call in (
+        lambda: found.check_token("d", "operator", "t", ()),
+        lambda: found.check_setup("t", "operator"),
+        lambda: found.recall(CLAIM),
+    ):
         with pytest.raises(GatewayError) as caught:
             call()
         raised.append(caught.value)
@@ -77,7 +84,7 @@ async def test_what_a_pairing_plugin_raises_refuses_the_device_and_names_the_plu
 ) -> None:
     raised = await outcomes(hosted(Raising(error)))
     assert all(isinstance(one, Unavailable) and "plugin broken failed" in one.message for one in raised)
-    assert sum("'broken'" in record.message for record in caplog.records) == 3
+    assert sum("'broken'" in record.message for record in caplog.records) == 4
 
 
 async def test_what_it_says_in_the_words_of_the_wire_reaches_the_device() -> None:

@@ -56,6 +56,10 @@ class Paired:
     def check_token(self, *_: Any) -> Any:
         return "unknown"
 
+    def check_setup(self, *_: object) -> bool:
+        """No setup code is good."""
+        return False
+
     def recall(self, claim: DeviceClaim) -> DeviceGrant | None:
         if claim.display_name == "stranger":
             return None

@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Seque
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from openclaw_config.models import Config, GatewayAuth
-from openclaw_kernel.api import AuditLog, Events, Scope, effective_scopes
+from openclaw_kernel.api import AuditLog, Events, Gateway, Scope, effective_scopes
 from openclaw_kernel.api.methods import methods_of
 from openclaw_kernel.audit.trail import AuditTrail
 from openclaw_kernel.protocol.auth import Verifier
@@ -29,6 +30,8 @@ from openclaw_plugins.pairing.book import DeviceBook
 from openclaw_plugins.pairing.decisions import Decisions
 from openclaw_plugins.pairing.methods import DeviceMethods
 from openclaw_plugins.pairing.roster import Roster
+from openclaw_plugins.pairing.setup_methods import SetupMethods
+from openclaw_plugins.pairing.setups import SetupDesk
 from openclaw_plugins.pairing.tables import MIGRATIONS
 from tests.kernel.protocol.transcript import LOCAL, TOKEN, Clock, request
 from tests.support import contract
@@ -94,6 +97,7 @@ class Context:
         self.audit = AuditTrail(store, home=store.path.parent, now_ms=clock)
         self.config = Config.model_validate({"gateway": {"pairing": {"local": policy}}})
         self.logger = logging.getLogger("test.pairing")
+        self.gateway = SimpleNamespace(url="http://127.0.0.1:18789")
         self.events = RecordedEvents()
         self.connections = RecordedConnections()
         self.failures: list[BaseException] = []
@@ -116,6 +120,8 @@ class Context:
         """One of those it asks for."""
         if kind is Events:
             return self.events
+        if kind is Gateway:
+            return self.gateway
         return self.audit if kind is AuditLog else self.connections
 
 
@@ -153,8 +159,10 @@ class Gate:
         """For how long the last handshake that was settled was held back."""
         self.context = Context(store, self.clock, policy)
         self.roster = Roster(self.context)  # type: ignore[arg-type]  # the part of a context it needs
-        self.book = DeviceBook(self.context, self.roster)  # type: ignore[arg-type]
-        self.methods = DeviceMethods(self.context, Decisions(self.roster))  # type: ignore[arg-type]
+        self.setups = SetupDesk(self.context, self.roster)  # type: ignore[arg-type]
+        self.book = DeviceBook(self.context, self.roster, self.setups)  # type: ignore[arg-type]
+        owners = [DeviceMethods(self.context, Decisions(self.roster)), SetupMethods(self.context, self.setups)]  # type: ignore[arg-type]
+        self.methods = {method.name: method for owner in owners for method in methods_of(owner)}
         auth = {"mode": mode} | ({} if mode == "none" else {mode: TOKEN})
         self.verifier = Verifier(GatewayAuth.model_validate(auth), FailureLimiter(), self.book)
         self.handshakes = Handshakes(verifier=self.verifier, phase=lambda: Phase.SERVING, now_ms=self.clock, pairing=self.book)
@@ -173,13 +181,11 @@ class Gate:
 
     async def call(self, name: str, caller: Person | None = None, **params: Any) -> Any:
         """Call a method, and check its result."""
-        short = name.rpartition(".")[2]
-        method = getattr(self.methods, short)
-        (declared,) = [one for one in methods_of(self.methods) if one.name == name]
+        declared = self.methods[name]
         assert declared.params is not None
         person = caller or Person()
         self.context.connections.people.append(person)
-        answer = method(Call(person), declared.params.model_validate(params))
+        answer = declared.handler(Call(person), declared.params.model_validate(params))
         result = await answer if asyncio.iscoroutine(answer) else answer
         contract.validate_result(name, result)
         return result
@@ -188,7 +194,7 @@ class Gate:
         """Wait for what the book does by itself."""
         if self.context.running:
             await asyncio.wait(set(self.context.running))
-        assert self.context.failures == []
+        assert self.context.failures == [], self.context.failures
 
 
 class TestDevice:
