@@ -45,7 +45,7 @@ from openclaw_kernel.lockouts import KeptLockouts
 from openclaw_kernel.oauth.broker import LoginDesk
 from openclaw_kernel.presence import PresenceBook
 from openclaw_kernel.protocol.arrivals import Arrivals, Complaints, shown_names
-from openclaw_kernel.protocol.auth import IDENTITY, TRUSTED_PROXY, Refused, Verified, Verifier
+from openclaw_kernel.protocol.auth import IDENTITY, TRUSTED_PROXY, Refused, Verifier
 from openclaw_kernel.protocol.connection import Connection
 from openclaw_kernel.protocol.connections import OpenConnections
 from openclaw_kernel.protocol.dispatch import Dispatcher
@@ -302,8 +302,10 @@ class GatewayApp:
         pairing = HostedPairing.of(self.host.registry, self.host.guard)
         verifier = Verifier(self.loaded.config.gateway.auth, limiter, pairing)
         refusals = Refusals(self._audit)
-        proofs = Proofs(verifier=verifier, arrivals=self._arrivals, now_ms=now_ms, authenticators=self.host.authenticators)
-        pages.prove = proofs.of
+        proofs = Proofs(
+            verifier=verifier, arrivals=self._arrivals, now_ms=now_ms, authenticators=self.host.authenticators, refusals=refusals
+        )
+        pages.prove = proofs.of_http
         dispatcher = Dispatcher(
             registry, limits=self.limits, now_ms=now_ms, phase=lambda: self.facts.phase, requests=self._requests, refusals=refusals
         )
@@ -429,8 +431,8 @@ class GatewayApp:
     async def _trusted(self, request: web.Request) -> bool:
         if self.wire.pages.authenticated(request):
             return True
-        proof = await self.wire.proofs.of(request)
-        if isinstance(proof, Verified):
+        proof = await self.wire.proofs.of_http(request)
+        if proof is not None:
             return "operator.read" in effective_scopes(proof.ceiling or ())
         scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not secret or self._held.full:

@@ -12,10 +12,12 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.kernel.cli.command import run_command
 from tests.plugins.conversation.harness import until
 from tests.plugins.pairing.device_client import Device
+from tests.support.browser import Browse, ChatPage
 from tests.support.gateway import RunningGateway, StartGateway
-from tests.support.reverse_proxies import ReverseProxy, running_caddy, running_nginx
+from tests.support.reverse_proxies import NAME, ReverseProxy, running_caddy, running_nginx
 from tests.support.ws_client import Identity, RequestFailed, WsClient, is_chat
 
 pytestmark = pytest.mark.requires("nginx", "caddy")
@@ -164,6 +166,39 @@ async def test_whoever_signs_in_at_the_proxy_has_the_page_and_no_more_than_the_p
     # A program of this machine comes in past the proxy, with the secret.
     async with gateway.connect() as owner:
         assert "operator.admin" in owner.hello["auth"]["scopes"]
+
+
+@pytest.mark.requires("chromium")
+async def test_in_a_browser_the_page_of_who_signed_in_needs_neither_link_nor_device(
+    start_gateway: StartGateway, tmp_path: Path, browse: Browse
+) -> None:
+    """S1, S2: page and WebSocket are one origin, below a path, with the name of the proxy."""
+    auth = {"mode": "trusted-proxy", "trustedProxy": {"userHeader": "X-Forwarded-User", "allowLoopback": True}}
+    gateway = await start_gateway({"gateway": {"trustedProxies": ["127.0.0.1"], "auth": auth, "controlUi": {"basePath": "/agents"}}})
+    async with running_nginx(tmp_path, port_of(gateway), path="/agents/", users={"alice": "wonderland"}) as proxy:
+
+        def story(page: ChatPage) -> None:
+            page.open(proxy.url.replace("https://", "https://alice:wonderland@") + "/agents/")
+            page.wait_connected()
+            page.say("hello through the door")
+            page.wait_answers(["hello through the door"])
+            assert page.run("return document.cookie") == ""
+
+        trusting = (f"--host-resolver-rules=MAP {NAME} 127.0.0.1", "--ignore-certificate-errors")
+        await browse(story, more=trusting)
+    assert await admitted(gateway)
+
+
+async def test_the_command_line_comes_in_past_the_proxy_with_whichever_secret_there_is(start_gateway: StartGateway) -> None:
+    auth = {
+        "mode": "trusted-proxy",
+        "token": None,
+        "password": "for-programs-of-this-machine",
+        "trustedProxy": {"userHeader": "X-Forwarded-User", "allowLoopback": True},
+    }
+    gateway = await start_gateway({"gateway": {"trustedProxies": ["127.0.0.1"], "auth": auth}})
+    done = await run_command("status", home=gateway.home)
+    assert done.status == 0, done.err
 
 
 async def admitted(gateway: RunningGateway) -> bool:

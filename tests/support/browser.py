@@ -11,7 +11,7 @@ Selenium blocks, so a story runs in a thread while the gateway's output goes on 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -126,11 +126,13 @@ class ChatPage:
         assert self.driver.save_screenshot(str(path)), f"no screenshot was written to {path}"
 
 
-def start_browser(size: tuple[int, int], profile: Path, *, touch: bool, dark: bool, network: bool = False) -> ChatPage:
+def start_browser(
+    size: tuple[int, int], profile: Path, *, touch: bool, dark: bool, network: bool = False, more: Sequence[str] = ()
+) -> ChatPage:
     """A browser with an empty profile."""
     options = webdriver.ChromeOptions()
     options.binary_location = str(find_chromium())
-    for argument in (*ARGUMENTS, f"--window-size={size[0]},{size[1]}", f"--user-data-dir={profile}"):
+    for argument in (*ARGUMENTS, *more, f"--window-size={size[0]},{size[1]}", f"--user-data-dir={profile}"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", **({"performance": "ALL"} if network else {})})
     if touch:
@@ -153,16 +155,17 @@ class Browse(Protocol):
         touch: bool = False,
         dark: bool = False,
         network: bool = False,
+        more: Sequence[str] = (),
     ) -> Awaitable[None]:
-        """Start, tell, quit. With `network` the driver notes requests and frames in its log `performance`."""
+        """Start, tell, quit. With `network` the driver notes requests and frames in its log `performance`; `more` are arguments."""
 
 
 @pytest.fixture
 def browse(tmp_path_factory: pytest.TempPathFactory) -> Browse:
     """Browsers for the stories of one test."""
 
-    def tell(story: Callable[[ChatPage], None], size: tuple[int, int], *, touch: bool, dark: bool, network: bool) -> None:
-        page = start_browser(size, tmp_path_factory.mktemp("profile"), touch=touch, dark=dark, network=network)
+    def tell(story: Callable[[ChatPage], None], size: tuple[int, int], **options: Any) -> None:
+        page = start_browser(size, tmp_path_factory.mktemp("profile"), **options)
         try:
             story(page)
         finally:
@@ -175,7 +178,8 @@ def browse(tmp_path_factory: pytest.TempPathFactory) -> Browse:
         touch: bool = False,
         dark: bool = False,
         network: bool = False,
+        more: Sequence[str] = (),
     ) -> None:
-        await asyncio.to_thread(tell, story, size, touch=touch, dark=dark, network=network)
+        await asyncio.to_thread(tell, story, size, touch=touch, dark=dark, network=network, more=more)
 
     return run

@@ -148,7 +148,8 @@ def _read_file(home: Path, *, wants_secret: bool) -> _FromFile:
     keys = _Keys(path, source)
     auth = keys.mapping("gateway", "auth")
     mode = keys.resolve(auth.get("mode", "token"), "gateway", "auth", "mode")
-    name = "password" if mode == "password" else "token"
+    # Where a proxy names the users, the gateway takes from programs on its machine whichever there is.
+    name = "password" if mode == "password" or (mode == "trusted-proxy" and not auth.get("token")) else "token"
     secret = keys.resolve(auth[name], "gateway", "auth", name) if wants_secret and mode != "none" and auth.get(name) else None
     return _FromFile(
         keys.url(),

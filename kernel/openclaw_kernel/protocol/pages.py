@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from openclaw_kernel.api.audit import AuditAction, AuditEntry, AuditOrigin
 from openclaw_kernel.api.errors import InvalidRequest
 from openclaw_kernel.protocol.arrivals import Arrivals
-from openclaw_kernel.protocol.auth import PageGrant, Refused, Verified
+from openclaw_kernel.protocol.auth import PageGrant, Verified
 from openclaw_kernel.protocol.limiter import FailureLimiter, HeldAnswers
 from openclaw_kernel.protocol.refusals import Refusals
 
@@ -58,7 +58,7 @@ class PageSessions:
         self._save = save
         self._key = key
         self._arrivals = Arrivals() if arrivals is None else arrivals
-        self.prove: Callable[[web.Request], Awaitable[Verified | Refused | None]] | None = None
+        self.prove: Callable[[web.Request], Awaitable[Verified | None]] | None = None
         """Asks what a request itself proves of who sends it."""
         self._codes: dict[str, int] = {}
         self._sessions: dict[str, int] = {}
@@ -116,7 +116,7 @@ class PageSessions:
         """See `openclaw_kernel.api.PageAccess.admits`."""
         if self.authenticated(request):
             return True
-        return self.prove is not None and isinstance(await self.prove(request), Verified)
+        return self.prove is not None and await self.prove(request) is not None
 
     def grant(self, cookies: Mapping[str, str], origin: str | None, host: str) -> PageGrant | None:
         """Recognise a session; a cookie rides along from other ports of the same host, so the Origin must be exactly ours."""

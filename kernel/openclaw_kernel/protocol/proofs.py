@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -12,6 +13,7 @@ from openclaw_kernel.protocol.arrivals import Arrivals
 from openclaw_kernel.protocol.auth import TRUSTED_PROXY, Refused, Verified, Verifier
 from openclaw_kernel.protocol.pages import COOKIE
 from openclaw_kernel.protocol.proxy import Arrival
+from openclaw_kernel.protocol.refusals import Refusals
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -32,11 +34,20 @@ class Authenticators(Protocol):
 class Proofs:
     """Asks the authenticators and the verifier about requests."""
 
-    def __init__(self, *, verifier: Verifier, arrivals: Arrivals, now_ms: Callable[[], int], authenticators: Authenticators) -> None:
+    def __init__(
+        self,
+        *,
+        verifier: Verifier,
+        arrivals: Arrivals,
+        now_ms: Callable[[], int],
+        authenticators: Authenticators,
+        refusals: Refusals | None = None,
+    ) -> None:
         self._verifier = verifier
         self._arrivals = arrivals
         self._now_ms = now_ms
         self._authenticators = authenticators
+        self._refusals = refusals or Refusals()
 
     async def of(self, request: web.Request) -> Verified | Refused | None:
         """Who sends this request, why that is not believed, or None where it says nothing of it."""
@@ -47,6 +58,15 @@ class Proofs:
         if isinstance(by_proxy, Verified) or not self._authenticators:
             return by_proxy
         return await self._ask(request) or by_proxy
+
+    async def of_http(self, request: web.Request) -> Verified | None:
+        """Who sends this request, for a route; what did not hold is written down, and answered no sooner than on a WebSocket."""
+        proof = await self.of(request)
+        if isinstance(proof, Refused):
+            self._refusals.credential(proof.reason, self._arrivals.of(request).address, surface="http")
+            await asyncio.sleep(proof.delay_ms / 1000)
+            return None
+        return proof
 
     async def _ask(self, request: web.Request) -> Verified | Refused | None:
         arrival = self._arrivals.of(request)
