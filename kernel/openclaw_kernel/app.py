@@ -303,7 +303,12 @@ class GatewayApp:
         verifier = Verifier(self.loaded.config.gateway.auth, limiter, pairing)
         refusals = Refusals(self._audit)
         proofs = Proofs(
-            verifier=verifier, arrivals=self._arrivals, now_ms=now_ms, authenticators=self.host.authenticators, refusals=refusals
+            verifier=verifier,
+            arrivals=self._arrivals,
+            now_ms=now_ms,
+            authenticators=self.host.authenticators,
+            refusals=refusals,
+            held=self._held,
         )
         pages.prove = proofs.of_http
         dispatcher = Dispatcher(

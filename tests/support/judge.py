@@ -60,7 +60,7 @@ CLOSES = {
     1009: None,
     1011: None,
     1012: ("service restart", "node capabilities changed"),
-    1013: ("gateway starting", "gateway restart in progress"),
+    1013: ("gateway starting", "gateway restart in progress", "identity cannot be checked now"),
     4001: ("gateway auth changed", "client invalidated: "),
 }
 """Each code a gateway may close with, and the beginnings of its reasons; None where any reason may stand."""

@@ -48,13 +48,15 @@ class Identity:
 class IdentityRefused:
     """The request carries a proof of this authenticator's kind, and it does not hold.
 
-    `reason` is one word of a few, such as `token_expired`; `cure` is one line for the owner, with nothing of the proof in it. `guess` tells
-    whether it counts as a wrong try: not where the fault is ours, such as keys that cannot be fetched.
+    `reason` is one word of a few, such as `token_expired`; `cure` is one line for people, with nothing of the proof in it.
     """
 
     reason: str
     cure: str
     guess: bool = True
+    """Whether it counts as a wrong try, of which ten lock out."""
+    temporary: bool = False
+    """Whether the proof may well hold and cannot be checked now, as where keys cannot be fetched: the client is told to come back."""
 
 
 Proof: TypeAlias = Identity | IdentityRefused | None

@@ -54,7 +54,7 @@ class HostedAuthenticators:
         return failed
 
     async def _ask_one(self, name: str, owned: Owned[Authenticator], approach: Approach) -> Identity | IdentityRefused | None:
-        failed = IdentityRefused(reason=_FAILED, cure=f"the authenticator {name} failed; the gateway's log has the details", guess=False)
+        failed = IdentityRefused(reason=_FAILED, cure=f"the authenticator {name} failed; the gateway's log has the details", temporary=True)
         if self._resting.get(name, 0.0) > self._clock():
             return failed
         what = f"authenticator {name}"

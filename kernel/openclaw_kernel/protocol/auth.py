@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, final
 from openclaw_config.models import GatewayAuth
 from openclaw_config.secrets import Secret
 from openclaw_kernel.api.authenticator import Identity, IdentityRefused
-from openclaw_kernel.api.errors import InvalidRequest
+from openclaw_kernel.api.errors import GatewayError, InvalidRequest, Unavailable
 from openclaw_kernel.api.grants import narrowed
 from openclaw_kernel.api.pairing import TokenVerdict, device_principal
 from openclaw_kernel.api.scopes import ALL_SCOPES
@@ -35,6 +35,7 @@ BOOTSTRAP_TOKEN: Final = "bootstrap-token"  # noqa: S105 - a word of the protoco
 """The method of who came in with a setup code; also the kind of that credential."""
 _WORD: Final = re.compile(r"[a-z0-9_]{1,48}")
 _LONGEST_CURE: Final = 200
+_RETRY_MS: Final = 5_000
 
 _MINT: Final = object()
 # The kinds of credentials, under which wrong tries are counted.
@@ -119,9 +120,14 @@ class Refused:
     retry_after_ms: int | None = None
     message: str | None = None
     """What is to be done, where the reason alone does not tell."""
+    temporary: bool = False
+    """Whether nothing was refused yet: it cannot be checked now."""
 
-    def to_error(self, *, can_retry_with_device_token: bool = False, misplaced: str | None = None) -> InvalidRequest:
+    def to_error(self, *, can_retry_with_device_token: bool = False, misplaced: str | None = None) -> GatewayError:
         """The error that the protocol has for it; `misplaced` says which credential was in the wrong field."""
+        if self.temporary:
+            text = self.message or "your identity cannot be checked now"
+            return Unavailable(f"{text}; retry shortly", details={"reason": self.reason}, retry_after_ms=_RETRY_MS)
         step = "retry_with_device_token" if can_retry_with_device_token else _NEXT_STEPS.get(self.reason, "review_auth_configuration")
         details: dict[str, Any] = {
             "code": _CODES.get(self.reason, "AUTH_UNAUTHORIZED"),
@@ -200,8 +206,11 @@ class Verifier:
             return locked
         if isinstance(answer, IdentityRefused):
             word = answer.reason if _WORD.fullmatch(answer.reason) else "refused"
-            refused = self._refuse(f"identity_{word}", [IDENTITY] if answer.guess else [], caller, now_ms)
-            return refused if refused.reason == "rate_limited" else replace(refused, message=" ".join(answer.cure.split())[:_LONGEST_CURE])
+            tried = [IDENTITY] if answer.guess and not answer.temporary else []
+            refused = self._refuse(f"identity_{word}", tried, caller, now_ms)
+            if refused.reason == "rate_limited":
+                return refused
+            return replace(refused, message=" ".join(answer.cure.split())[:_LONGEST_CURE], temporary=answer.temporary)
         if answer.expires_ms is not None and answer.expires_ms <= now_ms:
             return Refused("identity_expired")
         scopes = granted_to(self._auth.identities, answer)

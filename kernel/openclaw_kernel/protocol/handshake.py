@@ -299,7 +299,9 @@ class Handshake:
             refused.reason == "token_mismatch" and params.device and offered.token and not offered.password and not offered.device_token
         )
         hint = misplaced(offered, has_device=params.device is not None)
-        refusal = self._refuse(request.id, refused.to_error(can_retry_with_device_token=retry, misplaced=hint), 1008)
+        error = refused.to_error(can_retry_with_device_token=retry, misplaced=hint)
+        code, reason = (1013, "identity cannot be checked now") if refused.temporary else (1008, None)
+        refusal = self._refuse(request.id, error, code, reason)
         return [Delay(refused.delay_ms), *refusal] if refused.delay_ms else refusal
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -11,6 +10,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from openclaw_kernel.api.authenticator import Approach, Identity, IdentityRefused
 from openclaw_kernel.protocol.arrivals import Arrivals
 from openclaw_kernel.protocol.auth import TRUSTED_PROXY, Refused, Verified, Verifier
+from openclaw_kernel.protocol.limiter import HeldAnswers
 from openclaw_kernel.protocol.pages import COOKIE
 from openclaw_kernel.protocol.proxy import Arrival
 from openclaw_kernel.protocol.refusals import Refusals
@@ -42,12 +42,14 @@ class Proofs:
         now_ms: Callable[[], int],
         authenticators: Authenticators,
         refusals: Refusals | None = None,
+        held: HeldAnswers | None = None,
     ) -> None:
         self._verifier = verifier
         self._arrivals = arrivals
         self._now_ms = now_ms
         self._authenticators = authenticators
         self._refusals = refusals or Refusals()
+        self._held = held or HeldAnswers()
 
     async def of(self, request: web.Request) -> Verified | Refused | None:
         """Who sends this request, why that is not believed, or None where it says nothing of it."""
@@ -61,10 +63,10 @@ class Proofs:
 
     async def of_http(self, request: web.Request) -> Verified | None:
         """Who sends this request, for a route; what did not hold is written down, and answered no sooner than on a WebSocket."""
-        proof = await self.of(request)
+        proof = None if self._held.full else await self.of(request)
         if isinstance(proof, Refused):
             self._refusals.credential(proof.reason, self._arrivals.of(request).address, surface="http")
-            await asyncio.sleep(proof.delay_ms / 1000)
+            await self._held.hold(proof.delay_ms)
             return None
         return proof
 

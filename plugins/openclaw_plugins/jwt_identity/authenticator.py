@@ -70,7 +70,7 @@ class TokenReader:
             key = await self._keys[issuer].key_for(told)
         except CannotFetch:
             cure = "the issuer's keys cannot be fetched now; the gateway's log says why"
-            return IdentityRefused(reason="keys_unavailable", cure=cure, guess=False)
+            return IdentityRefused(reason="keys_unavailable", cure=cure, temporary=True)
         if key is None:
             # The issuer may have begun to use a key that we may not look for yet.
             return IdentityRefused(reason="key_unknown", cure="the token's key is none of the issuer's; sign in anew", guess=False)

@@ -97,7 +97,7 @@ async def test_one_that_fails_lets_nobody_in_and_is_named(answer: Any, words: st
     hosted = Hosted(Fixed("mine", answer))
     refused = await hosted.ask()
     assert isinstance(refused, IdentityRefused)
-    assert (refused.reason, refused.guess) == ("authenticator_failed", False)
+    assert (refused.reason, refused.temporary) == ("authenticator_failed", True)
     (fault,) = hosted.faults
     assert fault.plugin_id == "plugin0"
     assert words in str(fault)

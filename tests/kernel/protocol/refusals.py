@@ -240,6 +240,13 @@ REFUSALS = (
         f"{PAIRED}::test_what_is_taken_away_ends_the_open_connections_within_a_second",
     ),
     _row(
+        "1013",
+        "identity cannot be checked now",
+        "identity_keys_unavailable, identity_authenticator_failed",
+        "what the upgrade carries cannot be checked now; `retryAfterMs` 5000",
+        f"{IDENTITIES}::test_what_cannot_be_checked_now_is_to_be_tried_again",
+    ),
+    _row(
         "4001",
         "client invalidated: identity-expired",
         "",

@@ -156,6 +156,13 @@ def test_a_refusal_says_its_word_and_its_cure() -> None:
     assert odd.reason == "identity_refused"
 
 
+def test_what_cannot_be_checked_now_is_to_be_tried_again() -> None:
+    later = IdentityRefused(reason="keys_unavailable", cure="the issuer is away", temporary=True)
+    error, close = refused(Desk(READ).handshake(later).receive(request("connect", connect_params(auth={}))))
+    assert (error["code"], error["retryable"], error["details"]) == ("UNAVAILABLE", True, {"reason": "identity_keys_unavailable"})
+    assert (close.code, close.reason) == (1013, "identity cannot be checked now")
+
+
 def test_wrong_identities_lock_out_and_only_their_own_kind() -> None:
     """S3: one limiter, a key space for this kind of credential."""
     desk = Desk(READ)
@@ -171,7 +178,8 @@ def test_wrong_identities_lock_out_and_only_their_own_kind() -> None:
 def test_what_is_the_issuers_fault_locks_nobody_out() -> None:
     desk = Desk(READ)
     for _ in range(20):
-        desk.prove(IdentityRefused(reason="keys_unavailable", cure="x", guess=False))
+        desk.prove(IdentityRefused(reason="keys_unavailable", cure="x", temporary=True))
+        desk.prove(IdentityRefused(reason="token_expired", cure="x", guess=False))
         desk.prove(Identity(issuer=ISSUER, subject="unknown"))
     assert isinstance(desk.prove(ALICE), Verified)
 

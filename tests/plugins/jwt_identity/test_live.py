@@ -99,7 +99,8 @@ async def test_an_issuer_that_fails_keeps_out_nobody_who_has_a_secret(gateway: R
     async with WsClient.open(gateway.ws_url, headers=headers) as client:
         with pytest.raises(RequestFailed) as refused:
             await client.handshake(identity=Identity(id="cli", mode="cli"))
-        assert refused.value.details["authReason"] == "identity_keys_unavailable"
+        assert (refused.value.code, refused.value.details["reason"]) == ("UNAVAILABLE", "identity_keys_unavailable")
+        assert (await client.closed()).code == 1013
     async with WsClient.open(gateway.ws_url, headers=headers) as client:
         await client.handshake(auth={"token": gateway.token})
     async with gateway.connect() as client:
