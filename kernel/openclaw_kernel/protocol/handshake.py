@@ -281,7 +281,8 @@ class Handshake:
         if self._peer.page is not None and not (offered.token or offered.password or params.device):
             return self._verifier.verify_page(self._peer.page)
         proof = self._peer.proof
-        if isinstance(proof, Verified) and (proof.method == TRUSTED_PROXY or not _offers(offered)):
+        by_code = proven is not None and bool(offered.bootstrap_token)
+        if isinstance(proof, Verified) and not by_code and (proof.method == TRUSTED_PROXY or not _offers(offered)):
             # What such a client gets without a device, it gets with one.
             return proof if proven is None or self._needs_no_device(params, proof) else self._verifier.with_device(proof, proven)
         if isinstance(proof, Refused) and not _offers(offered):

@@ -110,6 +110,13 @@ def test_other_clients_of_a_named_user_need_a_device_and_its_approval(client: st
     assert not settle.claim.local_secret
 
 
+def test_a_device_with_a_setup_code_is_judged_by_the_code() -> None:
+    door = Door()
+    params = signed_params(door, auth={"bootstrapToken": "no-such-code"})  # type: ignore[arg-type]
+    error, _ = refused(door.connect(params, FROM, USER, origin=None))
+    assert error["details"]["code"] == "AUTH_BOOTSTRAP_TOKEN_INVALID"
+
+
 @pytest.mark.parametrize(
     ("cap", "scopes"),
     [
