@@ -88,11 +88,11 @@ def _parsed(name: str, text: str) -> dict[str, Any]:
         raise ValueError(str(error)) from error
 
 
-def load(path: Path, *, environment: Mapping[str, str] | None = None) -> Loaded:
+def load(path: Path, *, environment: Mapping[str, str] | None = None, resolve_by: type[Resolver] = Resolver) -> Loaded:
     """Read, resolve and validate the file; raise `ConfigError` with every problem found."""
     name, text = path.name, read_text(path)
     source = parse(name, text)
-    resolver = Resolver(name, path.parent, os.environ if environment is None else environment, source)
+    resolver = resolve_by(name, path.parent, os.environ if environment is None else environment, source)
     resolved = resolver.resolve(source, ())
     if resolver.issues:
         raise ConfigError(resolver.issues)

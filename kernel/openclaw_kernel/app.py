@@ -18,6 +18,7 @@ from openclaw_config.load import ConfigError, Issue, Loaded, load
 from openclaw_config.models import Gateway as GatewayConfig
 from openclaw_config.models import GatewayAuth
 from openclaw_kernel.api.audit import BY_GATEWAY, AuditAction, AuditEntry, AuditLog, AuditOrigin, AuditReader
+from openclaw_kernel.api.check import Fixes
 from openclaw_kernel.api.children import kill_leftovers
 from openclaw_kernel.api.errors import GatewayError, InvalidRequest
 from openclaw_kernel.api.oauth import Logins
@@ -28,6 +29,7 @@ from openclaw_kernel.api.store import Store
 from openclaw_kernel.audit.starts import Start
 from openclaw_kernel.audit.trail import AuditTrail
 from openclaw_kernel.bus import EventBus
+from openclaw_kernel.checks.recording import FixRecorder, record_at_start
 from openclaw_kernel.events.log import EventLog
 from openclaw_kernel.events.records import Bounds
 from openclaw_kernel.events.replay import LogReplay
@@ -206,6 +208,7 @@ class GatewayApp:
             services={
                 AuditLog: self._audit,
                 AuditReader: self._audit,
+                Fixes: FixRecorder(home=self.home, store=store, audit=self._audit),
                 Events: self._bus,
                 EventReplay: self._replay,
                 Logins: logins,
@@ -270,6 +273,7 @@ class GatewayApp:
             # A full disk keeps nobody from looking after the gateway; the row comes when there is room.
             logger.error("the start is not in the audit log yet: %s", error.message)  # noqa: TRY400 - the store's own words say all
             self._audit.note(start.late())
+        await record_at_start(FixRecorder(home=self.home, store=store, audit=self._audit))
 
     def _note_life(self, action: AuditAction, reason: str | None) -> None:
         details = {"version": self.facts.version, "bootId": self.facts.boot_id}

@@ -81,6 +81,17 @@ def openclaw_register_authenticators(registrar: Registrar) -> None:
     """
 
 
+@hookspec
+def openclaw_register_checks(registrar: Registrar) -> None:
+    """Register checks of how the gateway is set up. When: each time checks are about to run, and not at a start of the gateway.
+
+    The process is that of the command that runs them (`openclaw-kernel security audit`): constructor and other `register` hooks were
+    called there, nothing is started, and the store is closed.
+
+    :param registrar: takes `add_check`.
+    """
+
+
 @hookspec(firstresult=True)
 def openclaw_decide_route(message: InboundMessage) -> Route | None:
     """Decide which agent and session a message belongs to. When: for each accepted message; must be pure and quick.

@@ -61,6 +61,7 @@ GOOD = (
     Good("audit.log.list"),
     Good("audit.log.list", {"action": "config", "outcome": "done", "actor": "gateway", "order": "oldest", "limit": 1, "sinceMs": 1}),
     Good("audit.log.verify"),
+    Good("security.fixes.record"),
     Good("channels.status"),
     Good("channels.status", {"channel": "telegram", "probe": True}),
     Good("channels.stop", {"channel": "telegram"}),

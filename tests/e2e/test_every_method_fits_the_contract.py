@@ -20,10 +20,10 @@ from tests.support.ws_client import ConnectionEnded, Frame, Identity, Predicate,
 pytestmark = pytest.mark.requires("contract")
 
 KEY = "agent:main:story"
-HIDDEN = {"chat.inject", "device.pair.setupCode", "sessions.get", "sessions.resolve", "webchat.link"}
+HIDDEN = {"chat.inject", "device.pair.setupCode", "security.fixes.record", "sessions.get", "sessions.resolve", "webchat.link"}
 """Methods that can be called but are not advertised."""
 
-NOT_IN_THE_CONTRACT = {"webchat.link"}
+NOT_IN_THE_CONTRACT = {"security.fixes.record", "webchat.link"}
 """Methods of our own."""
 
 UNKNOWN_KEY = re.compile(r"at ([A-Za-z]+): unknown key")

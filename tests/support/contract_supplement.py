@@ -280,6 +280,7 @@ SUPPLEMENT: dict[str, dict[str, Any]] = {
         {"ok": TRUE, "id": NONEMPTY, "kind": one_of_words("message", "delivery"), "state": NONEMPTY, "changed": BOOLEAN},
         {"runId": NONEMPTY},
     ),
+    "SecurityFixesRecordResult": shape({"recorded": array(NONEMPTY)}),
     "GatewayRestartRequestResult": shape(
         {
             "ok": TRUE,

@@ -31,6 +31,9 @@ REGISTER_HOOKS: Final = (
 )
 """In the order in which they are called."""
 
+CHECK_HOOK: Final = "openclaw_register_checks"
+"""Called when checks are about to run, and not at a start."""
+
 _PREFIX: Final = "openclaw_"
 
 
@@ -110,6 +113,10 @@ class PluginManager:
     async def register_authenticators(self, registrars: Mapping[str, Registrar], deadline: float) -> dict[str, PluginFault]:
         """Call `openclaw_register_authenticators` of each plugin; return the faults by plugin."""
         return await self._register("openclaw_register_authenticators", registrars, deadline)
+
+    async def register_checks(self, registrars: Mapping[str, Registrar], deadline: float) -> dict[str, PluginFault]:
+        """Call `openclaw_register_checks` of each plugin; return the faults by plugin."""
+        return await self._register(CHECK_HOOK, registrars, deadline)
 
     def decide_route(self, message: InboundMessage) -> Route | None:
         """Return the first route that is not None; a plugin that raises is passed over."""

@@ -12,6 +12,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from openclaw_kernel.api.authenticator import Authenticator
 from openclaw_kernel.api.channel import Channel, ChannelCapabilities
+from openclaw_kernel.api.check import Check
 from openclaw_kernel.api.command import Command
 from openclaw_kernel.api.methods import Access, EventSpec, Method, Scope, methods_of
 from openclaw_kernel.api.plugin import HttpRoute, Unit
@@ -31,6 +32,7 @@ RESERVED_PATHS: Final = frozenset({"/health", "/healthz", "/ready", "/readyz", "
 
 _NAME_LIMIT: Final = 128
 _TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_CHECK_ID: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*(\.[a-z0-9]+(-[a-z0-9]+)*)+")
 _COMMAND_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 
@@ -63,6 +65,7 @@ class Registry:
     methods: list[tuple[str, Method]] = field(default_factory=list)
     events: list[tuple[str, EventSpec]] = field(default_factory=list)
     routes: list[tuple[str, HttpRoute]] = field(default_factory=list)
+    checks: dict[str, Owned[Check]] = field(default_factory=dict)
     units: list[tuple[str, Unit]] = field(default_factory=list)
     services: dict[type, Owned[object]] = field(default_factory=dict)
     _migrations: dict[str, list[Migration]] = field(default_factory=dict)
@@ -98,6 +101,7 @@ class Registry:
         """Forget everything of one plugin."""
         mappings: tuple[dict[Any, Owned[Any]], ...] = (
             self.channels, self.providers, self.tools, self.commands, self.authenticators, self.services,
+            self.checks,
         )  # fmt: skip
         for mapping in mappings:
             # Labels and capabilities of a channel that is gone are never asked for.
@@ -210,6 +214,15 @@ class PluginRegistrar:
         name = authenticator.id
         _check_name(name, "authenticator")
         self._put(self._registry.authenticators, "authenticator", name, authenticator)
+
+    def add_check(self, check: Check) -> None:
+        """Register a check under its id."""
+        _check_whole(check, Check, "check")
+        if len(check.id) > _NAME_LIMIT or _CHECK_ID.fullmatch(check.id) is None:
+            raise RegistrationRefused(f"check {check.id!r}: use lower-case words of letters, digits and '-', two or more with dots between")
+        if not 0 < check.timeout_seconds < math.inf:
+            raise RegistrationRefused(f"check {check.id!r}: timeout_seconds is {check.timeout_seconds}; give a positive one")
+        self._put(self._registry.checks, "check", check.id, check)
 
     def add_unit(self, unit: Unit) -> None:
         """Register what starts and stops with the plugin."""

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from openclaw_kernel import hookspecs
-from openclaw_kernel.api import CommandCall, Gateway, Verdict
-from openclaw_kernel.host.manager import REGISTER_HOOKS
+from openclaw_kernel.api import CommandCall, Config, Gateway, Verdict
+from openclaw_kernel.checks.gathering import gather
+from openclaw_kernel.host.guard import Guard
+from openclaw_kernel.host.manager import CHECK_HOOK, REGISTER_HOOKS
 from tests.kernel.host.distributions import Distributions
-from tests.kernel.host.hosting import MESSAGE, Hosting
+from tests.kernel.host.hosting import MESSAGE, Hosting, strangers
 
 MakeHosting = Callable[..., Hosting]
 
@@ -35,12 +37,12 @@ def test_each_hook_is_documented_and_tested(hook: str) -> None:
 
 
 def test_each_register_hook_is_called() -> None:
-    assert sorted(REGISTER_HOOKS) == [hook for hook in HOOKS if hook.startswith("openclaw_register_")]
+    assert sorted([*REGISTER_HOOKS, CHECK_HOOK]) == [hook for hook in HOOKS if hook.startswith("openclaw_register_")]
 
 
 def test_the_guide_shows_the_examples_as_they_are() -> None:
     blocks = re.findall(r"<!-- (\S+) -->\n *```\w+\n(.*?) *```\n", GUIDE, flags=re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 8
     for path, text in blocks:
         assert dedent(text) == (ROOT / path).read_text(encoding="utf-8"), f"docs/plugins.md shows another {path}"
 
@@ -177,6 +179,19 @@ class Badge:
         plugin("openclaw_register_authenticators", "registrar", "registrar.add_authenticator(Badge())", before=before), good, hosting
     )
     assert running.host.registry.authenticators["badge"].plugin_id == "mine"
+
+
+async def test_hook_register_checks(good: Distributions, hosting: MakeHosting, tmp_path: Path) -> None:
+    before = "def look(context):\n    yield Finding(severity=Severity.WARN, evidence=str(context), cure='none')\n"
+    body = "registrar.add_check(Check(id='mine.looks', title='mine', worst=Severity.WARN, run=look))"
+    running = await run(plugin("openclaw_register_checks", "registrar", body, before=before), good, hosting)
+    # A start does not ask for them.
+    assert running.host.registry.checks == {}
+    gathered = await gather(Guard(), config=Config(), home=tmp_path, discovery=strangers())
+    ((owner, check),) = [(owned.plugin_id, owned.item) for owned in gathered.checks]
+    assert (owner, check.id, gathered.faults) == ("mine", "mine.looks", {})
+    context: Any = "the context"
+    assert [finding.evidence for finding in check.run(context)] == ["the context"]
 
 
 async def test_hook_decide_route(good: Distributions, hosting: MakeHosting) -> None:

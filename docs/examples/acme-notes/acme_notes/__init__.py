@@ -1,0 +1,1 @@
+"""Notes in a file, and a check that nobody else reads them."""

@@ -1,0 +1,1 @@
+"""The bundled checks of `openclaw-kernel security audit`."""
