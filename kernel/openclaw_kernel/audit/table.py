@@ -29,7 +29,8 @@ GUARDS: Final = {
 _INSERT: Final = f"INSERT INTO kernel_audit ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - those above
 _HEAD: Final = "SELECT sequence, hash FROM kernel_audit ORDER BY sequence DESC LIMIT 1"
 _AFTER: Final = f"SELECT {COLUMNS} FROM kernel_audit WHERE sequence > ? ORDER BY sequence LIMIT ?"  # noqa: S608
-_SCANNED: Final = 20_000
+SCANNED: Final = 20_000
+"""So many rows are looked at for one page."""
 _MATCHES: Final = (
     "(:action IS NULL OR action = :action OR substr(action, 1, length(:action) + 1) = :action || '.')"
     " AND (:outcome IS NULL OR outcome = :outcome) AND (:actor IS NULL OR actor = :actor) AND (:subject IS NULL OR subject = :subject)"
@@ -44,10 +45,8 @@ class _Direction:
     def __init__(self, side: str, order: str, begin: int) -> None:
         self.begin = begin
         looked_at = f"FROM kernel_audit WHERE sequence {side} :start ORDER BY sequence {order}"
-        self.query = (
-            f"SELECT {COLUMNS} FROM (SELECT * {looked_at} LIMIT {_SCANNED}) WHERE {_MATCHES} ORDER BY sequence {order} LIMIT :limit"  # noqa: S608
-        )
-        self.last = f"SELECT sequence {looked_at} LIMIT 1 OFFSET {_SCANNED - 1}"
+        self.query = f"SELECT {COLUMNS} FROM (SELECT * {looked_at} LIMIT :scanned) WHERE {_MATCHES} ORDER BY sequence {order} LIMIT :limit"  # noqa: S608
+        self.last = f"SELECT sequence {looked_at} LIMIT 1 OFFSET :scanned - 1"
 
 
 _OLDEST_FIRST: Final = _Direction(">", "ASC", 0)
@@ -103,15 +102,22 @@ def rows_after(connection: sqlite3.Connection, sequence: int, limit: int) -> lis
 
 
 def page(
-    connection: sqlite3.Connection, filters: AuditFilter, *, behind: int | None, limit: int, oldest_first: bool
+    connection: sqlite3.Connection,
+    filters: AuditFilter,
+    *,
+    behind: int | None,
+    limit: int,
+    oldest_first: bool,
+    scanned: int = SCANNED,
 ) -> tuple[list[AuditRow], int | None]:
     """The next rows that match, of a bounded number that is looked at, and where to go on; None at the end."""
     direction = _OLDEST_FIRST if oldest_first else _NEWEST_FIRST
     start = behind if behind is not None else direction.begin
-    rows = [AuditRow(*row) for row in _plain(connection).execute(direction.query, {**asdict(filters), "start": start, "limit": limit})]
+    values = {**asdict(filters), "start": start, "limit": limit, "scanned": scanned}
+    rows = [AuditRow(*row) for row in _plain(connection).execute(direction.query, values)]
     if len(rows) == limit:
         return rows, rows[-1].sequence
-    last = _plain(connection).execute(direction.last, {"start": start}).fetchone()
+    last = _plain(connection).execute(direction.last, {"start": start, "scanned": scanned}).fetchone()
     return rows, None if last is None else last[0]
 
 

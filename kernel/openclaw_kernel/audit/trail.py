@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
@@ -93,7 +94,7 @@ class AuditTrail:
 
     async def page(self, filters: AuditFilter, *, behind: int | None, limit: int, oldest_first: bool) -> AuditPage:
         """Return the next rows, those that were noted just now included."""
-        await self.settled()
+        await self._settle_if_possible()
         rows, following = await self._store.read(
             lambda connection: table.page(connection, filters, behind=behind, limit=limit, oldest_first=oldest_first)
         )
@@ -102,8 +103,13 @@ class AuditTrail:
     async def verify(self) -> Mapping[str, Any]:
         """Check chain and checkpoints; one check at a time."""
         async with self._verifying:
-            await self.settled()
+            await self._settle_if_possible()
             return await verify(self._store, self._home)
+
+    async def _settle_if_possible(self) -> None:
+        # What is on disk can be read also while the disk takes nothing more.
+        with contextlib.suppress(GatewayError, sqlite3.Error):
+            await self.settled()
 
     async def settled(self) -> None:
         """Wait until what was noted so far is on disk; raise `StoreError`."""

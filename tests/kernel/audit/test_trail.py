@@ -8,11 +8,12 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from openclaw_config.secrets import Secret
-from openclaw_kernel.api.audit import BY_POLICY, AuditAction, AuditEntry, AuditOrigin
+from openclaw_kernel.api.audit import BY_POLICY, AuditAction, AuditEntry, AuditFilter, AuditOrigin
 from openclaw_kernel.audit import table
 from openclaw_kernel.audit.chain import CHECKPOINT_ROWS, ChainCheck, Verdict
 from openclaw_kernel.audit.checkpoints import CHECKPOINTS_FILE, CheckpointFile
@@ -211,6 +212,53 @@ async def test_no_secret_and_nothing_without_bound_comes_into_a_row(store: Sqlit
     assert all(len(row.details) <= DETAILS_BYTES for row in found)
     assert json.loads(found[1].details)["omittedBytes"] > 20_000
     assert all(row.hash == digest_of_row(row) for row in found)
+
+
+async def test_rows_are_read_and_checked_while_no_more_can_be_written(store: SqliteStore, trail: AuditTrail, tmp_path: Path) -> None:
+    await store.write(lambda connection: trail.append(connection, APPROVED))
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.sqlite3", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        trail.refused(WRONG_TOKEN)
+        page = await trail.page(AuditFilter(), behind=None, limit=10, oldest_first=True)
+        assert [row["action"] for row in page.rows] == ["device.approved"]
+        other.execute("ROLLBACK")
+    verdict = await trail.verify()
+    assert (verdict["ok"], verdict["rows"]) == (True, 2)
+
+
+@pytest.mark.parametrize("oldest_first", [True, False])
+async def test_pages_follow_each_other_and_filters_hold(store: SqliteStore, trail: AuditTrail, *, oldest_first: bool) -> None:
+    traced = AuditOrigin(actor="device:d1", surface="ws", trace_id="0af7651916cd43dd8448eb211c80319c")
+    entries = [APPROVED, AuditEntry(action=AuditAction.DEVICE_REMOVED, origin=traced, subject="device:d2"), APPROVED, APPROVED]
+    await store.write(lambda connection: [trail.append(connection, entry) for entry in entries])
+
+    async def found(behind: int | None = None, limit: int = 10, **filters: Any) -> tuple[list[int], int | None]:
+        page = await trail.page(AuditFilter(**filters), behind=behind, limit=limit, oldest_first=oldest_first)
+        return [row["sequence"] for row in page.rows], page.next
+
+    order = [1, 2, 3, 4] if oldest_first else [4, 3, 2, 1]
+    assert await found() == (order, None)
+    assert await found(limit=3) == (order[:3], order[2])
+    assert await found(behind=order[2]) == (order[3:], None)
+    for filters in ({"action": "device.removed"}, {"actor": "device:d1"}, {"subject": "device:d2"}, {"trace_id": traced.trace_id}):
+        assert await found(**filters) == ([2], None)
+    assert await found(action="device") == (order, None)
+    for nothing in ({"action": "dev"}, {"outcome": "refused"}, {"since_ms": 1_000_001}, {"until_ms": 999_999}):
+        assert await found(**nothing) == ([], None)
+
+
+async def test_a_page_of_a_long_log_looks_at_a_bounded_number_of_rows(store: SqliteStore, trail: AuditTrail) -> None:
+    await store.write(lambda connection: [trail.append(connection, APPROVED) for _ in range(5)])
+    seen: list[int | None] = [0]
+    while (behind := seen[-1]) is not None:
+        rows, following = await store.read(
+            lambda connection, behind=behind: table.page(  # type: ignore[misc]
+                connection, AuditFilter(actor="nobody"), behind=behind, limit=10, oldest_first=True, scanned=2
+            )
+        )
+        assert rows == []
+        seen.append(following)
+    assert seen == [0, 2, 4, None]
 
 
 # --- checkpoints of a running log ---
