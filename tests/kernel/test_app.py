@@ -187,6 +187,28 @@ async def test_beyond_loopback_it_starts_with_what_is_strong_behind_a_proxy_that
     await app.stop()
 
 
+async def test_a_user_header_of_any_name_marks_what_a_proxy_of_this_machine_forwards(tmp_path: Path) -> None:
+    """S17: whom such a proxy names is no program of this machine, which would keep all its scopes."""
+    auth = {"mode": "trusted-proxy", "trustedProxy": {"userHeader": "X-Acme-User", "allowLoopback": True}}
+    app = app_in(tmp_path, trustedProxies=["127.0.0.1"], auth=auth)
+    await app.start()
+    try:
+        params = {
+            "minProtocol": 4,
+            "maxProtocol": 4,
+            "client": {"id": "gateway-client", "version": "1", "platform": "linux", "mode": "backend"},
+            "scopes": ["operator.admin"],
+        }
+        headers = {"X-Acme-User": "alice", "X-OpenClaw-Scopes": ""}
+        async with aiohttp.ClientSession() as http, http.ws_connect(app.facts.url.replace("http", "ws", 1), headers=headers) as ws:
+            await ws.receive(DEADLINE)
+            await ws.send_json({"type": "req", "id": "c", "method": "connect", "params": params})
+            answer = await ws.receive_json(timeout=DEADLINE)
+        assert answer["error"]["details"]["code"] == "DEVICE_IDENTITY_REQUIRED"
+    finally:
+        await app.stop()
+
+
 async def test_forwarding_headers_of_a_peer_that_is_no_trusted_proxy_are_audited_together(tmp_path: Path) -> None:
     app = app_in(tmp_path)
     await app.start()

@@ -87,14 +87,12 @@ def choose(keys: list[Key], told: Told) -> Key | None:
 
 
 def check(told: Told, key: Key, issuer: Issuer, leeway: float) -> Identity | IdentityRefused:
-    """Check signature and claims."""
-    if told.algorithm not in issuer.algorithms or not key.fits(told):
-        return _algorithm_refused(told)
+    """Check signature and claims with a key that fits."""
     try:
         claims = jwt.decode(
             told.text,
             key.key,
-            algorithms=[told.algorithm],
+            algorithms=list(issuer.algorithms),
             audience=list(issuer.audience),
             issuer=issuer.issuer,
             leeway=leeway,
@@ -111,10 +109,8 @@ def check(told: Told, key: Key, issuer: Issuer, leeway: float) -> Identity | Ide
 
 def refused_algorithm(told: Told, issuer: Issuer) -> IdentityRefused | None:
     """The refusal of an algorithm that is not accepted, before a key is sought."""
-    return None if told.algorithm in issuer.algorithms else _algorithm_refused(told)
-
-
-def _algorithm_refused(told: Told) -> IdentityRefused:
+    if told.algorithm in issuer.algorithms:
+        return None
     shown = told.algorithm if told.algorithm.isalnum() and len(told.algorithm) < 12 else "this"  # noqa: PLR2004
     return IdentityRefused(reason="algorithm_refused", cure=f"{shown} is not accepted; see algorithms in the plugin's section")
 
