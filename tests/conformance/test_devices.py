@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conformance.method_calls import OF_DEVICES
-from tests.conformance.reference_client import reference_client
+from tests.conformance.reference_client import ReferenceClient, reference_client
 from tests.support import contract
 from tests.support.gateway import RunningGateway, StartGateway
 
@@ -135,11 +136,33 @@ async def test_a_client_with_a_setup_code_pairs_as_operator_and_as_node_and_keep
             assert (await client.wait("paused"))["detailCode"] == "AUTH_BOOTSTRAP_TOKEN_INVALID"
 
 
+SURFACE = {"caps": ["camera"], "commands": ["camera.list"], "permissions": {"camera": True}}
+
+
+async def check_its_surface(owner: ReferenceClient, call: Callable[[str, dict[str, Any]], Awaitable[Any]], node_id: str) -> None:
+    """The second gate: refused once, then approved."""
+    named = {"nodeId": node_id}
+    asked = (await owner.wait("event", lambda line: line["frame"]["event"] == "node.pair.requested"))["frame"]["payload"]
+    assert (asked["nodeId"], asked["commands"]) == (node_id, ["camera.list"])
+    assert (await call("node.describe", named))["approvalState"] == "pending-approval"
+    await call("node.pair.approve", {"requestId": asked["requestId"]})
+    await call("node.rename", {**named, "displayName": "hall"})
+    found = await call("node.describe", named)
+    assert (found["approvalState"], found["commands"], found["displayName"], found["connected"]) == (
+        "approved",
+        ["camera.list"],
+        "hall",
+        True,
+    )
+
+
 async def test_every_method_on_devices_answers_the_client(gateway: RunningGateway, tmp_path: Path) -> None:
     called: set[str] = set()
     async with (
         reference_client(gateway.ws_url, token=gateway.token, deviceFile=str(tmp_path / "owner.json")) as owner,
-        reference_client(gateway.ws_url, token=gateway.token, deviceFile=str(tmp_path / "node.json"), role="node", scopes=[]) as node,
+        reference_client(
+            gateway.ws_url, token=gateway.token, deviceFile=str(tmp_path / "node.json"), role="node", scopes=[], **SURFACE
+        ) as node,
         reference_client(gateway.ws_url, token=gateway.token, deviceFile=str(tmp_path / "other.json"), role="node", scopes=[]) as other,
     ):
         await owner.wait("hello")
@@ -156,9 +179,24 @@ async def test_every_method_on_devices_answers_the_client(gateway: RunningGatewa
         device = {"deviceId": approved["device"]["deviceId"], "role": "node"}
         await node.wait("hello")
         await call("device.pair.rename", {"deviceId": device["deviceId"], "label": "hall"})
+        await check_its_surface(owner, call, device["deviceId"])
         assert (await call("device.token.rotate", device))["tokenDelivery"] == "withheld-cross-device"
+        await node.wait("hello", after=len(node.lines) if node.lines[-1]["kind"] == "closed" else 0)
+        await call("node.pair.remove", {"nodeId": device["deviceId"]})
+        waiting = (await node.wait("connectError", lambda line: line["error"]["details"].get("reason") == "role-upgrade"))["error"][
+            "details"
+        ]
+        await call("device.pair.approve", {"requestId": waiting["requestId"]})
         await call("device.token.revoke", device)
         await call("device.pair.remove", {"deviceId": device["deviceId"]})
         rejected = (await other.wait("connectError"))["error"]["details"]
         await call("device.pair.reject", {"requestId": rejected["requestId"]})
+        again = await other.wait(
+            "connectError", lambda line: line["error"]["details"].get("requestId") not in {None, rejected["requestId"]}
+        )
+        position = len(owner.lines)
+        await call("device.pair.approve", {"requestId": again["error"]["details"]["requestId"]})
+        await other.wait("hello")
+        asked = await owner.wait("event", lambda line: line["frame"]["event"] == "node.pair.requested", after=position)
+        await call("node.pair.reject", {"requestId": asked["frame"]["payload"]["requestId"]})
     assert called == OF_DEVICES

@@ -205,6 +205,30 @@ SUPPLEMENT: dict[str, dict[str, Any]] = {
     "DevicePairRenameResult": shape({"deviceId": NONEMPTY, "label": NONEMPTY}),
     "DevicePairRemoveResult": shape({"deviceId": NONEMPTY}),
     "DeviceTokenRevokeResult": shape({"deviceId": NONEMPTY, "role": NONEMPTY, "revokedAtMs": COUNT}),
+    "PendingNode": shape(
+        {"requestId": NONEMPTY, "nodeId": NONEMPTY, "ts": COUNT, "requiredApproveScopes": array(NONEMPTY)},
+        {"caps": array(NONEMPTY), "commands": array(NONEMPTY), "permissions": OBJECT, "displayName": NONEMPTY, "silent": BOOLEAN},
+    ),
+    "PairedNode": shape(
+        {"nodeId": NONEMPTY, "createdAtMs": COUNT, "approvedAtMs": COUNT},
+        {"caps": array(NONEMPTY), "commands": array(NONEMPTY), "permissions": OBJECT, "displayName": NONEMPTY},
+    ),
+    "NodeRow": shape(
+        {"nodeId": NONEMPTY, "caps": array(NONEMPTY), "commands": array(NONEMPTY), "paired": BOOLEAN, "connected": BOOLEAN},
+        {
+            "approvalState": one_of_words("unapproved", "pending-approval", "pending-reapproval", "approved"),
+            "pendingRequestId": NONEMPTY,
+            "approvedAtMs": COUNT,
+        },
+    ),
+    "NodePairListResult": shape({"pending": array(ref("PendingNode")), "paired": array(ref("PairedNode"))}),
+    "NodePairApproveResult": shape({"requestId": NONEMPTY, "node": ref("PairedNode")}),
+    "NodePairRejectResult": shape({"requestId": NONEMPTY, "nodeId": NONEMPTY}),
+    "NodePairRemoveResult": shape({"nodeId": NONEMPTY}),
+    "NodeRenameResult": shape({"nodeId": NONEMPTY, "displayName": NONEMPTY}),
+    "NodeListResult": shape({"ts": COUNT, "nodes": array(ref("NodeRow"))}, {"activeNodeId": NONEMPTY}),
+    "NodeDescribeResult": {"allOf": [ref("NodeRow"), shape({"ts": COUNT})]},
+    "NodePairResolvedEvent": shape({"requestId": NONEMPTY, "nodeId": NONEMPTY, "decision": NONEMPTY, "ts": COUNT}),
     "MessagesWhyResult": {
         "anyOf": [
             shape(
@@ -383,6 +407,8 @@ EVENT_DEFINITIONS = {
     "device.pair.requested": "DevicePairRequestedEvent",
     "device.pair.resolved": "DevicePairResolvedEvent",
     "device.pair.setup.completed": "DevicePairSetupCompletedEvent",
+    "node.pair.requested": "PendingNode",
+    "node.pair.resolved": "NodePairResolvedEvent",
     "events.current": "EventsCurrentEvent",
     "events.gap": "EventsGapEvent",
     "events.item": "EventsItemEvent",

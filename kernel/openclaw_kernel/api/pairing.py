@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
@@ -54,6 +54,12 @@ class DeviceClaim:
     """Whether this token, and not the shared secret, is what it came in with."""
     bootstrap_token: str | None = field(default=None, repr=False)
     """The bootstrap token that it came in with."""
+    caps: tuple[str, ...] = ()
+    """What a node declares to have; counts once a person has approved it, as do its commands and permissions."""
+    commands: tuple[str, ...] = ()
+    permissions: Mapping[str, bool] = field(default_factory=dict)
+    version: str | None = None
+    model_identifier: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +82,9 @@ class DeviceGrant:
     issued_at_ms: int
     further: tuple[RoleToken, ...] = ()
     """Those of its other roles, where a setup code has given it several at once."""
+    caps: tuple[str, ...] = ()
+    """What of a node's declared surface counts."""
+    commands: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -256,8 +256,12 @@ class Gateway(Protocol):
 class Connections(Protocol):
     """The open WebSocket connections, by principal (`device:<id>`)."""
 
-    def are_open(self, principal: str) -> bool:
-        """Tell whether the principal is connected."""
+    def are_open(self, principal: str, *, role: str | None = None) -> bool:
+        """Tell whether the principal is connected, in this role where one is given."""
+        ...
+
+    def grant_surface(self, principal: str, *, caps: Collection[str], commands: Collection[str]) -> None:
+        """Let the open connections of a node have what of these they declared."""
         ...
 
     def invalidate(self, principal: str, reason: str, *, role: str | None = None, answering: str | None = None) -> int:

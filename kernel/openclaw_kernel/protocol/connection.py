@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import WSMsgType
@@ -179,7 +180,10 @@ class Connection:
         self.scopes = frozenset(accepted.scopes)
         self.effective_scopes = effective_scopes(accepted.scopes)
         # What a node claims counts once it has been approved.
-        self.caps = frozenset() if accepted.role == "node" else frozenset(accepted.params.caps)
+        self._declared = (frozenset(accepted.params.caps), frozenset(accepted.params.commands))
+        self.caps, self.commands = self._declared
+        if accepted.role == "node":
+            self.grant_surface(*((), ()) if accepted.grant is None else (accepted.grant.caps, accepted.grant.commands))
         self.grant = accepted.grant
         """What the device was given, where a paired one is connected."""
         self.invalidated = False
@@ -201,6 +205,11 @@ class Connection:
     def has(self, scope: Scope) -> bool:
         """Tell whether the connection holds the scope; one whose right was withdrawn holds none."""
         return not self.invalidated and scope.value in self.effective_scopes
+
+    def grant_surface(self, caps: Collection[str], commands: Collection[str]) -> None:
+        """Have of these what was declared when it connected."""
+        declared_caps, declared_commands = self._declared
+        self.caps, self.commands = declared_caps & frozenset(caps), declared_commands & frozenset(commands)
 
     def subscribe(self, topic: str) -> None:
         """Receive events that are broadcast to the topic."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from openclaw_kernel.protocol.connection import Connection
@@ -42,9 +42,17 @@ class OpenConnections:
         if not self._principals[connection.principal]:
             del self._principals[connection.principal]
 
-    def are_open(self, principal: str) -> bool:
+    def are_open(self, principal: str, *, role: str | None = None) -> bool:
         """See `openclaw_kernel.api.Connections.are_open`."""
-        return principal in self._principals
+        if principal not in self._principals:
+            return False
+        return role is None or any(one.principal == principal and one.role == role for one in self)
+
+    def grant_surface(self, principal: str, *, caps: Collection[str], commands: Collection[str]) -> None:
+        """See `openclaw_kernel.api.Connections.grant_surface`."""
+        for connection in self:
+            if connection.principal == principal and connection.role == "node":
+                connection.grant_surface(caps, commands)
 
     def expire(self, now_ms: int) -> None:
         """End the connections of those whose proof of identity has ended."""

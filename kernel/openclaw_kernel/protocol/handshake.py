@@ -340,6 +340,11 @@ class Handshake:
             token=auth.device_token or (auth.token if by_token else None),
             by_token=by_token,
             bootstrap_token=auth.bootstrap_token if verified.method == BOOTSTRAP_TOKEN else None,
+            caps=tuple(params.caps),
+            commands=tuple(params.commands),
+            permissions=params.permissions,
+            version=client.version,
+            model_identifier=client.model_identifier,
         )
 
     def _scopes(self, params: ConnectParams, verified: Verified) -> tuple[str, ...] | GatewayError:

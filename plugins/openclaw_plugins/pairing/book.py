@@ -31,9 +31,10 @@ from openclaw_kernel.api import (
 from openclaw_plugins.pairing import tables, wire
 from openclaw_plugins.pairing.records import About, Device, Request, Role, Token
 from openclaw_plugins.pairing.roster import MOST_DEVICES, Roster, Step, with_role
-from openclaw_plugins.pairing.rules import covers, may_be_silent, needed, same_request
+from openclaw_plugins.pairing.rules import NODE, covers, may_be_silent, needed, same_request
 
 _REFRESH_MS: Final = 30_000
+_LOOK_SECONDS: Final = 60.0
 
 
 class Setups(Protocol):
@@ -52,19 +53,37 @@ class Setups(Protocol):
         ...
 
 
+class Nodes(Protocol):
+    """The second gate of nodes."""
+
+    async def load(self) -> None:
+        """Read what is on disk, once the devices are there."""
+        ...
+
+    def granted(self, claim: DeviceClaim, grant: DeviceGrant) -> DeviceGrant:
+        """What of the declared surface counts."""
+        ...
+
+    async def expire(self) -> None:
+        """End the requests of nodes that left."""
+        ...
+
+
 class DeviceBook:
     """Implements `openclaw_kernel.api.DevicePairing`."""
 
-    def __init__(self, context: PluginContext, roster: Roster, setups: Setups) -> None:
+    def __init__(self, context: PluginContext, roster: Roster, setups: Setups, nodes: Nodes) -> None:
         self._context = context
         self._roster = roster
         self._setups = setups
+        self._nodes = nodes
         self._settling_tokens: set[bytes] = set()
         self._waits_changed = asyncio.Event()
 
     async def load(self) -> None:
         """Read what is on disk; before that nobody is let in."""
         await self._roster.load()
+        await self._nodes.load()
         self._roster.changes.is_open = True
 
     def close(self) -> None:
@@ -86,6 +105,10 @@ class DeviceBook:
 
     def recall(self, claim: DeviceClaim) -> DeviceGrant | None:
         """See `openclaw_kernel.api.DevicePairing.recall`."""
+        grant = self._admit(claim)
+        return grant if grant is None or claim.role != NODE else self._nodes.granted(claim, grant)
+
+    def _admit(self, claim: DeviceClaim) -> DeviceGrant | None:
         if claim.bootstrap_token is None:
             return self._recall(claim)
         role = self._roster.live_role(claim.device_id, claim.role)
@@ -218,7 +241,8 @@ class DeviceBook:
         """End requests when their time is over, for as long as the plugin runs."""
         while True:
             due_ms = min((request.expires_ms for request in self._roster.requests.values()), default=None)
-            seconds = None if due_ms is None else max(0, due_ms - self._context.now_ms()) / 1000 + 0.01
+            # Those of nodes end when their node has left, of which nobody is told; a minute more or less is nothing to them.
+            seconds = _LOOK_SECONDS if due_ms is None else min(_LOOK_SECONDS, max(0, due_ms - self._context.now_ms()) / 1000 + 0.01)
             try:
                 async with asyncio.timeout(seconds):
                     await self._waits_changed.wait()
@@ -230,9 +254,12 @@ class DeviceBook:
         """End the requests whose time is over, and tell so."""
         async with self._roster.changes.lock:
             await self._expire()
+        await self._nodes.expire()
 
     async def _expire(self) -> None:
         roster = self._roster
+        if all(request.expires_ms >= self._context.now_ms() for request in roster.requests.values()):
+            return
         expired: tuple[Request, ...] = ()
 
         def expire(connection: sqlite3.Connection) -> None:

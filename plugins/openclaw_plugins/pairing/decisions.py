@@ -12,6 +12,7 @@ from openclaw_plugins.pairing.book import approve
 from openclaw_plugins.pairing.changes import Allowed, there
 from openclaw_plugins.pairing.records import PENDING_MS, Device, Request, Role, Token
 from openclaw_plugins.pairing.roster import Roster, Step, with_role
+from openclaw_plugins.pairing.rules import NODE
 
 
 class Decisions:
@@ -126,7 +127,8 @@ class Decisions:
         roster.disconnect(device_id, None, "device-pair-removed", answering)
         audited = roster.audit(AuditAction.DEVICE_REMOVED, origin, device_id, device)
         codes = roster.forget_setups(device_principal(device_id))
-        await roster.write(lambda connection: tables.remove_device(connection, device_id, now_ms), codes, audited)
+        also = [end(device_id, origin) for end in roster.when_withdrawn]
+        await roster.write(lambda connection: tables.remove_device(connection, device_id, now_ms), codes, audited, *also)
         roster.forget_requests(device_id, "rejected")
 
     async def _rotate(
@@ -152,6 +154,7 @@ class Decisions:
         audited = roster.audit(AuditAction.TOKEN_REVOKED, origin, device_id, device, revoked, details={"role": name})
         # What was asked for in addition must not give back what is taken away.
         codes = roster.forget_setups(device_principal(device_id))
-        await roster.save(revoked, lambda connection: tables.drop_request(connection, device_id), codes, audited)
+        also = [end(device_id, origin) for end in roster.when_withdrawn] if name == NODE else []
+        await roster.save(revoked, lambda connection: tables.drop_request(connection, device_id), codes, audited, *also)
         roster.forget_requests(device_id, "rejected")
         return now_ms

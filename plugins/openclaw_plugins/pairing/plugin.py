@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import ClassVar
 
 from openclaw_kernel.api import DevicePairing, PluginContext, Registrar, hookimpl
+from openclaw_plugins.pairing import node_wire, wire
 from openclaw_plugins.pairing.book import DeviceBook
 from openclaw_plugins.pairing.decisions import Decisions
 from openclaw_plugins.pairing.methods import DeviceMethods
+from openclaw_plugins.pairing.node_methods import NodeMethods
+from openclaw_plugins.pairing.nodes import NodeBook
 from openclaw_plugins.pairing.roster import Roster
 from openclaw_plugins.pairing.setup_methods import SetupMethods
 from openclaw_plugins.pairing.setups import SetupDesk
 from openclaw_plugins.pairing.tables import MIGRATIONS
-from openclaw_plugins.pairing.wire import EVENTS
 
 
 class _Unit:
@@ -37,7 +39,8 @@ class PairingPlugin:
         self._context = context
         self._roster = Roster(context)
         self._setups = SetupDesk(context, self._roster)
-        self._book = DeviceBook(context, self._roster, self._setups)
+        self._nodes = NodeBook(context, self._roster)
+        self._book = DeviceBook(context, self._roster, self._setups, self._nodes)
 
     @hookimpl
     def openclaw_register_services(self, registrar: Registrar) -> None:
@@ -47,6 +50,8 @@ class PairingPlugin:
 
     @hookimpl
     def openclaw_register_methods(self, registrar: Registrar) -> None:
-        registrar.add_methods(DeviceMethods(self._context, Decisions(self._roster)))
+        decisions = Decisions(self._roster)
+        registrar.add_methods(DeviceMethods(self._context, decisions))
+        registrar.add_methods(NodeMethods(self._context, self._nodes, decisions))
         registrar.add_methods(SetupMethods(self._context, self._setups))
-        registrar.add_events(EVENTS)
+        registrar.add_events((*wire.EVENTS, *node_wire.EVENTS))

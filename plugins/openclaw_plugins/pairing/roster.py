@@ -24,7 +24,7 @@ from openclaw_kernel.api import (
 from openclaw_plugins.pairing import setup_tables, tables
 from openclaw_plugins.pairing.changes import Changes
 from openclaw_plugins.pairing.records import Device, Request, Role, Token, new_token, state_of
-from openclaw_plugins.pairing.rules import OPERATOR
+from openclaw_plugins.pairing.rules import NODE, OPERATOR
 from openclaw_plugins.pairing.setup_tables import Setup
 from openclaw_plugins.pairing.withdrawals import FILE_NAME, Withdrawals, Withdrawn, reconcile
 
@@ -54,6 +54,8 @@ class Roster:
         self.issued: dict[tuple[str, str], Issued] = {}
         self.setups: dict[bytes, Setup] = {}
         """The setup codes that nobody has used."""
+        self.when_withdrawn: list[Callable[[str, AuditOrigin], Step]] = []
+        """What else ends with a device, or with its role node: each gives its step of the same write."""
         self.withdrawals = Withdrawals(context.state_dir / FILE_NAME)
         self._generation = 0
 
@@ -130,6 +132,11 @@ class Roster:
         now_ms = self.context.now_ms()
         # Who gives a removed device back a role has not given back the one that a policy could.
         return {OPERATOR: Role((), now_ms, 0, revoked_ms=now_ms)} if device_id in self.removed else {}
+
+    def node_floor(self, device_id: str) -> int:
+        """The generation of the last withdrawal of a device's role node: what is older counts no longer."""
+        held = self.withdrawals.devices.get(device_id, Withdrawn())
+        return max(held.revoked.get(NODE, (0, 0))[0], 0 if held.removed is None else held.removed[0])
 
     def forget_setups(self, minted_by: str) -> Step:
         """The step that ends the codes of one who may no longer hand anything out; memory forgets them at once."""

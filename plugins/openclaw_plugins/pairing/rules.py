@@ -9,6 +9,7 @@ from openclaw_kernel.api import DeviceClaim, PairingReason, effective_scopes
 from openclaw_plugins.pairing.records import About, Device, Request, Token
 
 OPERATOR: Final = "operator"
+NODE: Final = "node"
 _SAME_PLATFORM: Final = {"darwin": "macos", "win32": "windows"}
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from openclaw_kernel.api import Migration
-from openclaw_plugins.pairing import setup_tables
+from openclaw_plugins.pairing import node_tables, setup_tables
 from openclaw_plugins.pairing.records import About, Device, Request, Role, Token
 from openclaw_plugins.pairing.rules import same_request
 
@@ -105,10 +105,16 @@ def _create_setups(database: Database) -> None:
         database.execute(statement)
 
 
+def _create_nodes(database: Database) -> None:
+    for statement in node_tables.STATEMENTS:
+        database.execute(statement)
+
+
 MIGRATIONS: Final = (
     Migration(number=1, name="create devices, roles, tokens, requests and removed devices", apply=_create),
     Migration(number=2, name="add labels, rotated tokens and generations", apply=_add_generations),
     Migration(number=3, name="create setup codes", apply=_create_setups),
+    Migration(number=4, name="create nodes", apply=_create_nodes),
 )
 
 _ABOUT_COLUMNS: Final = "display_name, platform, device_family, client_id, client_mode, address"
@@ -241,8 +247,9 @@ def count_devices(connection: sqlite3.Connection, *, beside: str) -> int:
 
 
 def forget_what_waits(connection: sqlite3.Connection) -> None:
-    """Delete every request, and every setup code that nobody has used."""
+    """Delete every request, also of nodes, and every setup code that nobody has used."""
     connection.execute("DELETE FROM pairing_requests")
+    connection.execute("DELETE FROM pairing_node_requests")
     setup_tables.drop_open(connection)
 
 

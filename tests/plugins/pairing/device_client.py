@@ -26,6 +26,8 @@ class Device:
     platform: str = "linux"
     family: str | None = None
     token: str | None = None
+    surface: dict[str, Any] = field(default_factory=dict)
+    """What it declares as a node."""
 
     @property
     def id(self) -> str:
@@ -79,6 +81,7 @@ class _Proving(Identity):
         device, client, scopes, (low, high) = self.__dict__["_rest"]
         params = super().params(auth)
         params |= {"minProtocol": low, "maxProtocol": high}
+        params |= device.surface
         params["client"] |= {} if device.family is None else {"deviceFamily": device.family}
         del params["scopes"]
         if scopes is not None:

@@ -29,6 +29,8 @@ from openclaw_kernel.tasks import TaskOwner
 from openclaw_plugins.pairing.book import DeviceBook
 from openclaw_plugins.pairing.decisions import Decisions
 from openclaw_plugins.pairing.methods import DeviceMethods
+from openclaw_plugins.pairing.node_methods import NodeMethods
+from openclaw_plugins.pairing.nodes import NodeBook
 from openclaw_plugins.pairing.roster import Roster
 from openclaw_plugins.pairing.setup_methods import SetupMethods
 from openclaw_plugins.pairing.setups import SetupDesk
@@ -64,9 +66,9 @@ class RecordedEvents:
         self.sent.append((event, dict(payload)))
         self.topics.append(tuple(topics or ()))
 
-    def resolved(self) -> list[tuple[str, str]]:
+    def resolved(self, kind: str = "device") -> list[tuple[str, str]]:
         """Request and decision of each resolved event."""
-        return [(payload["requestId"], payload["decision"]) for event, payload in self.sent if event == "device.pair.resolved"]
+        return [(payload["requestId"], payload["decision"]) for event, payload in self.sent if event == f"{kind}.pair.resolved"]
 
 
 @dataclass
@@ -76,9 +78,18 @@ class RecordedConnections:
     ended: list[tuple[str, str, str | None]] = field(default_factory=list)
     people: list[Person] = field(default_factory=list)
 
-    def are_open(self, principal: str) -> bool:
-        """Nobody is connected."""
-        return False
+    open: set[str] = field(default_factory=set)
+    """Who is connected."""
+    surfaces: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = field(default_factory=list)
+    """What nodes were given while they were connected."""
+
+    def are_open(self, principal: str, *, role: str | None = None) -> bool:
+        """Whoever the test says is connected."""
+        return principal in self.open
+
+    def grant_surface(self, principal: str, *, caps: Collection[str], commands: Collection[str]) -> None:
+        """Keep it."""
+        self.surfaces.append((principal, tuple(caps), tuple(commands)))
 
     def invalidate(self, principal: str, reason: str, *, role: str | None = None, answering: str | None = None) -> int:
         """Keep it."""
@@ -160,8 +171,14 @@ class Gate:
         self.context = Context(store, self.clock, policy)
         self.roster = Roster(self.context)  # type: ignore[arg-type]  # the part of a context it needs
         self.setups = SetupDesk(self.context, self.roster)  # type: ignore[arg-type]
-        self.book = DeviceBook(self.context, self.roster, self.setups)  # type: ignore[arg-type]
-        owners = [DeviceMethods(self.context, Decisions(self.roster)), SetupMethods(self.context, self.setups)]  # type: ignore[arg-type]
+        self.nodes = NodeBook(self.context, self.roster)  # type: ignore[arg-type]
+        self.book = DeviceBook(self.context, self.roster, self.setups, self.nodes)  # type: ignore[arg-type]
+        decisions = Decisions(self.roster)
+        owners = [
+            DeviceMethods(self.context, decisions),  # type: ignore[arg-type]
+            SetupMethods(self.context, self.setups),  # type: ignore[arg-type]
+            NodeMethods(self.context, self.nodes, decisions),  # type: ignore[arg-type]
+        ]
         self.methods = {method.name: method for owner in owners for method in methods_of(owner)}
         auth = {"mode": mode} | ({} if mode == "none" else {mode: TOKEN})
         self.verifier = Verifier(GatewayAuth.model_validate(auth), FailureLimiter(), self.book)
@@ -217,15 +234,15 @@ class TestDevice:
         role: str = "operator",
         client: tuple[str, str] = ("cli", "cli"),
         platform: str = "linux",
-        family: str | None = None,
-        name: str | None = None,
         proof: Mapping[str, Any] | None = None,
+        surface: Mapping[str, Any] | None = None,
+        **said: str,
     ) -> dict[str, Any]:
-        """Signed connect params; `proof` replaces parts of it after it was signed."""
+        """Signed connect params; `proof` replaces parts of it after it was signed, `surface` is what a node declares."""
         about = {"id": client[0], "mode": client[1], "version": "1", "platform": platform}
-        about |= {} if family is None else {"deviceFamily": family}
-        about |= {} if name is None else {"displayName": name}
+        about |= {{"family": "deviceFamily", "name": "displayName"}[key]: text for key, text in said.items()}
         params: dict[str, Any] = {"minProtocol": 4, "maxProtocol": 4, "client": about, "role": role}
+        params |= surface or {}
         params["auth"] = {"token": TOKEN} if auth is None else dict(auth)
         if scopes is not None:
             params["scopes"] = list(scopes)
