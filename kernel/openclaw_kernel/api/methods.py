@@ -17,9 +17,11 @@ _MARK: Final = "__openclaw_method__"
 
 
 class Params(BaseModel):
-    """Base of all params models: camelCase on the wire, unknown keys refused."""
+    """Base of all params models: camelCase on the wire, unknown keys refused. Each is built at its first use, not at the start."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, validate_by_alias=True, validate_by_name=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, defer_build=True, alias_generator=to_camel, validate_by_alias=True, validate_by_name=False
+    )
 
 
 class Scope(StrEnum):
