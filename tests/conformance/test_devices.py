@@ -156,6 +156,17 @@ async def check_its_surface(owner: ReferenceClient, call: Callable[[str, dict[st
     )
 
 
+async def ask_for_more(owner: ReferenceClient, reader: ReferenceClient, called: set[str]) -> None:
+    """A client that only reads asks for more, waits, and is given a token that has it."""
+    asked = await reader.request("device.scopes.requestUpgrade", {"scopes": ["operator.write"]})
+    await owner.request("device.pair.approve", asked)
+    result = await reader.request("device.scopes.waitUpgrade", asked)
+    for method, answer in (("device.scopes.requestUpgrade", asked), ("device.scopes.waitUpgrade", result)):
+        contract.validate_result(method, answer)
+        called.add(method)
+    assert (result["status"], result["scopes"]) == ("approved", ["operator.write"])
+
+
 async def test_every_method_on_devices_answers_the_client(gateway: RunningGateway, tmp_path: Path) -> None:
     called: set[str] = set()
     async with (
@@ -166,6 +177,10 @@ async def test_every_method_on_devices_answers_the_client(gateway: RunningGatewa
         reference_client(gateway.ws_url, token=gateway.token, deviceFile=str(tmp_path / "other.json"), role="node", scopes=[]) as other,
     ):
         await owner.wait("hello")
+        options = {"deviceFile": str(tmp_path / "reader.json"), "scopes": ["operator.read"]}
+        async with reference_client(gateway.ws_url, token=gateway.token, **options) as reader:
+            await reader.wait("hello")
+            await ask_for_more(owner, reader, called)
 
         async def call(method: str, params: dict[str, Any]) -> Any:
             result = await owner.request(method, params)

@@ -205,6 +205,10 @@ SUPPLEMENT: dict[str, dict[str, Any]] = {
     "DevicePairRenameResult": shape({"deviceId": NONEMPTY, "label": NONEMPTY}),
     "DevicePairRemoveResult": shape({"deviceId": NONEMPTY}),
     "DeviceTokenRevokeResult": shape({"deviceId": NONEMPTY, "role": NONEMPTY, "revokedAtMs": COUNT}),
+    "DeviceScopesRequestUpgradeParams": ref("ScopeUpgradeRequest"),
+    "DeviceScopesRequestUpgradeResult": ref("ScopeUpgradeRegistration"),
+    "DeviceScopesWaitUpgradeParams": ref("ScopeUpgradeWait"),
+    "DeviceScopesWaitUpgradeResult": ref("ScopeUpgradeResult"),
     "PendingNode": shape(
         {"requestId": NONEMPTY, "nodeId": NONEMPTY, "ts": COUNT, "requiredApproveScopes": array(NONEMPTY)},
         {"caps": array(NONEMPTY), "commands": array(NONEMPTY), "permissions": OBJECT, "displayName": NONEMPTY, "silent": BOOLEAN},

@@ -18,6 +18,7 @@ from openclaw_kernel.api import (
     AuditOrigin,
     DeviceClaim,
     DeviceGrant,
+    GatewayError,
     InvalidRequest,
     PairingReason,
     PluginContext,
@@ -35,6 +36,7 @@ from openclaw_plugins.pairing.rules import NODE, covers, may_be_silent, needed, 
 
 _REFRESH_MS: Final = 30_000
 _LOOK_SECONDS: Final = 60.0
+_RETRY_SECONDS: Final = 5.0
 
 
 class Setups(Protocol):
@@ -203,6 +205,10 @@ class DeviceBook:
         else:
             await roster.save(seen)
 
+    async def ask(self, fresh: Request) -> ApprovalNeeded:
+        """Keep a request that a device makes for itself, without a handshake."""
+        return await self._roster.changes.make("request", lambda: self._keep(fresh, self._roster.devices.get(fresh.device_id)))
+
     async def _keep(self, fresh: Request, device: Device | None) -> ApprovalNeeded:
         roster = self._roster
         known = next((request for request in roster.waiting() if request.device_id == fresh.device_id), None)
@@ -247,7 +253,11 @@ class DeviceBook:
                 async with asyncio.timeout(seconds):
                     await self._waits_changed.wait()
             except TimeoutError:
-                await self.expire()
+                try:
+                    await self.expire()
+                except GatewayError as error:
+                    self._context.logger.warning("requests that are over are not ended yet: %s", error.message)
+                    await asyncio.sleep(_RETRY_SECONDS)
             self._waits_changed.clear()
 
     async def expire(self) -> None:

@@ -15,6 +15,7 @@ from openclaw_plugins.pairing.roster import Roster
 from openclaw_plugins.pairing.setup_methods import SetupMethods
 from openclaw_plugins.pairing.setups import SetupDesk
 from openclaw_plugins.pairing.tables import MIGRATIONS
+from openclaw_plugins.pairing.upgrade_methods import UpgradeMethods
 
 
 class _Unit:
@@ -54,4 +55,5 @@ class PairingPlugin:
         registrar.add_methods(DeviceMethods(self._context, decisions))
         registrar.add_methods(NodeMethods(self._context, self._nodes, decisions))
         registrar.add_methods(SetupMethods(self._context, self._setups))
+        registrar.add_methods(UpgradeMethods(self._context, self._roster, self._book))
         registrar.add_events((*wire.EVENTS, *node_wire.EVENTS))

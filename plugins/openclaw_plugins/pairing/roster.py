@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,8 @@ from openclaw_plugins.pairing.withdrawals import FILE_NAME, Withdrawals, Withdra
 
 MOST_DEVICES: Final = 1_000
 
+_MOST_OUTCOMES: Final = 256
+
 Step = Callable[[sqlite3.Connection], object]
 """A part of a write."""
 
@@ -42,6 +45,14 @@ class Issued:
     token: Token
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A request that was decided, or is over."""
+
+    request: Request
+    decision: str
+
+
 class Roster:
     """What is known of devices, and the writes that change it. The callers take turns by `changes`."""
 
@@ -52,6 +63,9 @@ class Roster:
         self.requests: dict[str, Request] = {}
         self.removed: set[str] = set()
         self.issued: dict[tuple[str, str], Issued] = {}
+        self.outcomes: dict[str, Outcome] = {}
+        """What became of the last requests, oldest first."""
+        self._waiters: dict[str, list[asyncio.Future[None]]] = {}
         self.setups: dict[bytes, Setup] = {}
         """The setup codes that nobody has used."""
         self.when_withdrawn: list[Callable[[str, AuditOrigin], Step]] = []
@@ -251,8 +265,31 @@ class Roster:
 
     def tell_resolved(self, request: Request, decision: str) -> None:
         """Tell that a request waits no longer."""
+        self.outcomes[request.request_id] = Outcome(request, decision)
+        while len(self.outcomes) > _MOST_OUTCOMES:
+            del self.outcomes[next(iter(self.outcomes))]
+        for waiter in self._waiters.pop(request.request_id, ()):
+            if not waiter.done():
+                waiter.set_result(None)
         payload = {"requestId": request.request_id, "deviceId": request.device_id, "decision": decision, "ts": self.context.now_ms()}
         self.tell("device.pair.resolved", request.device_id, payload)
+
+    async def outcome(self, request_id: str, device_id: str) -> Outcome:
+        """Wait until this device's request is decided or over; raise `InvalidRequest` for one that is not its own, or no longer known."""
+        self.changes.must_be_open()
+        request = self.requests.get(request_id)
+        if request is not None and request.device_id == device_id:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            waiters = self._waiters.setdefault(request_id, [])
+            waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                waiters.remove(waiter)
+        found = self.outcomes.get(request_id)
+        if found is None or found.request.device_id != device_id:
+            raise InvalidRequest(f"unknown requestId {request_id[:64]!r}; ask anew with device.scopes.requestUpgrade")
+        return found
 
     def tell(self, event: str, device_id: str, payload: Mapping[str, Any]) -> None:
         """Tell whoever device.pair.list would show the device."""

@@ -16,6 +16,7 @@ VERSIONS = "tests/kernel/protocol/test_versions.py"
 IDENTITIES = "tests/kernel/protocol/test_identities.py"
 VOUCHED = "tests/kernel/protocol/test_vouched.py"
 PAIRING = "tests/plugins/pairing/test_handshakes.py"
+SETUPS = "tests/plugins/pairing/test_setup_codes.py"
 PAIRED = "tests/plugins/pairing/test_pairing_live.py"
 
 
@@ -133,9 +134,11 @@ REFUSALS = (
         "1008",
         "unauthorized: …",
         "AUTH_DEVICE_TOKEN_MISMATCH, AUTH_BOOTSTRAP_TOKEN_INVALID",
-        "the device's token is another's, another role's or revoked; no bootstrap token is good yet",
+        "the device's token is another's, another role's or revoked; the setup code is used up, over or none",
         f"{PAIRING}::test_each_wrong_credential_of_a_device_has_its_code",
         f"{PAIRING}::test_a_token_opens_for_its_device_and_role_only",
+        f"{SETUPS}::test_a_code_opens_once_also_for_the_device_that_used_it",
+        f"{SETUPS}::test_of_devices_that_show_one_code_at_once_one_is_in",
     ),
     _row(
         "1008",
@@ -347,7 +350,7 @@ REFUSALS = (
     ),
     # No occasion yet, or none at all.
     _row("1008", "too many frames", "", "nothing waits during the handshake: frames behind connect are served, 64 KiB of them at most"),
-    _row("1012", "node capabilities changed", "", "there is no approval of a node's surface yet"),
+    _row("1012", "node capabilities changed", "", "an approval reaches the open connection, which is not closed for it"),
     _row("4001", "gateway auth changed", "", "the config is read at a start only"),
     _row("HTTP 401", "", "", "a WebSocket proves itself in connect, never in its upgrade"),
     _row("HTTP 429", "", "", "a WebSocket proves itself in connect, and is told there that it has to wait"),

@@ -35,6 +35,7 @@ from openclaw_plugins.pairing.roster import Roster
 from openclaw_plugins.pairing.setup_methods import SetupMethods
 from openclaw_plugins.pairing.setups import SetupDesk
 from openclaw_plugins.pairing.tables import MIGRATIONS
+from openclaw_plugins.pairing.upgrade_methods import UpgradeMethods
 from tests.kernel.protocol.transcript import LOCAL, TOKEN, Clock, request
 from tests.support import contract
 
@@ -48,6 +49,8 @@ class RecordedEvents:
     sent: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     topics: list[tuple[str, ...]] = field(default_factory=list)
     """Those of each."""
+    told: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by each."""
 
     def broadcast(
         self,
@@ -64,6 +67,7 @@ class RecordedEvents:
         """Keep it, once it fits the contract."""
         contract.validate_event({"type": "event", "event": event, "payload": dict(payload)})
         self.sent.append((event, dict(payload)))
+        self.told.set()
         self.topics.append(tuple(topics or ()))
 
     def resolved(self, kind: str = "device") -> list[tuple[str, str]]:
@@ -178,6 +182,7 @@ class Gate:
             DeviceMethods(self.context, decisions),  # type: ignore[arg-type]
             SetupMethods(self.context, self.setups),  # type: ignore[arg-type]
             NodeMethods(self.context, self.nodes, decisions),  # type: ignore[arg-type]
+            UpgradeMethods(self.context, self.roster, self.book),  # type: ignore[arg-type]
         ]
         self.methods = {method.name: method for owner in owners for method in methods_of(owner)}
         auth = {"mode": mode} | ({} if mode == "none" else {mode: TOKEN})

@@ -181,6 +181,19 @@ async def test_a_request_nobody_answers_ends_after_five_minutes_and_that_is_told
     assert gate.context.events.resolved() == [(first, "expired"), (second, "expired")]
 
 
+async def test_requests_end_by_themselves_while_the_plugin_runs(gate: Gate) -> None:
+    request_id = (await waits(gate, TestDevice()))["requestId"]
+    gate.context.events.told.clear()
+    gate.clock.now += PENDING_MS + 1
+    running = asyncio.ensure_future(gate.book.run_expiry())
+    try:
+        async with asyncio.timeout(5):
+            await gate.context.events.told.wait()
+    finally:
+        running.cancel()
+    assert gate.context.events.resolved() == [(request_id, "expired")]
+
+
 async def test_asking_again_lengthens_a_request_to_half_an_hour_at_most(gate: Gate) -> None:
     device = TestDevice()
     first, expires_ms = (await waits(gate, device))["requestId"], 0
