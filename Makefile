@@ -58,6 +58,7 @@ bench: $(CHECKED)-test
 
 docs: $(CHECKED)-test
 	@$(BIN)/python -m tests.support.reference
+	@$(BIN)/python -m tests.support.checks_page
 
 crash: $(CHECKED)-test
 	@$(BIN)/python -m tests.crash $(ARGS)

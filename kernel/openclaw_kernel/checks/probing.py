@@ -11,6 +11,7 @@ import secrets
 import socket
 import ssl
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -93,7 +94,10 @@ class GatewayProbe:
         context.verify_mode = ssl.CERT_NONE
         # Old versions are refused by the client's own library unless it is told otherwise.
         context.set_ciphers("ALL:@SECLEVEL=0")
-        context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
+        with warnings.catch_warnings():
+            # That they are old is what is asked about.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
         with self._plain_socket() as connection:
             try:
                 context.wrap_socket(connection, server_hostname=self._host).close()

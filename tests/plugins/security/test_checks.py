@@ -10,11 +10,12 @@ from openclaw_kernel.api import Check, Severity
 from openclaw_kernel.checks.changes import plan
 from openclaw_kernel.checks.fixes import FixBook
 from openclaw_plugins.security.catalogue import CHECKS
-from tests.plugins.security import seeds_files
-from tests.plugins.security.scenes import found_by
+from tests.plugins.security import seeds_config, seeds_files, seeds_state
+from tests.plugins.security.scenes import Scene, found_by, run
 from tests.plugins.security.seeds import Seed
+from tests.support.checks_page import PAGE, written
 
-SEEDS: dict[str, Seed] = {**seeds_files.SEEDS}
+SEEDS: dict[str, Seed] = {**seeds_files.SEEDS, **seeds_config.SEEDS, **seeds_state.SEEDS}
 
 LOCAL = [check for check in CHECKS if not check.deep]
 ORDER = list(Severity)
@@ -66,3 +67,28 @@ def test_a_check_that_announces_no_fix_has_none(check: Check, tmp_path: Path) ->
     (tmp_path / "wrong").mkdir()
     found = found_by(check.id, SEEDS[check.id].wrong.look(tmp_path / "wrong" / "home"))
     assert all(each.finding.fix is None for each in found)
+
+
+def test_there_are_enough_and_the_page_has_them_all() -> None:
+    assert len(CHECKS) >= 40
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == written(page), "docs/security.md is stale: run make docs"
+
+
+def test_no_finding_tells_a_secret_that_was_put_wrong(tmp_path: Path) -> None:
+    everything = {
+        "gateway": {"auth": {"token": "canary"}, "controlUi": {"allowedOrigins": ["*"]}},
+        "channels": {"telegram": {"botToken": "1:canary-77", "webhookUrl": "http://a.example", "webhookSecret": "canary-88"}},
+        "secrets": {"entries": {"github": "canary-99"}},
+        "logging": {"level": "debug"},
+    }
+    (tmp_path / "wrong").mkdir()
+    context = Scene(everything).look(tmp_path / "wrong" / "home")
+    found = run(LOCAL, context)
+    assert {"secrets.plain", "gateway.auth.weak", "channels.webhook.secret"} <= {each.id for each in found}
+    told = [line for each in found for line in (each.finding.evidence, each.finding.cure, each.finding.where or "")]
+    for each in found:
+        if each.finding.fix is not None:
+            told += plan(each.finding.fix, home=context.home, config_path=context.config_path).told
+    assert "canary" not in "\n".join(told)
+    assert "canary" not in repr(found)
