@@ -352,6 +352,7 @@ class GatewayApp:
             guard=self._fence,
             arrivals=self._arrivals,
             door=self._door,
+            refuse_foreign=lambda request: self.wire.server.refuse_foreign(request, surface="http"),
         )
         runner = Listener(application, self._door, shutdown_timeout=1.0)
         await runner.setup()

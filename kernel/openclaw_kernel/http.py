@@ -29,6 +29,7 @@ STRANGERS: Final = 512
 STRANGERS_PER_ADDRESS: Final = 128
 _LINGERING_SECONDS: Final = 2.0
 _MAX_HEADERS: Final = 64
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -231,11 +232,13 @@ def build_application(
     body_seconds: float = BODY_SECONDS,
     arrivals: Arrivals | None = None,
     door: Door | None = None,
+    refuse_foreign: Callable[[web.Request], web.Response | None] = lambda _request: None,
 ) -> web.Application:
     """Assemble the listener's application. `routes` are (plugin id, route); `guard` fences a plugin's handler.
 
     A request whose body has not arrived after `body_seconds` is answered 408. Behind a trusted proxy of `arrivals` the handlers see
-    the client's address, host and scheme, and the `door` counts the connection by its client.
+    the client's address, host and scheme, and the `door` counts the connection by its client. What changes something is answered as
+    `refuse_foreign` says where a page of another site asks for it.
     """
     known = Arrivals() if arrivals is None else arrivals
 
@@ -246,7 +249,8 @@ def build_application(
             return web.Response(status=503, text="too many connections from this address; close some\n")
         if request.method == "GET" and request.headers.get("Upgrade", "").lower() == "websocket":
             return await upgrade(request)
-        return await _in_time(known.as_seen_by_client(request), handler, body_seconds)
+        foreign = None if request.method in _SAFE else refuse_foreign(request)
+        return foreign or await _in_time(known.as_seen_by_client(request), handler, body_seconds)
 
     application = web.Application(middlewares=[upgrades_first], client_max_size=BODY_LIMIT, handler_args={"access_log": None})
     application.on_response_prepare.append(_harden)

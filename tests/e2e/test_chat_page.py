@@ -66,7 +66,7 @@ async def test_the_link_signs_in_once_and_leaves_no_credential_behind(gateway: R
     def second(page: ChatPage) -> None:
         page.open(link)
         page.wait_shown("#signin-error")
-        assert "openclaw-kernel open" in page.find("#signin-error").text
+        assert 'command "open"' in page.find("#signin-error").text
         assert page.run("return location.href") == f"{gateway.url}/"
         assert not page.is_shown("#app")
 
@@ -251,7 +251,7 @@ async def test_a_browser_that_lost_its_cookie_is_asked_for_a_code(gateway: Runni
         asyncio.run_coroutine_threadsafe(gateway.stop(), loop).result()
         asyncio.run_coroutine_threadsafe(gateway.start(), loop).result()
         page.wait_shown("#code")
-        assert "openclaw-kernel open" in page.find("#signin").text
+        assert "the gateway's command\nopen" in page.find("#signin").text
         code = code_of(asyncio.run_coroutine_threadsafe(another_link(gateway), loop).result())
         page.find("#code").send_keys(code)
         page.find("#signin-form button").click()

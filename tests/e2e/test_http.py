@@ -201,7 +201,7 @@ async def test_a_code_becomes_a_cookie_once(gateway: RunningGateway, http: aioht
         assert (answer.status, await answer.json()) == (200, {"authenticated": True})
     async with stranger(gateway) as other, exchange(other, code) as answer:
         assert answer.status == 401
-        assert "openclaw-kernel open" in (await answer.json())["error"]["message"]
+        assert 'the gateway\'s command "open"' in (await answer.json())["error"]["message"]
         assert not answer.cookies
     assert cookie.value.encode() not in (gateway.home / "state.sqlite3").read_bytes()
 

@@ -119,7 +119,7 @@ class PageRoutes:
             refused.headers["Retry-After"] = str(-(-error.retry_after_ms // 1000))
             return refused
         if cookie is None:
-            return _refused(401, "unauthorized", "this code was used or has expired; run openclaw-kernel open to print a new link")
+            return _refused(401, "unauthorized", 'this code was used or has expired; run the gateway\'s command "open" to print a new link')
         response = web.json_response({"authenticated": True})
         response.set_cookie(
             self._access.cookie_name,

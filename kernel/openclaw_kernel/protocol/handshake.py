@@ -154,7 +154,7 @@ class Handshake:
         try:
             params = ConnectParams.model_validate(request.params if request.params is not None else {})
         except ValidationError as error:
-            return self._refuse(request.id, InvalidRequest(f"invalid connect params: {describe_validation(error)}"), 1008)
+            return self._refuse(request.id, InvalidRequest(f"invalid connect params: {describe_validation(error, to_stranger=True)}"), 1008)
         return self._connect(request, params)
 
     def _connect(self, request: Request, params: ConnectParams) -> list[Action]:
@@ -421,8 +421,8 @@ class Handshakes:
             return error
 
 
-def describe_validation(error: ValidationError, limit: int = 3) -> str:
-    """Say in one line which keys were wrong and how."""
+def describe_validation(error: ValidationError, limit: int = 3, *, to_stranger: bool = False) -> str:
+    """Say in one line which keys were wrong and how; a stranger is not told which words there are, for they name the product."""
     items = error.errors(include_url=False, include_context=False, include_input=False)
     # A key that is not known is often the misspelt one of those that are missing.
     items.sort(key=lambda item: item["type"] != "extra_forbidden")
@@ -430,6 +430,8 @@ def describe_validation(error: ValidationError, limit: int = 3) -> str:
     for item in items[:limit]:
         place = ".".join(str(part)[:_LONGEST_NAME] for part in item["loc"]) or "params"
         fault = "unknown key" if item["type"] == "extra_forbidden" else f"{item['msg'][:1].lower()}{item['msg'][1:]}"
+        if to_stranger and item["type"] == "literal_error":
+            fault = "no such word in the protocol"
         problems.append(f"at {place}: {fault}")
     rest = len(items) - limit
     return "; ".join(problems) + (f"; and {rest} more" if rest > 0 else "")

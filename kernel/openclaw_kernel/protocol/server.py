@@ -85,9 +85,9 @@ class GatewayServer:
         arrival = self._arrivals.of(request)
         counted_as = network_of(arrival.address)
         origin = request.headers.get("Origin")
-        if origin is not None and not self._allows(origin, arrival):
-            self._refusals.foreign_origin(origin, arrival.address, surface="ws")
-            return _foreign(origin, arrival)
+        foreign = self.refuse_foreign(request, surface="ws")
+        if foreign is not None:
+            return foreign
         if self._unauthenticated[counted_as] >= self._limits.unauthenticated_per_address:
             return web.Response(status=503, text="too many unauthenticated connections from this address; finish or close some\n")
         # Counted before the first await: half-open upgrades must not slip past the bound together.
@@ -106,9 +106,14 @@ class GatewayServer:
         finally:
             self._release(counted)
 
-    def _allows(self, origin: str, arrival: Arrival) -> bool:
+    def refuse_foreign(self, request: web.Request, *, surface: str) -> web.Response | None:
+        """The refusal of a page that may not talk to this gateway; None for all others, and for who is no browser."""
+        origin, arrival = request.headers.get("Origin"), self._arrivals.of(request)
         allowed = self._allowed_origins()
-        return origin_allowed(origin, arrival.host, allowed, local_peer=arrival.direct_local, secure=arrival.secure)
+        if origin is None or origin_allowed(origin, arrival.host, allowed, local_peer=arrival.direct_local, secure=arrival.secure):
+            return None
+        self._refusals.foreign_origin(origin, arrival.address, surface=surface)
+        return _foreign(origin, arrival)
 
     def _page(self, request: web.Request, origin: str | None, arrival: Arrival) -> Any:
         return None if origin is None else self._pages.grant(request.cookies, origin, arrival.host or request.host)

@@ -7,7 +7,7 @@ import { CURE, exchange, isSignedIn } from './signin.js';
 import { activeRuns, initialState, isThinking, reduce, sameSession } from './state.js';
 import { Log, button, copyText, make } from './view.js';
 
-const VERSION = '0.1.0';
+const VERSION = '1'; // of the page; that of the gateway is nobody's who is not signed in
 const PAGE_SIZE = 100;
 const STATUS = { connecting: 'Connecting', open: 'Connected', waiting: 'Reconnecting', stopped: 'Not connected' };
 const base = location.pathname.replace(/\/[^/]*$/, '');
@@ -48,7 +48,7 @@ function draw() {
   at('welcome').hidden = !state.loaded || state.items.length > 0;
   at('older').hidden = state.nextOffset === null;
   at('thinking').hidden = status !== 'open' || !isThinking(state);
-  at('title').textContent = state.sessionKey ? state.title || sessions.name(state.sessionKey) : 'OpenClaw';
+  at('title').textContent = state.sessionKey ? state.title || sessions.name(state.sessionKey) : 'Chat';
   at('model').textContent = status === 'open' ? state.model || sessions.row(state.sessionKey)?.model || '' : STATUS[status];
   composer.draw({ running: status === 'open' && activeRuns(state).length > 0, blocked: outbox.pending, waiting: outbox.pending && status !== 'open' });
   speak();
@@ -152,7 +152,7 @@ const gateway = new Gateway(`${location.protocol === 'https:' ? 'wss://' : 'ws:/
     const { code } = error.details;
     if (isCredentialError(error)) { showSignin(`${described(error)}. ${CURE}`); return; }
     const cure = code === 'PROTOCOL_MISMATCH' ? 'The gateway was updated: reload this page.'
-      : code === 'CONTROL_UI_ORIGIN_NOT_ALLOWED' ? `Add ${location.origin} to gateway.controlUi.allowedOrigins in openclaw.yaml.` : 'Reload this page to try again.';
+      : code === 'CONTROL_UI_ORIGIN_NOT_ALLOWED' ? `Add ${location.origin} to gateway.controlUi.allowedOrigins in the gateway's configuration.` : 'Reload this page to try again.';
     tell(`The gateway refused this page: ${described(error)}. ${cure}`);
   },
   onHello(hello, challenge) {
@@ -175,7 +175,7 @@ const gateway = new Gateway(`${location.protocol === 'https:' ? 'wss://' : 'ws:/
 /** A refused upgrade looks like a gateway that is not there; the session route tells the two apart. */
 async function explainRefusal() {
   if (await isSignedIn(base) === false) showSignin(`You are not signed in any more. ${CURE}`);
-  else if (status !== 'open') tell('The gateway cannot be reached. This page keeps trying. If it is not running: openclaw-kernel run');
+  else if (status !== 'open') tell('The gateway cannot be reached. This page keeps trying. If it does not run, start it.');
 }
 
 async function enter(key) {

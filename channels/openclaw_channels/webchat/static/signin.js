@@ -1,6 +1,6 @@
 // One-time code against cookie. The cookie is HttpOnly: the page never sees, keeps or sends a credential itself.
 
-export const CURE = 'Run "openclaw-kernel open" on the gateway\'s machine to print a new link.';
+export const CURE = 'Run the gateway\'s command "open" on its machine to print a new link.';
 
 /** True or false; null when the gateway cannot be asked. */
 export async function isSignedIn(base) {
@@ -12,7 +12,7 @@ export async function isSignedIn(base) {
 /** {ok: true} with the cookie set, or {problem, cure, unreachable?}. */
 export async function exchange(base, code) {
   const response = await ask(`${base}/auth/exchange`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ code }) });
-  if (!response) return { unreachable: true, problem: 'The gateway cannot be reached', cure: 'Start it with "openclaw-kernel run", then try again; the code is still here.' };
+  if (!response) return { unreachable: true, problem: 'The gateway cannot be reached', cure: 'Start it with its command "run", then try again; the code is still here.' };
   if (response.ok) return { ok: true };
   if (response.status === 429) {
     const wait = response.headers.get('retry-after');

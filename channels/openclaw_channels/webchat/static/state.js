@@ -64,7 +64,9 @@ export function display(value) {
   return JSON.stringify(value, null, 2);
 }
 
-const idOf = (message, fallback) => message.__openclaw?.id ?? fallback;
+// The gateway's own facts on a message are under its one key with two underscores.
+const factsOf = (message) => message[Object.keys(message).find((key) => key.startsWith('__'))];
+const idOf = (message, fallback) => factsOf(message)?.id ?? fallback;
 
 /** The items that one stored message stands for, in reading order. */
 function expand(message, fallbackId, runId) {

@@ -129,7 +129,7 @@ function drawAnswer(node, item) {
 }
 
 function drawFault(node, item) {
-  const cure = CURES[item.errorKind] ?? 'Nothing was lost. Try again; if it stays, the gateway log says more: openclaw-kernel logs.';
+  const cure = CURES[item.errorKind] ?? 'Nothing was lost. Try again; if it stays, the gateway\'s log says more.';
   node.replaceChildren(bead(), make('div', 'panel', make('p', '', item.text), make('p', 'cure', cure), button('quiet', 'Try again', 'again')));
 }
 

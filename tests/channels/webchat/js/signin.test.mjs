@@ -22,10 +22,10 @@ test('the code goes into the body, never into the address', async (context) => {
 test('each refusal names the cure', async (context) => {
   for (const [status, body, headers, problem, cure] of [
     [401, { error: { message: 'this code was used or has expired; run openclaw-kernel open' } }, {}, /^This code was used or has expired$/, /^Run openclaw-kernel open\.$/],
-    [403, { error: { message: 'origin x is not ours' } }, {}, /^Origin x/, /openclaw-kernel open/],
-    [410, undefined, {}, /used or has expired/, /openclaw-kernel open/],
+    [403, { error: { message: 'origin x is not ours' } }, {}, /^Origin x/, /command "open"/],
+    [410, undefined, {}, /used or has expired/, /command "open"/],
     [429, { error: { message: 'x' } }, { 'retry-after': '42' }, /Too many tries/, /Wait 42 seconds/],
-    [null, undefined, {}, /cannot be reached/, /openclaw-kernel run/],
+    [null, undefined, {}, /cannot be reached/, /command "run"/],
   ]) {
     answering(context, status, body, headers);
     const result = await exchange('', 'X');
