@@ -127,8 +127,9 @@ class GatewayServer:
 
     async def _serve(self, request: web.Request, peer: Peer, counted: list[str]) -> web.StreamResponse:
         limits = self._limits
-        ws = web.WebSocketResponse(
-            timeout=limits.close_seconds,
+        ws = _Socket(
+            # Who reads its close frame later than that still finds it, before the socket is cut.
+            timeout=limits.close_seconds / 2,
             autoping=False,
             compress=False,
             # aiohttp refuses a message of this very size.
@@ -257,7 +258,7 @@ class GatewayServer:
     async def _wait_closed(self, ws: web.WebSocketResponse, outbound: Outbound) -> None:
         # The writer still owes the peer its last frames and the close, and reads what the peer had sent until it answers: a socket
         # closed with bytes unread is reset, and the close frame lost. The abort timer bounds the wait.
-        if outbound.closing is not None and not ws.closed:
+        if outbound.closing is not None:
             await outbound.written.wait()
 
     def tick(self, now: float) -> None:
@@ -307,6 +308,19 @@ def _foreign(origin: str, arrival: Arrival) -> web.Response:
 
 def _task_failed(name: str, error: BaseException) -> None:
     logger.error("task %s failed", name, exc_info=error)
+
+
+class _Socket(web.WebSocketResponse):
+    """Ends its transport when the other end has answered the close frame, or has had the time for it.
+
+    aiohttp would do so at once where a `receive` waits. Over TLS frame and end then arrive together, and the other end is cut off from
+    what it was to answer: some clients take that for a connection that broke.
+    """
+
+    def _set_closing(self, code: WSCloseCode) -> None:
+        # Set by its own message that wakes `receive`, it tells `close` not to read on; a client's code is a plain number.
+        if not (self.closed and code is WSCloseCode.OK):
+            super()._set_closing(code)
 
 
 class _PayloadGate:

@@ -194,8 +194,8 @@ async def test_a_close_while_an_answer_is_held_back_is_a_close() -> None:
     async with serving() as served, socket_to(served) as ws:
         await next_frame(ws)
         await ws.send_str(request("connect", connect_params(auth={"token": "wrong"})))
-        await served.server.close(Close(1012, "service restart"))
-        assert (await closed(ws))[0] in {1008, 1012}
+        _, end = await asyncio.gather(served.server.close(Close(1012, "service restart")), closed(ws))
+        assert end[0] in {1008, 1012}
         assert served.connections == []
 
 

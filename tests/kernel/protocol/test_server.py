@@ -559,11 +559,25 @@ async def test_closing_the_server_tells_every_client_and_waits_for_none() -> Non
     async with serving(close_seconds=0.2) as served:
         _, writer = await stalled_reader(served)
         async with client_of(served) as ws, socket_to(served) as half_open:
-            await served.server.close(Close(1012, "service restart"))
-            assert await closed(ws) == (1012, "service restart")
-            assert await closed(half_open) == (1012, "service restart")
+            closing = served.server.close(Close(1012, "service restart"))
+            _, *ends = await asyncio.gather(closing, closed(ws), closed(half_open))
+            assert ends == [(1012, "service restart")] * 2
         await until(lambda: served.server.connections == 0)
         writer.transport.abort()
+
+
+async def test_the_socket_ends_when_the_client_has_answered_the_close_and_not_before() -> None:
+    async with serving(close_seconds=DEADLINE) as served, client_of(served) as ws:
+        served.connections[0].outbound.close(Close(4001, "client invalidated: removed"))
+        # The frame is on its way and the client, which reads nothing yet, has all the time to answer it.
+        await until(lambda: bool(ws._reader._buffer))
+        assert ws._conn is not None
+        transport = ws._conn.transport
+        assert transport is not None
+        assert not transport.is_closing()
+        assert (await closed(ws)) == (4001, "client invalidated: removed")
+        await until(transport.is_closing)
+        await until(lambda: served.server.connections == 0)
 
 
 async def test_a_lost_client_ends_its_calls() -> None:
