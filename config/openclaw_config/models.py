@@ -127,18 +127,6 @@ def _is_fingerprint(value: str) -> str:
 
 Fingerprint = Annotated[str, AfterValidator(_is_fingerprint)]
 FilePath = Annotated[str, Field(min_length=1)]
-ScopeName = Literal[
-    "operator.admin",
-    "operator.read",
-    "operator.write",
-    "operator.approvals",
-    "operator.questions",
-    "operator.pairing",
-    "operator.talk",
-    "operator.talk.secrets",
-    "operator.sessions.read",
-    "operator.sessions.write",
-]
 
 
 class TlsClient(Model):
@@ -150,13 +138,15 @@ class TlsClient(Model):
     """One of its alternative names, letter by letter: `DNS:laptop.example.org`, `EMAIL:alice@example.org`, `URI:...`, `IP:192.0.2.7`."""
     role: Literal["operator", "node"] = "operator"
     """The role that it may have."""
-    scopes: list[ScopeName] = []
-    """The scopes that it may have at most; none means none."""
+    scopes: list[OperatorScope] = []
+    """The scopes that it may have as operator, at most; none means none."""
 
     @model_validator(mode="after")
     def _names_one(self) -> TlsClient:
         if sum(value is not None for value in (self.fingerprint, self.subject, self.san)) != 1:
             raise PydanticCustomError("tls_client", "name it by one of fingerprint, subject and san")
+        if self.scopes and self.role == "node":
+            raise PydanticCustomError("tls_client_scopes", "a node has no scopes; remove them, or use role operator")
         return self
 
 
@@ -172,7 +162,7 @@ class GatewayTls(Model):
     ca_path: FilePath | None = None
     """The authorities whose client certificates are believed, as PEM. Who shows none comes in as anybody does."""
     clients: list[TlsClient] = []
-    """What client certificates grant; the first entry that fits counts, one that fits none grants nothing."""
+    """What client certificates grant: the sum of all entries that fit. One that fits none grants nothing."""
 
     @model_validator(mode="after")
     def _is_whole(self) -> GatewayTls:

@@ -47,7 +47,7 @@ from openclaw_kernel.lockouts import KeptLockouts
 from openclaw_kernel.oauth.broker import LoginDesk
 from openclaw_kernel.presence import PresenceBook
 from openclaw_kernel.protocol.arrivals import Arrivals, Complaints, shown_names
-from openclaw_kernel.protocol.auth import IDENTITY, TRUSTED_PROXY, Refused, Verifier
+from openclaw_kernel.protocol.auth import CERTIFICATE, IDENTITY, TRUSTED_PROXY, Refused, Verifier
 from openclaw_kernel.protocol.connection import Connection
 from openclaw_kernel.protocol.connections import OpenConnections
 from openclaw_kernel.protocol.dispatch import Dispatcher
@@ -304,7 +304,8 @@ class GatewayApp:
         self._bus.events = EventRegistry(self.host.registry.events)
         self.facts.bind(host=self.host, registry=registry, events=self._bus.events, ask=self._ask)
         pairing = HostedPairing.of(self.host.registry, self.host.guard)
-        verifier = Verifier(self.loaded.config.gateway.auth, limiter, pairing)
+        gateway = self.loaded.config.gateway
+        verifier = Verifier(gateway.auth, limiter, pairing, certificates=gateway.tls.clients)
         refusals = Refusals(self._audit)
         proofs = Proofs(
             verifier=verifier,
@@ -394,8 +395,14 @@ class GatewayApp:
             self.facts.encryption = self._tls
             self._tls.record(self._audit)
             # The command line finds out there which certificate is ours.
-            self._tls.taken = lambda _authorities_changed: self._lock.describe(self.facts.describe_owner())
+            self._tls.taken = lambda: self._lock.describe(self.facts.describe_owner())
+            self._tls.authorities_changed = self._judge_certificates_anew
             self._tasks.spawn("certificate", self._tls.follow())
+
+    def _judge_certificates_anew(self) -> None:
+        for connection in self._open:
+            if connection.method == CERTIFICATE:
+                self._open.invalidate(connection.principal, "authorities-changed")
 
     def _check_config(self) -> None:
         try:
@@ -473,7 +480,7 @@ class GatewayApp:
         return closed
 
     def _audit_admission(self, connection: Connection) -> None:
-        if connection.method not in {TRUSTED_PROXY, IDENTITY}:
+        if connection.method not in {CERTIFICATE, TRUSTED_PROXY, IDENTITY}:
             return
         origin = AuditOrigin(actor=connection.principal, surface="ws", address=connection.address)
         details = {"method": connection.method, "scopes": sorted(connection.scopes)}

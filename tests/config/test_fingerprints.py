@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from openclaw_config.fingerprints import fingerprint_of_pem, read_fingerprint, show_fingerprint
-from openclaw_config.models import ScopeName
+from openclaw_config.models import OperatorScope
 from openclaw_kernel.api.scopes import ALL_SCOPES
 from tests.support.certificates import Issued
 
@@ -47,4 +47,4 @@ def test_the_fingerprint_of_a_file_is_that_of_its_first_certificate() -> None:
 
 
 def test_the_config_knows_the_scopes_that_there_are() -> None:
-    assert frozenset(get_args(ScopeName)) == ALL_SCOPES
+    assert frozenset(get_args(OperatorScope)) == ALL_SCOPES

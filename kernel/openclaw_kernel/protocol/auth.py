@@ -10,14 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol, final
 
-from openclaw_config.models import GatewayAuth
+from openclaw_config.models import GatewayAuth, TlsClient
 from openclaw_config.secrets import Secret
 from openclaw_kernel.api.authenticator import Identity, IdentityRefused
 from openclaw_kernel.api.errors import GatewayError, InvalidRequest, Unavailable
 from openclaw_kernel.api.grants import narrowed
 from openclaw_kernel.api.pairing import TokenVerdict, device_principal
 from openclaw_kernel.api.scopes import ALL_SCOPES
-from openclaw_kernel.protocol import vouched
+from openclaw_kernel.protocol import certificates, vouched
+from openclaw_kernel.protocol.certificates import ShownCertificate, granted_to_certificate
 from openclaw_kernel.protocol.connect import Credentials
 from openclaw_kernel.protocol.device import Proven
 from openclaw_kernel.protocol.limiter import Caller, FailureLimiter
@@ -33,6 +34,8 @@ IDENTITY: Final = "identity"
 """The method of whom an authenticator proved; also the kind under which wrong claims of an identity are counted."""
 BOOTSTRAP_TOKEN: Final = "bootstrap-token"  # noqa: S105 - a word of the protocol
 """The method of who came in with a setup code; also the kind of that credential."""
+CERTIFICATE: Final = "certificate"
+"""The method of who came in with a client certificate."""
 _WORD: Final = re.compile(r"[a-z0-9_]{1,48}")
 _LONGEST_CURE: Final = 200
 _RETRY_MS: Final = 5_000
@@ -81,6 +84,9 @@ _MESSAGES: Final = {
     vouched.AMBIGUOUS_HEADER: "the proxy names no single user; let it replace the user header, not add to it",
     "identity_expired": "the proof of identity has expired; sign in anew",
     "identity_unknown": "the identity is proven and may do nothing here; add it to gateway.auth.identities",
+    certificates.UNKNOWN: "this client certificate may do nothing here; add it to gateway.tls.clients, or bring another credential",
+    certificates.EXPIRED: "the client certificate has expired; connect with a new one",
+    certificates.WRONG_ROLE: "this client certificate is for another role; add an entry with that role to gateway.tls.clients",
     vouched.USER_NOT_ALLOWED: "this user is not in gateway.auth.trustedProxy.allowUsers",
 }
 
@@ -90,8 +96,8 @@ _MESSAGES: Final = {
 class Verified:
     """Proof that a credential was checked.
 
-    `method` is token, password, none, page, device-token, bootstrap-token, trusted-proxy or identity. `principal` keys what it does;
-    `device` is the device that connects, where one proved itself.
+    `method` is token, password, none, page, device-token, bootstrap-token, trusted-proxy, identity or certificate. `principal` keys
+    what it does; `device` is the device that connects, where one proved itself.
     """
 
     method: str
@@ -104,6 +110,8 @@ class Verified:
     """The scopes that it may have at most; None where nothing but what it is given bounds them."""
     expires_ms: int | None = None
     """When the proof ends (Unix milliseconds), and the connection with it."""
+    roles: frozenset[str] | None = None
+    """The roles that it may have; None where nothing but what it is given bounds them."""
 
     def __post_init__(self) -> None:
         if self.mint is not _MINT:
@@ -166,8 +174,11 @@ class TokenBook(Protocol):
 class Verifier:
     """Checks credentials against `gateway.auth` and the device tokens; every try goes through the limiter."""
 
-    def __init__(self, auth: GatewayAuth, limiter: FailureLimiter, tokens: TokenBook | None = None) -> None:
+    def __init__(
+        self, auth: GatewayAuth, limiter: FailureLimiter, tokens: TokenBook | None = None, *, certificates: Sequence[TlsClient] = ()
+    ) -> None:
         self._auth = auth
+        self._certificates = certificates
         self._limiter = limiter
         self._tokens = tokens
 
@@ -220,6 +231,20 @@ class Verifier:
         self._limiter.succeeded(IDENTITY, caller)
         principal = f"identity:{answer.issuer}#{answer.subject}"
         return Verified(IDENTITY, principal, _MINT, ceiling=tuple(sorted(scopes)), expires_ms=answer.expires_ms)
+
+    def verify_certificate(self, shown: ShownCertificate, now_ms: int) -> Verified | Refused:
+        """Accept the client certificate that TLS checked, for as long as it is valid and with what the configuration gives it.
+
+        Nothing is counted: who shows one has its key, and guesses nothing.
+        """
+        grant = granted_to_certificate(self._certificates, shown)
+        if grant is None:
+            return Refused(certificates.UNKNOWN)
+        if shown.expires_ms <= now_ms:
+            return Refused(certificates.EXPIRED)
+        ceiling = tuple(sorted(grant.scopes))
+        principal = f"cert:{shown.fingerprint}"
+        return Verified(CERTIFICATE, principal, _MINT, ceiling=ceiling, expires_ms=shown.expires_ms, roles=grant.roles)
 
     def with_device(self, verified: Verified, device: Proven) -> Verified:
         """The same proof for a device that comes with it, which then has to be paired."""

@@ -16,6 +16,7 @@ from openclaw_kernel.api.pairing import ApprovalNeeded, DeviceClaim, DeviceGrant
 from openclaw_kernel.api.scopes import ALL_SCOPES
 from openclaw_kernel.protocol.auth import (
     BOOTSTRAP_TOKEN,
+    CERTIFICATE,
     DEVICE_TOKEN,
     IDENTITY,
     TRUSTED_PROXY,
@@ -24,6 +25,7 @@ from openclaw_kernel.protocol.auth import (
     Verified,
     Verifier,
 )
+from openclaw_kernel.protocol.certificates import WRONG_ROLE
 from openclaw_kernel.protocol.connect import ConnectParams, Credentials
 from openclaw_kernel.protocol.device import CODES, Proven, prove
 from openclaw_kernel.protocol.frames import BadFrame, EventFrame, NotJson, Request, dumps, failure, read_request
@@ -283,6 +285,8 @@ class Handshake:
         proof = self._peer.proof
         by_code = proven is not None and bool(offered.bootstrap_token)
         if isinstance(proof, Verified) and not by_code and (proof.method == TRUSTED_PROXY or not _offers(offered)):
+            if proof.roles is not None and params.role not in proof.roles:
+                return Refused(WRONG_ROLE)
             # What such a client gets without a device, it gets with one.
             return proof if proven is None or self._needs_no_device(params, proof) else self._verifier.with_device(proof, proven)
         if isinstance(proof, Refused) and not _offers(offered):
@@ -314,7 +318,7 @@ class Handshake:
         return self._is_local and params.role == "operator" and (client.id, client.mode) == ("gateway-client", "backend")
 
     def _needs_no_device(self, params: ConnectParams, verified: Verified) -> bool:
-        named = verified.method == IDENTITY or (verified.method == TRUSTED_PROXY and params.client.id in _PAGE_CLIENTS)
+        named = verified.method in {IDENTITY, CERTIFICATE} or (verified.method == TRUSTED_PROXY and params.client.id in _PAGE_CLIENTS)
         return named and params.role == "operator"
 
     def _skips_pairing(self, params: ConnectParams, verified: Verified) -> bool:

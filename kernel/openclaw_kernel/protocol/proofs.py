@@ -1,4 +1,4 @@
-"""What a request itself proves of who sends it, before any frame: by the word of a trusted proxy, or to an authenticator."""
+"""What a request itself proves of who sends it, before any frame: by a certificate, a trusted proxy's word, or to an authenticator."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from openclaw_kernel.api.authenticator import Approach, Identity, IdentityRefused
 from openclaw_kernel.protocol.arrivals import Arrivals
 from openclaw_kernel.protocol.auth import TRUSTED_PROXY, Refused, Verified, Verifier
+from openclaw_kernel.protocol.certificates import UNKNOWN, read_certificate
 from openclaw_kernel.protocol.limiter import HeldAnswers
 from openclaw_kernel.protocol.pages import COOKIE
 from openclaw_kernel.protocol.proxy import Arrival
@@ -53,6 +54,26 @@ class Proofs:
 
     async def of(self, request: web.Request) -> Verified | Refused | None:
         """Who sends this request, why that is not believed, or None where it says nothing of it."""
+        by_certificate = self._by_certificate(request)
+        if isinstance(by_certificate, Verified):
+            return by_certificate
+        return await self._by_others(request) or by_certificate
+
+    def _by_certificate(self, request: web.Request) -> Verified | Refused | None:
+        encrypted = request.get_extra_info("ssl_object")
+        der = None if encrypted is None else encrypted.getpeercert(binary_form=True)
+        if not der:
+            return None
+        arrival = self._arrivals.of(request)
+        if arrival.trusted or arrival.ignored:
+            # It is the certificate of a proxy, which speaks for others.
+            return None
+        shown = read_certificate(der)
+        proof = None if shown is None else self._verifier.verify_certificate(shown, self._now_ms())
+        # Where nobody is asked for anything, a certificate that says nothing keeps nobody out.
+        return None if isinstance(proof, Refused) and self._verifier.mode == "none" else proof
+
+    async def _by_others(self, request: web.Request) -> Verified | Refused | None:
         by_proxy: Verified | Refused | None = None
         if self._verifier.mode == TRUSTED_PROXY:
             arrival = self._arrivals.of(request)
@@ -65,7 +86,9 @@ class Proofs:
         """Who sends this request, for a route; what did not hold is written down, and answered no sooner than on a WebSocket."""
         proof = None if self._held.full else await self.of(request)
         if isinstance(proof, Refused):
-            self._refusals.credential(proof.reason, self._arrivals.of(request).address, surface="http")
+            # A browser shows its certificate whether or not it wants anything by it.
+            if proof.reason != UNKNOWN:
+                self._refusals.credential(proof.reason, self._arrivals.of(request).address, surface="http")
             await self._held.hold(proof.delay_ms)
             return None
         return proof

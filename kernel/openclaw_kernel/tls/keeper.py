@@ -60,8 +60,10 @@ class TlsKeeper:
 
     def __init__(self, files: TlsFiles, pair: Pair, *, now_ms: Callable[[], int], pace: Pace) -> None:
         self.context = ServedContext(pair.context)
-        self.taken: Callable[[bool], None] = lambda _authorities_changed: None
-        """Told when another pair is served, and whether other authorities are believed from now on."""
+        self.taken: Callable[[], None] = lambda: None
+        """Told when another pair is served."""
+        self.authorities_changed: Callable[[], None] = lambda: None
+        """Told when other authorities are believed."""
         self._files = files
         self._pair = pair
         self._now_ms = now_ms
@@ -169,7 +171,9 @@ class TlsKeeper:
         state = self.state
         logger.info("new connections get the certificate SHA-256 %s; open ones keep theirs", state.fingerprint)
         self._note(AuditAction.TLS_LOADED, _BY_FILES, before, pair)
-        self.taken(before.authorities != pair.authorities)
+        self.taken()
+        if before.authorities != pair.authorities:
+            self.authorities_changed()
 
     def _reject(self, fault: TlsFault) -> None:
         self._fault = fault

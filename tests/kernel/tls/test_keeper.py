@@ -290,11 +290,12 @@ async def test_other_authorities_are_believed_from_then_on(tmp_path: Path) -> No
     old, new = Issued.make("old", authority=True), Issued.make("new", authority=True)
     replace(tmp_path / "ca.pem", old.certificate_pem)
     async with serving(tmp_path, PATIENT, WITH_CLIENTS) as gateway:
-        told: list[bool] = []
-        gateway.keeper.taken = told.append
+        told: list[str] = []
+        gateway.keeper.taken = lambda: told.append("taken")
+        gateway.keeper.authorities_changed = lambda: told.append("authorities")
         replace(tmp_path / "ca.pem", new.certificate_pem)
         await gateway.notes.wait(2)
-        assert told == [True]
+        assert told == ["taken", "authorities"]
         assert gateway.keeper.context.current.get_ca_certs(binary_form=True) == [der(new)]
 
 
