@@ -25,8 +25,9 @@ class TokenReader:
         self._headers = tuple(dict.fromkeys(issuer.header.lower() for issuer in issuers))
         self._issuers = issuers
         self._leeway = settings.leeway_seconds
+        # An issuer that is there for several applications is asked, and waited for, once.
         self._keys = {
-            issuer: KeySet(issuer, fetch, clock, fresh_seconds=settings.keys_seconds, kept_seconds=settings.keys_kept_seconds)
+            _source(issuer): KeySet(issuer, fetch, clock, fresh_seconds=settings.keys_seconds, kept_seconds=settings.keys_kept_seconds)
             for issuer in issuers
         }
 
@@ -67,7 +68,7 @@ class TokenReader:
         if refused is not None:
             return refused
         try:
-            key = await self._keys[issuer].key_for(told)
+            key = await self._keys[_source(issuer)].key_for(told)
         except CannotFetch:
             cure = "the issuer's keys cannot be fetched now; the gateway's log says why"
             return IdentityRefused(reason="keys_unavailable", cure=cure, temporary=True)
@@ -75,6 +76,10 @@ class TokenReader:
             # The issuer may have begun to use a key that we may not look for yet.
             return IdentityRefused(reason="key_unknown", cure="the token's key is none of the issuer's; sign in anew", guess=False)
         return tokens.check(told, key, issuer, self._leeway)
+
+
+def _source(issuer: Issuer) -> tuple[str, str | None]:
+    return issuer.issuer, issuer.jwks_url
 
 
 _MALFORMED: Final = "the header has no signed token; see what the proxy puts there"

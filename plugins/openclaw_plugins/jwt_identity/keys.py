@@ -75,13 +75,21 @@ class KeySet:
                 return
             self._tried = self.clock()
             try:
-                keys = read_keys(await self.fetch(await self._address()))
+                # Where the keys are and what they are together: one slow issuer must not use up the time that there is for an answer.
+                async with asyncio.timeout(FETCH_SECONDS):
+                    keys = read_keys(await self.fetch(await self._address()))
+            except TimeoutError:
+                self._fail(CannotFetch(f"the issuer did not answer within {FETCH_SECONDS:g} s"))
+                return
             except (CannotFetch, ValueError) as error:
-                self._failure = error if isinstance(error, CannotFetch) else CannotFetch(str(error))
-                logger.warning("the keys of %s cannot be fetched: %s", self.issuer.issuer, self._failure)
-                self._forget_old()
+                self._fail(error if isinstance(error, CannotFetch) else CannotFetch(str(error)))
                 return
             self._keys, self._fetched, self._failure = keys, self.clock(), None
+
+    def _fail(self, failure: CannotFetch) -> None:
+        self._failure = failure
+        logger.warning("the keys of %s cannot be fetched: %s", self.issuer.issuer, failure)
+        self._forget_old()
 
     def _forget_old(self) -> None:
         if self._fetched is None or self.clock() - self._fetched >= self.fresh_seconds + self.kept_seconds:

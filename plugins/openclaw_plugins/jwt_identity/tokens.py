@@ -89,22 +89,26 @@ def choose(keys: list[Key], told: Told) -> Key | None:
 def check(told: Told, key: Key, issuer: Issuer, leeway: float) -> Identity | IdentityRefused:
     """Check signature and claims with a key that fits."""
     try:
-        claims = jwt.decode(
-            told.text,
-            key.key,
-            algorithms=list(issuer.algorithms),
-            audience=list(issuer.audience),
-            issuer=issuer.issuer,
-            leeway=leeway,
-            options={"require": ["exp", "iss", "aud", issuer.subject_claim]},
-        )
+        # A time that is no number a clock can show ends here too.
+        return _identity(_claims(told, key, issuer, leeway), issuer)
     except (jwt.PyJWTError, OverflowError) as error:
         for kind, reason, cure in _REASONS:
             if isinstance(error, kind):
                 # The signature was checked before the clock: who has such a token guessed nothing.
                 return IdentityRefused(reason=reason, cure=cure, guess=reason not in _OUT_OF_TIME)
         return IdentityRefused(reason="token_invalid", cure="the token cannot be read; see what sends it")
-    return _identity(claims, issuer)
+
+
+def _claims(told: Told, key: Key, issuer: Issuer, leeway: float) -> dict[str, Any]:
+    return jwt.decode(
+        told.text,
+        key.key,
+        algorithms=list(issuer.algorithms),
+        audience=list(issuer.audience),
+        issuer=issuer.issuer,
+        leeway=leeway,
+        options={"require": ["exp", "iss", "aud", issuer.subject_claim]},
+    )
 
 
 def refused_algorithm(told: Told, issuer: Issuer) -> IdentityRefused | None:
@@ -148,7 +152,8 @@ def _read_key(item: dict[str, Any]) -> Key | None:
         return None
     try:
         key = jwt.PyJWK(item, algorithm if isinstance(algorithm, str) else None).key
-    except (jwt.PyJWTError, ValueError, TypeError, KeyError):
+    except (jwt.PyJWTError, ValueError, TypeError, KeyError, NotImplementedError):
+        # PyJWT has no word of its own for a key of the algorithm `none`.
         return None
     if hasattr(key, "private_bytes") or not isinstance(algorithm, str | None):
         return None

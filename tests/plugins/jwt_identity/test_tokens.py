@@ -21,6 +21,7 @@ from openclaw_plugins.jwt_identity import keys
 from openclaw_plugins.jwt_identity.authenticator import TokenReader
 from openclaw_plugins.jwt_identity.keys import Fetcher
 from openclaw_plugins.jwt_identity.settings import JwtIdentitySettings, resolve
+from openclaw_plugins.jwt_identity.tokens import read_keys
 from tests.emulators.jwks_control import JwksEmulator
 
 
@@ -141,6 +142,7 @@ def test_presets_know_where_the_keys_are() -> None:
         ({"aud": "another"}, "audience_mismatch", True),
         ({"aud": ["another", "gateway-2"]}, "audience_mismatch", True),
         ({"nbf": 4_000_000_000}, "token_not_yet_valid", False),
+        ({"exp": 10**400}, "token_invalid", True),
     ],
 )
 async def test_each_flaw_of_a_signed_token_has_its_word(
@@ -221,6 +223,31 @@ async def test_keys_are_fetched_once_and_again_when_they_are_old(
     assert await issuer.requests() == 2
 
 
+async def test_an_issuer_of_two_applications_is_asked_once(issuer: JwksEmulator, fetcher: Fetcher, clock: Clock) -> None:
+    section = {"issuers": [{"issuer": issuer.url, "audience": [name]} for name in ("other", "gateway")]}
+    settings = JwtIdentitySettings.model_validate(section)
+    read = TokenReader([resolve(one) for one in settings.issuers], settings, fetcher, clock=clock).read
+    assert isinstance(await read(approach(await issuer.token())), Identity)
+    assert await issuer.requests() == 1
+
+
+async def test_a_slow_issuer_has_one_span_for_all_its_answers(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were it one for each, the sum would be more than the gateway waits for an authenticator, and nobody else's token be read."""
+    monkeypatch.setattr(keys, "FETCH_SECONDS", 0.05)
+    url = "https://id.example"
+
+    async def fetch(address: str) -> Any:
+        if address.endswith("/jwks"):
+            await asyncio.Event().wait()
+        return {"issuer": url, "jwks_uri": f"{url}/jwks"}
+
+    settings = JwtIdentitySettings.model_validate({"issuers": [{"issuer": url, "audience": ["gateway"]}]})
+    read = TokenReader([resolve(one) for one in settings.issuers], settings, fetch, clock=clock).read
+    token = f"{part({'alg': 'RS256'})}.{part({'iss': url})}.x"
+    async with asyncio.timeout(5):
+        assert reason(await read(approach(token))) == "keys_unavailable"
+
+
 async def test_a_rotated_key_is_found_and_the_old_one_ends(issuer: JwksEmulator, reader: Callable[..., TokenReader], clock: Clock) -> None:
     read = reader().read
     old = await issuer.token()
@@ -267,6 +294,13 @@ async def test_an_issuer_that_fails_opens_nothing_and_what_is_known_goes_on(
 async def test_an_issuer_without_keys_knows_none(issuer: JwksEmulator, reader: Callable[..., TokenReader]) -> None:
     await issuer.misbehave("empty")
     assert reason(await reader().read(approach(await issuer.token()))) == "key_unknown"
+
+
+@pytest.mark.parametrize("kind", ["RSA", "EC", "OKP"])
+def test_a_key_that_signs_nothing_is_passed_over(kind: str) -> None:
+    good = {"kty": "RSA", "kid": "good", "e": "AQAB", "n": base64.urlsafe_b64encode(b"\xff" * 256).rstrip(b"=").decode()}
+    document = {"keys": [good | {"kty": kind, "kid": "odd", "alg": "none"}, good]}
+    assert [key.key_id for key in read_keys(document)] == ["good"]
 
 
 @pytest.mark.parametrize(
