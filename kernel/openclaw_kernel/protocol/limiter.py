@@ -99,7 +99,11 @@ class FailureLimiter:
     def locked_for_ms(self, kind: str, caller: Caller, now_ms: int) -> int:
         """How long the caller must still wait; 0 when it may try."""
         record = self._records.get((kind, caller.key))
-        return 0 if record is None or caller.exempt else max(0, record.locked_until_ms - now_ms)
+        if record is None or caller.exempt:
+            return 0
+        # The clock may have been set back since.
+        record.locked_until_ms = min(record.locked_until_ms, now_ms + LOCKOUT_MS)
+        return max(0, record.locked_until_ms - now_ms)
 
     def failed(self, kind: str, caller: Caller, now_ms: int) -> int:
         """Count a failure; return how many milliseconds the answer should be held back."""
@@ -124,7 +128,7 @@ class FailureLimiter:
     def _count(self, kind: str, key: str, now_ms: int) -> _Record:
         record = self._records.setdefault((kind, key), _Record())
         self._records.move_to_end((kind, key))
-        record.failures = [when for when in record.failures if now_ms - when < WINDOW_MS][-FAILURES:]
+        record.failures = [when for when in record.failures if abs(now_ms - when) < WINDOW_MS][-FAILURES:]
         record.failures.append(now_ms)
         while len(self._records) > _ENTRIES:
             self._records.popitem(last=False)

@@ -131,6 +131,17 @@ def test_a_clock_that_was_set_back_locks_nobody_out_for_longer() -> None:
     assert limiter.locked_for_ms(KIND, Caller("10.0.0.0", is_loopback=False), 0) == 300_000
 
 
+def test_a_clock_that_is_set_back_meanwhile_locks_nobody_out_for_longer() -> None:
+    limiter = locked_out(1, now_ms=10**12)
+    caller, other = Caller("10.0.0.0", is_loopback=False), Caller("10.0.0.1", is_loopback=False)
+    assert limiter.locked_for_ms(KIND, caller, 10**6) == 300_000
+    assert limiter.locked_for_ms(KIND, caller, 10**6 + 300_000) == 0
+    for _ in range(9):
+        limiter.failed(KIND, other, 10**12)
+    limiter.failed(KIND, other, 10**6)
+    assert limiter.locked_for_ms(KIND, other, 10**6) == 0
+
+
 def test_what_is_kept_of_lockouts_fits_into_one_value() -> None:
     limiter = FailureLimiter()
     for number in range(1_000):
