@@ -110,7 +110,8 @@ def _is_proxy(value: str) -> str:
         network = ipaddress.ip_network(value.strip(), strict=False)
     except ValueError:
         raise PydanticCustomError("proxy", "write it as 192.0.2.7, or 192.0.2.0/24") from None
-    if network.prefixlen == 0:
+    # In IPv6 spelling every IPv4 address has the same first 96 bits.
+    if network.prefixlen == 0 or str(network) == "::ffff:0:0/96":
         raise PydanticCustomError("proxy", "that is everybody; name the proxy's own")
     return value.strip()
 

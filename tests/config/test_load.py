@@ -56,6 +56,10 @@ def test_an_empty_file_or_section_is_the_default(tmp_path: Path, text: str) -> N
             "gateway:\n  trustedProxies:\n  - 10.0.0.5\n  - 0.0.0.0/0\n",
             "openclaw.yaml:4: gateway.trustedProxies.1: found '0.0.0.0/0'; that is everybody; name the proxy's own",
         ),
+        (
+            "gateway:\n  trustedProxies: ['::ffff:0.0.0.0/96']\n",
+            "openclaw.yaml:2: gateway.trustedProxies.0: found '::ffff:0.0.0.0/96'; that is everybody; name the proxy's own",
+        ),
         ("channels: []\n", "openclaw.yaml:1: channels: found a list; write it as a mapping of keys"),
         ("gateway: 5\n", "openclaw.yaml:1: gateway: found 5; write it as a mapping of keys"),
         ("bindings:\n- match: {channel: x}\n", "openclaw.yaml:2: bindings.0.agentId: is missing; add it"),

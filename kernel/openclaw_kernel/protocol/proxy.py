@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeAlias
@@ -22,6 +22,8 @@ Headers: TypeAlias = Sequence[tuple[str, str]]
 
 HOPS: Final = 32
 """How many proxies one behind the other are followed."""
+_PAIRS: Final = 8 * HOPS
+"""How much of one Forwarded header is read: it can only be read from the left, where strangers write."""
 _LOOPBACK: Final[tuple[Network, ...]] = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9_.-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
@@ -166,11 +168,11 @@ class Proxies:
             proto, host = proto or x_proto, host or x_host
         return _Found(last.said, last.address, proto, host)
 
-    def _walk(self, peer: Address, hops: Sequence[_Hop]) -> _Found:
-        """Read from the right for as long as the one who speaks is trusted."""
+    def _walk(self, peer: Address, hops: Iterable[_Hop]) -> _Found:
+        """Follow hops, the nearest first, for as long as the one who speaks is trusted; no further ones are read."""
         certain = peer
         proto = host = None
-        for number, hop in enumerate(reversed(hops)):
+        for number, hop in enumerate(hops):
             if number == HOPS:
                 return _Found(Said.TOO_LONG, certain, None, None)
             if hop.address is None:
@@ -202,9 +204,9 @@ def values_of(headers: Headers, name: str) -> list[str]:
     return [value for key, value in headers if key == name]
 
 
-def _x_forwarded(headers: Headers) -> list[_Hop] | None:
+def _x_forwarded(headers: Headers) -> Iterator[_Hop] | None:
     lines = values_of(headers, "x-forwarded-for")
-    return [_hop(text) for line in lines for text in line.split(",")] if lines else None
+    return (_hop(text) for line in reversed(lines) for text in reversed(line.split(","))) if lines else None
 
 
 def _x_said(headers: Headers) -> tuple[str | None, str | None]:
@@ -213,9 +215,9 @@ def _x_said(headers: Headers) -> tuple[str | None, str | None]:
     return _proto(proto[0]) if len(proto) == 1 else None, _host(host[0]) if len(host) == 1 else None
 
 
-def _forwarded(headers: Headers) -> list[_Hop] | None:
+def _forwarded(headers: Headers) -> Iterator[_Hop] | None:
     lines = values_of(headers, "forwarded")
-    return [hop for line in lines for hop in _elements(line)] if lines else None
+    return (hop for line in reversed(lines) for hop in reversed(_elements(line))) if lines else None
 
 
 def _elements(line: str) -> list[_Hop]:
@@ -223,7 +225,7 @@ def _elements(line: str) -> list[_Hop]:
     hops: list[_Hop] = []
     pairs: dict[str, str] = {}
     position = 0
-    while True:
+    for _ in range(_PAIRS):
         match = _PAIR.match(line, position)
         if match is None or match["name"].lower() in pairs:
             # What stands to the right of it can no longer be told apart from what is written inside it.
@@ -238,6 +240,7 @@ def _elements(line: str) -> list[_Hop]:
             pairs = {}
         if match["end"] == "":
             return hops
+    return [_Hop(Said.TOO_LONG)]
 
 
 def _hop(text: str) -> _Hop:

@@ -37,7 +37,8 @@ def read_user(settings: TrustedProxyAuth, arrival: Arrival, headers: Mapping[str
         return UNTRUSTED_SOURCE
     if is_loopback(arrival.peer) and not settings.allow_loopback:
         return LOOPBACK_SOURCE
-    lines = [(name.lower(), value.strip()) for name, value in headers.items()]
+    # Only what HTTP calls blank: with any other the user is another one.
+    lines = [(name.lower(), value.strip(" \t")) for name, value in headers.items()]
     user_header = (settings.user_header or "").lower()
     for name in (*(name.lower() for name in settings.required_headers), user_header):
         if not any(values_of(lines, name)):

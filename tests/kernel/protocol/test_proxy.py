@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -120,6 +122,21 @@ def test_headers_that_contradict_each_other_are_both_not_believed() -> None:
 def test_a_way_without_an_end_is_not_followed() -> None:
     found = arrival(x_for(", ".join(["10.0.0.7"] * (HOPS + 1))))
     assert (found.address, found.said) == ("10.0.0.7", Said.TOO_LONG)
+
+
+@pytest.mark.parametrize(("name", "junk"), [("X-Forwarded-For", "1," * 4000), ("Forwarded", "a=b;c=d," * 1000)])
+def test_what_a_stranger_wrote_before_the_proxies_is_not_worked_through(name: str, junk: str) -> None:
+    """S17: a proxy may hand on as many lines as we take; reading all of them would keep everybody else waiting for seconds."""
+    lines = [(name, junk + "for=10.0.0.7" if name == "Forwarded" else junk + "10.0.0.7")] * 60
+    started = time.process_time()
+    found = arrival(*lines)
+    assert time.process_time() - started < 0.25
+    assert found.said is not Said.CLIENT
+
+
+def test_a_standard_header_that_goes_on_and_on_is_not_read_to_its_end() -> None:
+    found = arrival(forwarded(f"{'for=1.2.3.4;by=_x, ' * 8 * HOPS}for={CLIENT}"))
+    assert (found.address, found.said) == (PROXY, Said.TOO_LONG)
 
 
 @pytest.mark.parametrize("peer", [CLIENT, "127.0.0.1", "::1", "10.0.1.5", "unknown", ""])

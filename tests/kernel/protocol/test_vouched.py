@@ -148,6 +148,8 @@ def test_the_proxy_caps_the_scopes_and_two_caps_both_hold(cap: list[str], scopes
         ([FROM, USER, USER], {}, "AUTH_UNAUTHORIZED", "trusted_proxy_ambiguous_header"),
         ([FROM, USER, ("x-user", "")], {}, "AUTH_UNAUTHORIZED", "trusted_proxy_ambiguous_header"),
         ([FROM, ("X-User", "a" * 300)], {}, "AUTH_UNAUTHORIZED", "trusted_proxy_ambiguous_header"),
+        ([FROM, ("X-User", "alice@example.org\u00a0")], {}, "AUTH_UNAUTHORIZED", "trusted_proxy_ambiguous_header"),
+        ([FROM, ("X-User", "\u3000alice@example.org")], {}, "AUTH_UNAUTHORIZED", "trusted_proxy_ambiguous_header"),
         ([FROM, ("X-User", "alice\x00")], {}, "AUTH_UNAUTHORIZED", "trusted_proxy_ambiguous_header"),
         ([FROM, USER], {"allowUsers": ["bob@example.org"]}, "AUTH_UNAUTHORIZED", "trusted_proxy_user_not_allowed"),
         ([FROM, USER], {"allowUsers": ["ALICE@example.org"]}, "AUTH_UNAUTHORIZED", "trusted_proxy_user_not_allowed"),
