@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from typing import Final
 
 from openclaw_kernel.api import CheckContext, Finding, Severity
@@ -16,6 +17,8 @@ _STALE_DAYS: Final = 180
 _UNUSED_DAYS: Final = 7
 _MANY: Final = 20
 _ADMIN: Final = "operator.admin"
+_DANGEROUS: Final = ("system.run*", "system.which", "system.execApprovals.*", "browser.proxy*", "fs.*")
+"""Commands of nodes that run programs there, or show what is on their disks and in their browsers."""
 _LIVE: Final = "FROM pairing_devices d JOIN pairing_roles r ON r.device_id = d.device_id WHERE r.revoked_ms IS NULL"
 
 
@@ -71,6 +74,19 @@ def pending(context: CheckContext) -> Iterator[Finding]:
             evidence=f"{len(networks)} wait, {networks.count(most)} of them from {most}: somebody may hope that one is approved by mistake",
             cure="openclaw-kernel devices list, and reject what you do not know",
         )
+
+
+@TABLE.add("devices.nodes-dangerous", "a node may be told to run programs or to show files", Severity.WARN)
+def nodes_dangerous(context: CheckContext) -> Iterator[Finding]:
+    for node_id, commands in context.state.rows("SELECT node_id, commands FROM pairing_nodes"):
+        found = sorted(name for name in json.loads(commands) if any(fnmatchcase(name, pattern) for pattern in _DANGEROUS))
+        if found:
+            yield Finding(
+                severity=Severity.WARN,
+                where=f"node:{node_id}",
+                evidence=f"it was approved with {', '.join(found)}: whoever gets at an agent's tools or the gateway gets at that machine",
+                cure="have it declare fewer commands and approve it again, or remove it",
+            )
 
 
 @TABLE.add("devices.nodes-unknown", "a node is paired whose name nobody can tell", Severity.INFO)

@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Final
 
@@ -71,6 +72,9 @@ def imports(context: CheckContext) -> Iterator[Finding]:
             for name in used - {own} - ours - sys.stdlib_module_names
             if _module(name) not in declared and not any(_module(name) in each for each in declared) and name not in _STANDARD
         )
+        if found:
+            brought = packages_distributions()
+            found = [name for name in found if not {_module(each) for each in brought.get(name, ())} & declared]
         if found and plugin.requires:
             yield Finding(
                 severity=Severity.WARN,

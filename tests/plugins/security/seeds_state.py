@@ -86,6 +86,15 @@ def setups(count: int) -> Scene:
     return state(*((statement, (f"s{number}", f"digest {number}".encode(), now_ms() + DAY)) for number in range(count)))
 
 
+def node(*commands: str) -> Scene:
+    """A node that was approved with these commands."""
+    statement = (
+        "INSERT INTO pairing_nodes (node_id, caps, commands, permissions, created_ms, approved_ms, generation)"
+        " VALUES ('n1', '[]', ?, '[]', 1, 1, 1)"
+    )
+    return state((statement, (json.dumps(commands),)))
+
+
 def pages(count: int) -> Scene:
     """So many pages are signed in."""
     sessions = json.dumps({f"digest {number}": now_ms() + DAY for number in range(count)})
@@ -197,6 +206,7 @@ SEEDS = {
     "devices.admin-unused": Seed(device(10, used=False), device(10, used=False, scopes="operator.read")),
     "devices.admin-page": Seed(device(1, client="webchat"), device(1, client="cli")),
     "devices.pending": Seed(requests(21), requests(20)),
+    "devices.nodes-dangerous": Seed(node("camera.snap", "system.run"), node("camera.snap", "system.notify")),
     "devices.nodes-unknown": Seed(device(1, role="node", name=None), device(1, role="node")),
     "devices.setup-codes": Seed(setups(2), setups(1)),
     "http.pages.many": Seed(pages(21), pages(3)),
