@@ -137,6 +137,9 @@ class SetupDesk:
             if role != claim.role
         )
         self._handed_over[setup.digest] = (setup.setup_id, further)
+        while len(self._handed_over) > MOST_OPEN:
+            # Their devices were lost before the answer, and are told so by the status.
+            del self._handed_over[next(iter(self._handed_over))]
         roster.context.logger.info("device %s paired by setup code: %s", device.device_id[:12], setup.access)
         roster.forget_requests(device.device_id, "approved")
         return None
