@@ -69,6 +69,7 @@ class StateFile:
     def __init__(self, home: Path) -> None:
         self._home = home
         self._path = home / DATABASE
+        self._verdict: Mapping[str, Any] | None = None
 
     def rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """Return the rows; none where a table that it names is not there, or no database. Raise `sqlite3.Error`."""
@@ -84,7 +85,12 @@ class StateFile:
                 raise
 
     def verify_audit(self) -> Mapping[str, Any]:
-        """Check the whole audit log; raise `OSError`, `sqlite3.Error`."""
+        """Check the whole audit log, once; raise `OSError`, `sqlite3.Error`."""
+        if self._verdict is None:
+            self._verdict = self._verify()
+        return self._verdict
+
+    def _verify(self) -> Mapping[str, Any]:
         if not self.rows("SELECT 1 FROM sqlite_master WHERE name = 'kernel_audit'"):
             return {"ok": True, "rows": 0, "checkpoints": 0, "fault": None}
         return verify_files(self._path, self._home)

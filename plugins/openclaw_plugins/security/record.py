@@ -14,6 +14,8 @@ TABLE: Final = Table()
 _LONG_DAYS: Final = 365
 _ABOUT_CHECKPOINTS: Final = frozenset({"checkpoint", "unsigned"})
 _BEHIND_ROWS: Final = 1000
+_VERIFY_SECONDS: Final = 120.0
+"""Every row is read and hashed."""
 
 
 @TABLE.add("logging.debug", "the log has more in it than it should", Severity.WARN, fixes=True)
@@ -43,7 +45,7 @@ def retention(context: CheckContext) -> Iterator[Finding]:
         )
 
 
-@TABLE.add("audit.chain", "the audit log is not what was written", Severity.CRITICAL)
+@TABLE.add("audit.chain", "the audit log is not what was written", Severity.CRITICAL, seconds=_VERIFY_SECONDS)
 def chain(context: CheckContext) -> Iterator[Finding]:
     fault = context.state.verify_audit().get("fault")
     if fault and fault["kind"] not in _ABOUT_CHECKPOINTS:
@@ -55,7 +57,7 @@ def chain(context: CheckContext) -> Iterator[Finding]:
         )
 
 
-@TABLE.add("audit.checkpoints", "the audit log's checkpoints are missing or another's", Severity.CRITICAL)
+@TABLE.add("audit.checkpoints", "the audit log's checkpoints are missing or another's", Severity.CRITICAL, seconds=_VERIFY_SECONDS)
 def checkpoints(context: CheckContext) -> Iterator[Finding]:
     verdict = context.state.verify_audit()
     fault = verdict.get("fault")

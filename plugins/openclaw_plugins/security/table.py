@@ -19,11 +19,14 @@ class Table:
     def __init__(self) -> None:
         self.checks: list[Check] = []
 
-    def add(self, check_id: str, title: str, worst: Severity, *, fixes: bool = False, deep: bool = False) -> Callable[[Run], Run]:
+    def add(
+        self, check_id: str, title: str, worst: Severity, *, fixes: bool = False, deep: bool = False, seconds: float = 10.0
+    ) -> Callable[[Run], Run]:
         """Make a function a check."""
 
         def collect(run: Run) -> Run:
-            self.checks.append(Check(id=check_id, title=title, worst=worst, run=run, fixes=fixes, deep=deep))
+            check = Check(id=check_id, title=title, worst=worst, run=run, fixes=fixes, deep=deep, timeout_seconds=seconds)
+            self.checks.append(check)
             return run
 
         return collect

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from pathlib import Path
 
 import pytest
@@ -172,3 +174,16 @@ def test_no_link_is_followed_where_a_mode_is_set(home: Path, tmp_path: Path) -> 
     with pytest.raises(CannotFix, match="nothing was changed"):
         FixBook(home).make(made, CHECK)
     assert target.stat().st_mode & 0o777 == 0o644
+
+
+def test_two_fixes_are_not_made_at_once(home: Path) -> None:
+    book = FixBook(home)
+    book.make(planned(home, SetKey(key=("logging", "level"), value="info")), CHECK)
+    descriptor = os.open(home / "fixes", os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(CannotFix, match="another fix is being made"):
+            book.make(planned(home, SetMode(path=home / "gateway.token", mode=0o400)), CHECK)
+    finally:
+        os.close(descriptor)
+    assert (home / "gateway.token").stat().st_mode & 0o777 == 0o600
