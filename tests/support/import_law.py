@@ -43,6 +43,8 @@ SERVER_WORLD = (
     "openclaw_kernel.reload",
     "openclaw_kernel.store",
     "openclaw_kernel.tasks",
+    "openclaw_kernel.tls",
+    "watchdog",
 )
 # Functions of the command line that may reach into the server's world, and how far.
 SERVER_WORLD_DEFERRED: dict[str, tuple[str, ...]] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import socket
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -18,7 +17,6 @@ from openclaw_kernel.tls.faults import TlsFault, words_of
 from openclaw_kernel.tls.files import TlsFiles
 
 DAYS: Final = 3650
-_LONGEST_NAME: Final = 64
 
 
 def make_missing(files: TlsFiles) -> bool:
@@ -45,7 +43,8 @@ def make_missing(files: TlsFiles) -> bool:
 def _make() -> tuple[str, str]:
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.now(UTC)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "openclaw-kernel")])
+    # Every stranger sees it: it names neither the product nor this machine.
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -64,7 +63,5 @@ def _make() -> tuple[str, str]:
 
 
 def _names() -> list[x509.GeneralName]:
-    host = socket.gethostname()
-    hosts = {"localhost", host} if host.isascii() and 0 < len(host) <= _LONGEST_NAME else {"localhost"}
     addresses = [ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1")]
-    return [*(x509.DNSName(name) for name in sorted(hosts)), *(x509.IPAddress(address) for address in addresses)]
+    return [x509.DNSName("localhost"), *(x509.IPAddress(address) for address in addresses)]

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -168,6 +169,17 @@ def test_without_files_of_one_s_own_a_pair_is_made_once(tmp_path: Path) -> None:
     assert load(own).fingerprint == first.fingerprint
     assert first.expires_ms > (datetime.now(UTC) + timedelta(days=DAYS - 1)).timestamp() * 1000
     assert (tmp_path / "tls" / "gateway-key.pem").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_certificate_of_ours_tells_strangers_neither_product_nor_machine(tmp_path: Path) -> None:
+    """S26."""
+    own = files(tmp_path, GatewayTls(enabled=True))
+    make_missing(own)
+    made = x509.load_pem_x509_certificate(own.certificate.path.read_bytes())
+    assert made.subject == made.issuer
+    assert made.subject.rfc4514_string() == "CN=localhost"
+    names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(name.value) for name in names] == ["localhost", "127.0.0.1", "::1"]
 
 
 def test_a_pair_of_ours_that_lost_its_half_is_not_quietly_made_anew(tmp_path: Path) -> None:

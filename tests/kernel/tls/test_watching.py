@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,17 @@ import pytest
 from openclaw_kernel.tls.watching import FolderWatch
 
 DEADLINE = 20.0
+UNUSED = """
+import sys
+import openclaw_kernel.app, openclaw_kernel.cli.commands.run
+found = sorted(name for name in sys.modules if name.startswith(("watchdog", "openclaw_kernel.tls", "cryptography.x509")))
+sys.exit(f"imported without need: {found}" if found else 0)
+"""
+
+
+def test_who_does_not_encrypt_imports_nothing_of_it() -> None:
+    done = subprocess.run([sys.executable, "-c", UNUSED], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 async def test_news_of_a_folder_reaches_the_loop_and_those_of_another_do_not(tmp_path: Path) -> None:
