@@ -33,7 +33,11 @@ class KeptLockouts:
         """Lock out again whom the gateway before had locked out, and write down whoever follows."""
         kept = await self._values.get(KEY)
         if kept is not None:
-            self._limiter.load(kept, self._now_ms())
+            try:
+                self._limiter.load(kept, self._now_ms())
+            except (ValueError, TypeError) as error:
+                # A damaged row must not keep everybody out.
+                logger.warning("who was locked out before is not known, and may try again: %s", error)
         self._limiter.on_lockout = self._changed
 
     async def close(self) -> None:

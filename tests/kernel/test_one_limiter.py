@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -141,6 +142,19 @@ async def test_a_flood_of_wrong_tries_from_this_machine_is_held_back_in_bounds(t
         right = {"Authorization": f"Bearer {TOKEN}"}
         async with aiohttp.ClientSession() as http, http.get(way.app.facts.url + "/readyz", headers=right) as answer:
             assert "reasons" not in await answer.json()
+
+
+@pytest.mark.parametrize("kept", ["", "[", "5", "[5]", '[["soon", "identity", "x"]]', '[[9e15, [], "x"]]'])
+async def test_a_damaged_row_of_lockouts_keeps_nobody_out(kept: str, tmp_path: Path) -> None:
+    async with running(tmp_path) as way:
+        for number in range(FAILURES):
+            await way.connect(f"wrong-{number}")
+    database = sqlite3.connect(tmp_path / "state.sqlite3")
+    with database:
+        assert database.execute("UPDATE kernel_key_value SET value = ? WHERE key = 'lockouts'", (kept,)).rowcount == 1
+    database.close()
+    async with running(tmp_path) as way:
+        assert await way.connect(TOKEN) is None
 
 
 @pytest.mark.parametrize("field", ["token", "password"])
