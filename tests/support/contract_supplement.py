@@ -357,6 +357,7 @@ SUPPLEMENT: dict[str, dict[str, Any]] = {
             **dict.fromkeys(("rows", "checkpoints", "signedRow"), COUNT),
             "head": NONEMPTY,
             "fault": nullable(shape({"kind": NONEMPTY, "row": COUNT, "message": NONEMPTY})),
+            "brokenRows": array(COUNT),
             "key": nullable(NONEMPTY),
         }
     ),

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
+from openclaw_kernel.api.audit import AuditAction
 from openclaw_kernel.audit.records import NO_HASH, AuditRow, NotCanonical, digest_of_row
 
 CHECKPOINT_ROWS: Final = 100
 """So many rows at most stand without a checkpoint, but for those that one write brings."""
 _UNSIGNED_ROWS: Final = 2 * CHECKPOINT_ROWS + 50
+_BROKEN_TOLD: Final = 20
 
 FaultKind: TypeAlias = Literal["changed", "removed", "reordered", "rewritten", "truncated", "unsigned", "checkpoint"]
 
@@ -40,13 +42,18 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a check found. `signed` is the newest row that a checkpoint vouches for, `head` the hash of the newest that is sound."""
+    """What a check found.
+
+    `signed` is the newest row that a checkpoint vouches for, `head` the hash of the newest that is sound. `broken` are the newest rows
+    by which a start recorded that the log was not as it was left: what was new since may stand on what is not.
+    """
 
     rows: int
     head: str
     checkpoints: int
     signed: int
     fault: Fault | None
+    broken: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The verdict as an object."""
@@ -59,6 +66,7 @@ class Verdict:
             "checkpoints": self.checkpoints,
             "signedRow": self.signed,
             "fault": found,
+            "brokenRows": list(self.broken),
         }
 
 
@@ -77,6 +85,7 @@ class ChainCheck:
         self._sequence = 0
         self._head = NO_HASH
         self._signed = 0
+        self._broken: deque[int] = deque(maxlen=_BROKEN_TOLD)
 
     def take(self, row: AuditRow) -> None:
         """Take the next row."""
@@ -87,11 +96,13 @@ class ChainCheck:
         self._fault = self._judge(row)
         if self._fault is None:
             self._sequence, self._head = row.sequence, row.hash
+            if row.action == AuditAction.AUDIT_BROKEN:
+                self._broken.append(row.sequence)
 
     def finish(self) -> Verdict:
         """Say what was found."""
         fault = self._fault or self._judge_end() or self._signers_fault or self._judge_signed()
-        return Verdict(rows=self._rows, head=self._head, checkpoints=self._count, signed=self._signed, fault=fault)
+        return Verdict(rows=self._rows, head=self._head, checkpoints=self._count, signed=self._signed, fault=fault, broken=(*self._broken,))
 
     def _judge(self, row: AuditRow) -> Fault | None:
         expected = self._sequence + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from dataclasses import asdict, astuple
 from typing import Final
@@ -29,6 +30,8 @@ GUARDS: Final = {
 _INSERT: Final = f"INSERT INTO kernel_audit ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - those above
 _HEAD: Final = "SELECT sequence, hash FROM kernel_audit ORDER BY sequence DESC LIMIT 1"
 _AFTER: Final = f"SELECT {COLUMNS} FROM kernel_audit WHERE sequence > ? ORDER BY sequence LIMIT ?"  # noqa: S608
+BEFORE_ALL: Final = float("-inf")
+"""Before every row, those included that somebody put in front of the first."""
 SCANNED: Final = 20_000
 """So many rows are looked at for one page."""
 _MATCHES: Final = (
@@ -74,15 +77,25 @@ def newest_digest(connection: sqlite3.Connection, action: str) -> str | None:
 
 def missing_guards(connection: sqlite3.Connection) -> list[str]:
     """The triggers that are not there any more, or are others under their name."""
-    query = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'kernel_audit'"
-    found = dict(_plain(connection).execute(query).fetchall())
-    return [name for name, body in GUARDS.items() if found.get(name) != f"CREATE TRIGGER {name} {body}"]
+    found = _triggers(connection)
+    return [name for name, body in GUARDS.items() if not any(sql == f"CREATE TRIGGER {there} {body}" for there, sql in found.items())]
 
 
 def restore_guards(connection: sqlite3.Connection) -> None:
-    """Make anew the triggers that are not there."""
-    for name, body in GUARDS.items():
-        _plain(connection).execute(f"CREATE TRIGGER IF NOT EXISTS {name} {body}")
+    """Make anew the triggers that are not there, beside what took their name: no work may drop a trigger of this table."""
+    taken = _triggers(connection)
+    for name in missing_guards(connection):
+        free = name
+        for number in itertools.count(2):
+            if free not in taken:
+                break
+            free = f"{name}_{number}"
+        _plain(connection).execute(f"CREATE TRIGGER {free} {GUARDS[name]}")
+
+
+def _triggers(connection: sqlite3.Connection) -> dict[str, str]:
+    query = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'kernel_audit'"
+    return dict(_plain(connection).execute(query).fetchall())
 
 
 def append(connection: sqlite3.Connection, entry: AuditEntry, time_ms: int) -> AuditRow:
@@ -94,7 +107,7 @@ def append(connection: sqlite3.Connection, entry: AuditEntry, time_ms: int) -> A
     return row
 
 
-def rows_after(connection: sqlite3.Connection, sequence: int, limit: int) -> list[AuditRow]:
+def rows_after(connection: sqlite3.Connection, sequence: float, limit: int) -> list[AuditRow]:
     """The next rows in order, whatever somebody may have put into them; none at the end."""
     # What is no UTF-8 must come out, to be named as what it is.
     connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")

@@ -25,7 +25,7 @@ async def verify(store: Store, home: Path) -> dict[str, Any]:
     # First: what is signed later is about rows that are read later.
     checkpoints, fault = await asyncio.to_thread(file.read)
     check = ChainCheck(checkpoints, fault=fault)
-    last = 0
+    last: float = table.BEFORE_ALL
 
     def take(connection: sqlite3.Connection) -> int | None:
         rows = table.rows_after(connection, last, ROWS_AT_ONCE)
@@ -51,7 +51,7 @@ def verify_files(database: Path, home: Path) -> dict[str, Any]:
 def rows_of(database: Path) -> Iterator[AuditRow]:
     """Every row of a database file, which is only read; raise `OSError`, `sqlite3.Error`."""
     with _opened(database) as connection:
-        last = 0
+        last: float = table.BEFORE_ALL
         while rows := table.rows_after(connection, last, ROWS_AT_ONCE):
             yield from rows
             last = rows[-1].sequence

@@ -70,7 +70,10 @@ class FaultFound(TypedDict):
 
 
 class VerifyResult(TypedDict):
-    """`signedRow` is the newest row that a checkpoint vouches for, `key` the fingerprint of the key that signed it."""
+    """`signedRow` is the newest row that a checkpoint vouches for, `key` the fingerprint of the key that signed it.
+
+    `brokenRows` are rows by which a start recorded that the log was not as it was left, the newest 20 of them.
+    """
 
     ok: bool
     rows: int
@@ -78,6 +81,7 @@ class VerifyResult(TypedDict):
     checkpoints: int
     signedRow: int
     fault: FaultFound | None
+    brokenRows: list[int]
     key: str | None
 
 

@@ -19,6 +19,7 @@ from openclaw_kernel.audit.chain import CHECKPOINT_ROWS, ChainCheck, Verdict
 from openclaw_kernel.audit.checkpoints import CHECKPOINTS_FILE, CheckpointFile
 from openclaw_kernel.audit.records import DETAILS_BYTES, NO_HASH, TEXT_LIMIT, AuditRow, digest_of_row
 from openclaw_kernel.audit.trail import AuditTrail
+from openclaw_kernel.audit.verifying import verify, verify_files
 from openclaw_kernel.store.sqlite import SqliteStore
 
 NOBODY = AuditOrigin(actor="nobody", surface="ws", address="203.0.113.9")
@@ -361,6 +362,55 @@ async def test_a_log_whose_checkpoints_were_taken_away_says_so_in_a_row(tmp_path
     await again.open()
     await again.close()
     assert [row.action for row in await rows(store)] == ["device.approved", "audit.broken"]
+    await store.close()
+
+
+async def test_what_a_gateway_found_broken_at_its_start_is_told_by_every_later_check(tmp_path: Path, clock: Clock) -> None:
+    store, trail = await _opened(tmp_path, clock)
+    await store.write(lambda connection: trail.append(connection, APPROVED))
+    await trail.close()
+    assert (await verify(store, tmp_path))["brokenRows"] == []
+    (tmp_path / CHECKPOINTS_FILE).unlink()
+    again = AuditTrail(store, home=tmp_path, now_ms=clock)
+    await again.open()
+    await again.close()
+    found = await verify(store, tmp_path)
+    assert (found["ok"], found["brokenRows"]) == (True, [2])
+    await store.close()
+
+
+async def test_a_guard_that_was_put_out_of_action_under_its_name_guards_again_after_a_start(tmp_path: Path, clock: Clock) -> None:
+    store, trail = await _opened(tmp_path, clock)
+    await store.write(lambda connection: trail.append(connection, APPROVED))
+    await trail.close()
+    await store.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.sqlite3")) as connection, connection:
+        connection.execute("DROP TRIGGER kernel_audit_no_delete")
+        connection.execute("CREATE TRIGGER kernel_audit_no_delete BEFORE DELETE ON kernel_audit BEGIN SELECT 1; END")
+    for _ in range(2):
+        store, trail = await _opened(tmp_path, clock)
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            await store.write(lambda connection: connection.execute("DELETE FROM kernel_audit WHERE sequence = 1"))
+        await trail.close()
+        # It guards, so the next start has nothing to say.
+        assert [row.action for row in await rows(store)].count("audit.broken") == 1
+        await store.close()
+
+
+@pytest.mark.parametrize("sequence", [-(2**63), -1, 0])
+async def test_a_row_in_front_of_the_first_is_found(tmp_path: Path, clock: Clock, sequence: int) -> None:
+    store, trail = await _opened(tmp_path, clock)
+    await store.write(lambda connection: trail.append(connection, APPROVED))
+    await trail.close()
+    await store.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.sqlite3")) as connection, connection:
+        connection.execute("DROP TRIGGER kernel_audit_in_order")
+        connection.execute(f"INSERT INTO kernel_audit ({table.COLUMNS}) SELECT ?, {OTHERS} FROM kernel_audit", (sequence,))  # noqa: S608
+    fault = verify_files(tmp_path / "state.sqlite3", tmp_path)["fault"]
+    assert (fault["kind"], fault["row"]) == ("reordered", 1)
+    store, trail = await _opened(tmp_path, clock)
+    assert (await trail.verify())["fault"]["message"] == f"row {sequence} stands where row 1 belongs"
+    await trail.close()
     await store.close()
 
 

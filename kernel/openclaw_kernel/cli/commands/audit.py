@@ -91,6 +91,8 @@ def verify(options: argparse.Namespace) -> int:
     try:
         if not found["ok"]:
             raise CommandFailed(f"audit verify: {found['fault']['message']}")
+        for row in found["brokenRows"]:
+            note(f"row {row} says that the log was not as it was left: what is before it may not be what was written")
         emit(f"sound: {found['rows']} rows, {found['checkpoints']} checkpoints, signed up to row {found['signedRow']}")
         emit(f"newest row  {found['rows']}:{found['head']}")
         emit(f"signed by   {found['key'] or 'nobody yet'}")
