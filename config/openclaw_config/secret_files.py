@@ -10,14 +10,23 @@ from pathlib import Path
 from typing import Final
 
 FOLDER: Final = "secrets"
+LOGINS: Final = "oauth"
+"""The folder in it that the tokens of logins have to themselves."""
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 """Names that are file names as they are."""
 
 
+def make_private_folder(folder: Path) -> None:
+    """Make a folder of ours 0700, with all above it that are not there; raise `OSError`."""
+    for above in reversed([each for each in (folder, *folder.parents) if not each.exists()]):
+        # `parents=True` would leave those above open to others: the state folder too, before the first start.
+        above.mkdir(mode=0o700, exist_ok=True)
+    folder.chmod(0o700)
+
+
 def store_private(path: Path, text: str) -> None:
     """Write a file of ours, 0600, in a folder of ours, 0700; it is there whole or not at all. Raise `OSError`."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.parent.chmod(0o700)
+    make_private_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:

@@ -43,7 +43,7 @@ def environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str,
 async def run_command(*arguments: str, home: Path, stdin: str = "", env: Mapping[str, str] | None = None) -> Outcome:
     """Run it to its end."""
     process = await start_command(*arguments, home=home, env=env)
-    out, err = await asyncio.wait_for(process.communicate(stdin.encode()), DEADLINE_SECONDS)
+    out, err = await asyncio.wait_for(process.communicate(stdin.encode("utf-8", "surrogateescape")), DEADLINE_SECONDS)
     assert process.returncode is not None
     return Outcome(process.returncode, out.decode(), err.decode())
 

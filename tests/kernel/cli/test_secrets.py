@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from openclaw_config.home import prepare_home
 from tests.kernel.cli.command import Outcome, on_terminal, run_command
 
 CONFIG = """\
@@ -88,6 +89,19 @@ async def test_what_is_stored_in_a_file_is_private_and_found_by_its_reference(ho
     assert [item.name for item in path.parent.iterdir()] == ["github"]
 
 
+async def test_before_the_first_start_it_makes_a_state_folder_that_a_start_takes(tmp_path: Path) -> None:
+    home = tmp_path / "above" / "state"
+    await secrets("set", "github", home=home, stdin="value-of-github")
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (home.parent, home, home / "secrets")] == [0o700] * 3
+    assert prepare_home(home)
+
+
+async def test_what_is_no_text_is_refused_in_any_locale(home: Path) -> None:
+    refused = await secrets("set", "github", home=home, stdin="value-of-\udcff", PYTHONIOENCODING="utf-8:surrogateescape")
+    assert refused.status == 1
+    assert refused.err == "secrets set: what came on stdin is not UTF-8 text; encode it, e.g. with base64\n"
+
+
 async def test_a_link_in_its_place_is_replaced_and_not_followed(home: Path) -> None:
     (home / "secrets").mkdir()
     (home / "elsewhere").write_text("untouched")
@@ -129,6 +143,7 @@ async def test_a_keyring_that_cannot_be_used_is_named(home: Path) -> None:
         ("../evil", "value-of", 2, "is no name"),
         ("Git", "value-of", 2, "is no name"),
         (".hidden", "value-of", 2, "is no name"),
+        ("oauth", "value-of", 2, "is the folder of what auth login keeps"),
         ("github", " \n", 1, "there is no value; give it on stdin"),
         ("github", "value-of\0", 1, "it holds a NUL character"),
         ("github", "value-of" * 10_000, 1, "longer than 65536 bytes"),

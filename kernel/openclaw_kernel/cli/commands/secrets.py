@@ -53,11 +53,13 @@ def list_all(options: argparse.Namespace) -> int:
 def set_one(options: argparse.Namespace) -> int:
     """Store one."""
     from openclaw_config.home import find_home
-    from openclaw_config.secret_files import FOLDER, NAME, store_private
+    from openclaw_config.secret_files import FOLDER, LOGINS, NAME, store_private
 
     name = options.name
     if NAME.fullmatch(name) is None:
         raise BadUsage(f"secrets set: {name[:80]!r} is no name; use 1 to 64 lower-case letters, digits, - and _, no - or _ in front")
+    if name == LOGINS and not options.keyring:
+        raise BadUsage(f"secrets set: {name!r} is the folder of what auth login keeps; use another name, or --keyring")
     value = _value(name)
     if options.keyring:
         reference = _into_keyring(name, value)
@@ -127,7 +129,9 @@ def _value(name: str) -> str:
     else:
         try:
             value = sys.stdin.read(LONGEST_SECRET + 1)
-        except UnicodeDecodeError:
+            # Where the locale is C, what is no text comes in as surrogates.
+            value.encode()
+        except UnicodeError:
             raise CommandFailed("secrets set: what came on stdin is not UTF-8 text; encode it, e.g. with base64") from None
     if len(value.encode("utf-8", "surrogatepass")) > LONGEST_SECRET:
         raise CommandFailed(f"secrets set: the value is longer than {LONGEST_SECRET} bytes; store it as a file of its own")
