@@ -3,7 +3,8 @@
 It keeps to the standard by itself: `authorization_pending` until `/_control/approve`, `slow_down` for whoever asks too soon, and the
 end of the whole login where an old refresh token comes back. What it is told to do instead is in the script, an answer a request:
 
-`pending`, `slow_down`, `denied`, `expired`, `hang`, `error` (503), `half` (cut in the middle of the body), `redirect`, `odd`, `huge`.
+`pending`, `slow_down`, `denied`, `expired`, `hang`, `error` (503), `half` (cut in the middle of the body), `redirect`, `odd`, `huge`,
+`wait` (answers as it should once it is released).
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class AuthorizationServer:
     script: deque[str] = field(default_factory=deque)
     requests: list[dict[str, Any]] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    released: asyncio.Event = field(default_factory=asyncio.Event)
 
     def application(self) -> web.Application:
         """The routes."""
@@ -78,6 +80,7 @@ class AuthorizationServer:
                 web.post("/_control/approve", self._approve),
                 web.post("/_control/script", self._take_script),
                 web.post("/_control/revoke", self._revoke),
+                web.post("/_control/release", self._release),
                 web.get("/_control/requests", self._tell),
             ]
         )
@@ -114,7 +117,10 @@ class AuthorizationServer:
     async def _token(self, request: web.Request) -> web.StreamResponse:
         form = await self._record(request)
         if self.script and not self.script[0].startswith("device:"):
-            return await self._misbehave(request, self.script.popleft())
+            how = self.script.popleft()
+            if how != "wait":
+                return await self._misbehave(request, how)
+            await self.released.wait()
         refusal = self._refuse_client(form)
         if refusal is not None:
             return refusal
@@ -208,6 +214,10 @@ class AuthorizationServer:
         if (await request.json()).get("refresh"):
             self.refresh_tokens.clear()
         self.access_tokens.clear()
+        return web.json_response({})
+
+    async def _release(self, _request: web.Request) -> web.Response:
+        self.released.set()
         return web.json_response({})
 
     async def _tell(self, request: web.Request) -> web.Response:

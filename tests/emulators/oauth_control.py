@@ -70,6 +70,10 @@ class AuthorizationProcess:
         """Confirm every code, as a person does in a browser."""
         await self._call("POST", "/_control/approve", {})
 
+    async def release(self) -> None:
+        """Let it answer what `wait` holds back."""
+        await self._call("POST", "/_control/release", {})
+
     async def revoke(self, *, refresh: bool = False) -> None:
         """Take no access token any more; with `refresh` no refresh token either."""
         await self._call("POST", "/_control/revoke", {"refresh": refresh})

@@ -119,7 +119,9 @@ class LoginDesk:
             fresh = read_tokens(status, body, login_id=tokens.login_id, now_ms=self._now_ms(), before=tokens)
         except OAuthFailed as failed:
             return self._failed(login, failed)
-        await self._keep(login, fresh)
+        if not await self._keep(login, fresh):
+            await self._read(login)
+            return login.tokens or login.error(ProviderErrorKind.AUTH, login.fault or _not_logged_in(login.provider))
         return fresh
 
     def _failed(self, login: _Login, failed: OAuthFailed) -> ProviderError:
@@ -128,14 +130,17 @@ class LoginDesk:
         login.fault = f"the login of provider {login.provider!r} is over: {failed}; {_again(login.provider)}"
         return login.error(ProviderErrorKind.AUTH, login.fault)
 
-    async def _keep(self, login: _Login, fresh: Tokens) -> None:
-        login.tokens, login.fault = fresh, None
+    async def _keep(self, login: _Login, fresh: Tokens) -> bool:
+        """Return whether the login that was refreshed is still the one there is."""
         try:
-            await asyncio.to_thread(login.tokens_store.save, fresh)
+            if not await asyncio.to_thread(login.tokens_store.renew, fresh):
+                return False
         except (OSError, KeyringFailed) as error:
             # It works until the gateway ends; after that a person has to log in again.
             logger.warning("the new token of provider %r cannot be kept in %s: %s", login.provider, login.tokens_store.place, error)
+        login.tokens, login.fault = fresh, None
         login.stamp = login.tokens_store.stamp()
+        return True
 
     async def _post(self, url: str, form: Mapping[str, str]) -> tuple[int, bytes]:
         timeout = aiohttp.ClientTimeout(total=self._answer_seconds)

@@ -5,15 +5,19 @@ They are bound to the client and the address they came from: a config that names
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from openclaw_config.keyrings import SERVICE, delete_keyring, read_keyring, write_keyring
 from openclaw_config.oauth import OAuthClient
 from openclaw_config.references import LONGEST_SECRET, read_regular
-from openclaw_config.secret_files import FOLDER, NAME, store_private
+from openclaw_config.secret_files import FOLDER, LOGINS, NAME, store_private
 from openclaw_config.secrets import Secret
 from openclaw_kernel.oauth.flow import Tokens
 
@@ -24,10 +28,11 @@ class TokenStore:
     """The tokens of one provider. All but `stamp` block; they raise `OSError` or `KeyringFailed`."""
 
     def __init__(self, home: Path, provider: str, client: OAuthClient) -> None:
+        self._home = home
         self._client = client
         name = provider if NAME.fullmatch(provider) else hashlib.sha256(provider.encode("utf-8", "surrogatepass")).hexdigest()[:32]
         self._entry = f"oauth/{name}"
-        self.path = home / FOLDER / "oauth" / f"{name}.json"
+        self.path = home / FOLDER / LOGINS / f"{name}.json"
 
     @property
     def place(self) -> str:
@@ -55,6 +60,20 @@ class TokenStore:
 
     def save(self, tokens: Tokens) -> None:
         """Keep them in place of those before."""
+        with self._locked():
+            self._write(tokens)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        # The command and the gateway are two processes; the folder itself needs no file beside it.
+        descriptor = os.open(self._home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _write(self, tokens: Tokens) -> None:
         text = json.dumps(
             {
                 "v": _FORMAT,
@@ -72,8 +91,21 @@ class TokenStore:
         else:
             store_private(self.path, text)
 
+    def renew(self, fresh: Tokens) -> bool:
+        """Keep what a refresh brought, but only in place of the login that was refreshed: who logged out meanwhile stays so."""
+        with self._locked():
+            kept = self.load()
+            if kept is None or kept.login_id != fresh.login_id:
+                return False
+            self._write(fresh)
+        return True
+
     def remove(self) -> bool:
         """Forget them; return whether there were any."""
+        with self._locked():
+            return self._forget()
+
+    def _forget(self) -> bool:
         if self._client.store == "keyring":
             found = read_keyring(SERVICE, self._entry) is not None
             delete_keyring(SERVICE, self._entry)

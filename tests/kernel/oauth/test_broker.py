@@ -140,6 +140,36 @@ async def test_whoever_waits_may_be_cancelled_and_the_new_token_is_not_lost(benc
     assert await refreshes(server) == 1
 
 
+async def test_a_logout_during_a_refresh_is_not_undone_by_it(bench: Bench, server: AuthorizationProcess) -> None:
+    await bench.log_in()
+    bench.clock.ahead_ms = 3_700_000
+    before = len(await server.requests())
+    await server.script("wait")
+    waiting = asyncio.create_task(bench.fails())
+    await server.requests(count=before + 1)
+    assert bench.tokens.remove()
+    await server.release()
+    assert (await waiting).message == "provider 'acme' is not logged in; run openclaw-kernel auth login acme"
+    assert not bench.tokens.path.exists()
+    assert [action for action, _ in await bench.audited()] == ["login.completed", "login.removed"]
+
+
+async def test_a_login_during_a_refresh_of_the_one_before_stays(bench: Bench, server: AuthorizationProcess) -> None:
+    await bench.log_in()
+    bench.clock.ahead_ms = 3_700_000
+    before = len(await server.requests())
+    await server.script("wait")
+    waiting = asyncio.create_task(bench.token())
+    await server.requests(count=before + 1)
+    access = await bench.log_in()
+    await server.release()
+    assert await waiting == access
+    bench.clock.ahead_ms = 0
+    kept = bench.tokens.load()
+    assert kept is not None
+    assert kept.access.unwrap() == await bench.token() == access
+
+
 @pytest.mark.parametrize("how", ["error", "hang", "half", "odd", "redirect"])
 async def test_while_the_token_lasts_a_server_that_is_away_harms_nobody(bench: Bench, server: AuthorizationProcess, how: str) -> None:
     access = await bench.log_in()
@@ -228,7 +258,7 @@ async def test_a_new_token_that_cannot_be_kept_works_all_the_same(
     def full(_self: TokenStore, _tokens: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(TokenStore, "save", full)
+    monkeypatch.setattr(TokenStore, "renew", full)
     fresh = await bench.token()
     assert [fresh] == await server.access_tokens()
     assert bench.tokens.path.read_text() == text
