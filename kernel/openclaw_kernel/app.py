@@ -578,7 +578,8 @@ def _proxies(gateway: GatewayConfig) -> Proxies:
 
 
 def _credential(auth: GatewayAuth) -> bytes:
-    secret = {"token": auth.token, "password": auth.password}.get(auth.mode)
+    # Behind a trusted proxy it is what programs of this machine come in with.
+    secret = {"token": auth.token, "password": auth.password, "trusted-proxy": auth.token or auth.password}.get(auth.mode)
     return f"{auth.mode}:{secret.unwrap() if secret else ''}".encode("utf-8", "surrogatepass")
 
 

@@ -282,3 +282,25 @@ async def test_a_page_session_outlives_a_restart(tmp_path: Path) -> None:
             assert cookie not in "".join(path.read_text("latin-1") for path in tmp_path.iterdir() if path.is_file())
     finally:
         await again.stop()
+
+
+@pytest.mark.parametrize("mode", ["token", "trusted-proxy"])
+async def test_a_page_session_ends_with_the_secret_it_was_opened_by(mode: str, tmp_path: Path) -> None:
+    def with_token(token: str) -> GatewayApp:
+        auth = {"mode": mode, "token": token, "trustedProxy": {"userHeader": "X-Acme-User"}}
+        return app_in(tmp_path, auth=auth, trustedProxies=["192.0.2.7"])
+
+    app = with_token(TOKEN)
+    await app.start()
+    url, _, code = app.link().partition("/#code=")
+    async with aiohttp.ClientSession() as http:
+        answer = await http.post(f"{url}/auth/exchange", json={"code": code}, headers={"Origin": url})
+        cookie = answer.cookies["openclaw_session"].value
+    await app.stop()
+    again = with_token(STRONG)
+    await again.start()
+    try:
+        async with aiohttp.ClientSession(cookies={"openclaw_session": cookie}, cookie_jar=aiohttp.CookieJar(unsafe=True)) as http:
+            assert (await http.get(f"{again.facts.url}/auth/session")).status == 401
+    finally:
+        await again.stop()

@@ -71,6 +71,8 @@ class HostedAuthenticators:
 
 
 _FAILED: Final = "authenticator_failed"
+_OF_THE_PROXY: Final = "trusted-proxy"
+"""The issuer under which `gateway.auth.identities` names whom the trusted proxy vouches for."""
 
 
 def _checked(answer: object) -> Identity | IdentityRefused | None:
@@ -86,6 +88,10 @@ def _checked(answer: object) -> Identity | IdentityRefused | None:
             value = getattr(answer, field)
             if not value or value.strip() != value or not value.isprintable():
                 raise ContractBroken(f"returned an Identity whose {field} is {value[:64]!r}", "give what the issuer says, or refuse")
+        if answer.issuer == _OF_THE_PROXY:
+            raise ContractBroken(
+                f"returned an Identity whose issuer is {_OF_THE_PROXY!r}", "give another name: this is the trusted proxy's"
+            )
         if "#" in answer.issuer:
             # Issuer and subject are one name, parted by it.
             raise ContractBroken("returned an Identity whose issuer has a '#'", "give an issuer without a fragment")

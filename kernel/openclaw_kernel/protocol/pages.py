@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final
@@ -19,6 +20,8 @@ from openclaw_kernel.protocol.refusals import Refusals
 
 if TYPE_CHECKING:
     from aiohttp import web
+
+logger = logging.getLogger("openclaw.pages")
 
 COOKIE: Final = "openclaw_session"
 CODE_MS: Final = 600_000
@@ -64,9 +67,13 @@ class PageSessions:
         self._sessions: dict[str, int] = {}
 
     def load(self, text: str | None) -> None:
-        """Take back what `save` stored."""
-        if text:
+        """Take back what `save` stored; of a damaged text nothing, and everybody signs in anew."""
+        if not text:
+            return
+        try:
             self._sessions = {digest: int(expires) for digest, expires in json.loads(text).items()}
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
+            logger.warning("the browsers that were signed in are not known, and have to open a new link: %s", error)
 
     def mint_code(self) -> tuple[str, int]:
         """Return a new code and when it expires; the oldest unused ones give way."""

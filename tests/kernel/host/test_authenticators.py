@@ -85,6 +85,7 @@ async def test_the_first_that_answers_decides(answers: list[Any], expected: Iden
         (True, "returned bool"),
         (Identity(issuer="", subject="x"), "whose issuer is ''"),
         (Identity(issuer="x", subject=""), "whose subject is ''"),
+        (Identity(issuer="trusted-proxy", subject="x"), "whose issuer is 'trusted-proxy'"),
         (Identity(issuer="x", subject=" x"), "whose subject is ' x'"),
         (Identity(issuer="x", subject="a\nb"), "whose subject is"),
         (Identity(issuer="https://a#b", subject="x"), "has a '#'"),

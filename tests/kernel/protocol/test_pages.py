@@ -72,6 +72,14 @@ async def test_a_changed_credential_ends_every_session() -> None:
     assert not let_in(standing.started(b"password:first"), cookie)
 
 
+@pytest.mark.parametrize("kept", ["[", "5", "[5]", '{"x": "soon"}', '{"x": 1e999}'])
+async def test_of_damaged_sessions_none_is_taken_and_a_new_one_opens(kept: str) -> None:
+    standing = Standing()
+    standing.saved = kept
+    standing.pages = standing.started(b"token:first")
+    assert let_in(standing.pages, await standing.open())
+
+
 async def test_a_session_ends_after_thirty_days() -> None:
     standing = Standing()
     cookie = await standing.open()
