@@ -20,7 +20,7 @@ EXITS: dict[str, tuple[int, str]] = {
     "openclaw_kernel.oauth.flow:poll_form": (1, "the body of a request to the authorization server"),
     "openclaw_kernel.oauth.flow:refresh_form": (1, "the body of a request to the authorization server"),
     "openclaw_kernel.oauth.flow:_identity": (1, "the body of a request to the authorization server"),
-    "openclaw_kernel.oauth.tokens:TokenStore.save": (2, "the private file or the keyring entry that keeps a login"),
+    "openclaw_kernel.oauth.tokens:TokenStore._write": (2, "the private file or the keyring entry that keeps a login"),
     "openclaw_kernel.host.secrets:ToolSecrets.clean": (1, "is cut out of what a tool returns to the model"),
     "openclaw_plugins.shell_tool.runtime:Shell._child_environment": (1, "the command's environment, where the config says so"),
     "openclaw_kernel.cli.target:_read_file": (1, "the command line hands it to the gateway"),
