@@ -27,7 +27,7 @@ _HOLDERS: Final = frozenset({"headers", "header", "cookies", "env", "environment
 """Mappings whose keys are somebody else's: everything beneath is taken for secret."""
 _NAMES_ONLY: Final = (("agents", "defaults", "secrets"), ("agents", "entries", "*", "secrets"), ("secrets", "exec"))
 """Places below a key that names secrets where there are names, and no values."""
-_USER_IN_URL: Final = re.compile(r"(?<=://)[^/\s@\"']+@")
+_USER_IN_URL: Final = re.compile(r"(?<=://)[^/\s\"']+@")
 _PAIR: Final = re.compile(
     r"""(?P<head>(?P<quote>["']?)(?P<key>[A-Za-z_][\w.-]*)(?P=quote)\s*:\s+)"""
     r"""(?P<value>"(?:[^"\\\n]|\\.)*"|'(?:[^'\n]|'')*'|[^\s"'\[{|>&*#][^\n]*)"""

@@ -10,7 +10,7 @@ import pytest
 
 from openclaw_config.home import DEFAULT_FILE
 from openclaw_config.load import Loaded, load
-from openclaw_config.redaction import names_secret, redact, replace_all, secrets_in
+from openclaw_config.redaction import hide_users, names_secret, redact, replace_all, secrets_in
 from openclaw_config.secrets import REDACTED, Secret
 
 CANARY = "canary-7f3a9"
@@ -162,3 +162,8 @@ def test_a_secret_among_the_arguments_of_a_program_is_not_shown() -> None:
     assert redact("token", f"${{exec:/bin/x --with {CANARY} https://me:word@host/}}", {CANARY}) == (
         f"${{exec:/bin/x --with {REDACTED} https://{REDACTED}@host/}}"
     )
+
+
+def test_a_password_with_an_at_sign_is_hidden_to_its_end() -> None:
+    address = f"postgres://user:half@{CANARY}@host.example/path"
+    assert redact("baseUrl", address) == hide_users(address) == f"postgres://{REDACTED}@host.example/path"
