@@ -17,6 +17,7 @@ from aiohttp import web
 from openclaw_config.load import ConfigError, Issue, Loaded, load
 from openclaw_config.models import Gateway as GatewayConfig
 from openclaw_config.models import GatewayAuth
+from openclaw_kernel.announcements import Announcements
 from openclaw_kernel.api.audit import BY_GATEWAY, AuditAction, AuditEntry, AuditLog, AuditOrigin, AuditReader
 from openclaw_kernel.api.check import Fixes
 from openclaw_kernel.api.children import kill_leftovers
@@ -81,7 +82,6 @@ BACKLOG: Final = 1024
 STOP_SECONDS: Final = 10.0
 DRAIN_GRACE_SECONDS: Final = 2.0
 RESTART_EXPECTED_MS: Final = 1000
-_PRESENCE_DELAY: Final = 0.1
 _HOSTS: Final = {"loopback": "127.0.0.1", "lan": "0.0.0.0"}  # noqa: S104 - chosen by the owner, refused without auth
 
 
@@ -133,8 +133,7 @@ class GatewayApp:
         self._audit: AuditTrail
         self._lock = StateLock(home)
         self._tls: TlsKeeper | None = None
-        self._presence_timer: asyncio.TimerHandle | None = None
-        self._health_timer: asyncio.TimerHandle | None = None
+        self._announcements: Announcements
         self.facts: GatewayFacts
         self.restarts: RestartDesk
         self.host: PluginHost
@@ -180,7 +179,8 @@ class GatewayApp:
         self._tls = await self._load_tls()
         self._presence = PresenceBook(version=GatewayFacts.version, now_ms=now_ms)
         self.facts = GatewayFacts(loaded=self.loaded, home=self.home, presence=self._presence, limits=self.limits, now_ms=now_ms)
-        self.facts.presence_changed = self._presence_soon
+        self._announcements = Announcements(self._bus, self.facts, self._presence)
+        self.facts.presence_changed = self._announcements.presence_soon
         self.restarts = RestartDesk(boot_id=self.facts.boot_id, check=self._check_config)
         self._tasks = TaskOwner("gateway", _task_failed)
         store = load_driver("openclaw.stores", "sqlite")(self.home / DATABASE)
@@ -469,13 +469,13 @@ class GatewayApp:
         entry = connection.presence()
         if entry is not None:
             self._presence.connected(connection.connection_id, entry)
-            self._presence_soon()
+            self._announcements.presence_soon()
 
         def closed() -> None:
             forget()
             detach()
             if self._presence.disconnected(connection.connection_id):
-                self._presence_soon()
+                self._announcements.presence_soon()
 
         return closed
 
@@ -486,26 +486,10 @@ class GatewayApp:
         details = {"method": connection.method, "scopes": sorted(connection.scopes)}
         self._audit.note(AuditEntry(action=AuditAction.IDENTITY_ADMITTED, origin=origin, subject=connection.principal, details=details))
 
-    def _presence_soon(self) -> None:
-        # Many come and go together after a restart; they are told of each other once.
-        if self._presence_timer is None:
-            self._presence_timer = asyncio.get_running_loop().call_later(_PRESENCE_DELAY, self._tell_presence)
-
-    def _tell_presence(self) -> None:
-        self._presence_timer = None
-        payload = b'{"presence":%b}' % self._presence.json()
-        self._bus.publish(EventFrame("presence", payload, state_version=dumps(self.facts.state_version())))
-
-    def _tell_health(self) -> None:
-        self._health_timer = None
-        health = self.facts.refresh_health()
-        self.facts.health_version += 1
-        self._bus.publish(EventFrame("health", dumps(health), state_version=dumps(self.facts.state_version())))
-
     def _plugin_changed(self, status: PluginStatus) -> None:
         self._record_plugin(status)
-        if self._health_timer is None and self.facts.phase is Phase.SERVING:
-            self._health_timer = asyncio.get_running_loop().call_later(_PRESENCE_DELAY, self._tell_health)
+        if self.facts.phase is Phase.SERVING:
+            self._announcements.health_soon()
 
     def _record_plugin(self, status: PluginStatus) -> None:
         # That all start and all stop is what the gateway's own rows say.
@@ -524,7 +508,7 @@ class GatewayApp:
             self.wire.server.tick(now)
             if now >= next_tick:
                 next_tick = now + self.limits.tick_interval_ms / 1000
-                self._bus.publish(EventFrame("tick", b'{"ts":%d}' % now_ms()))
+                self._announcements.tick(now_ms())
 
     async def _end_leftovers(self) -> None:
         count = await asyncio.to_thread(kill_leftovers, self.home)
@@ -535,7 +519,7 @@ class GatewayApp:
         # Apart from the clock: what plugins say of themselves must not be able to stop it.
         while True:
             await asyncio.sleep(self.limits.health_seconds)
-            self._tell_health()
+            self._announcements.health()
 
     async def _run_requests(self) -> None:
         while True:
@@ -546,9 +530,7 @@ class GatewayApp:
                 logger.warning("old requests are not forgotten yet: %s", error.message)
 
     async def _close_tasks(self) -> None:
-        for timer in (self._presence_timer, self._health_timer):
-            if timer is not None:
-                timer.cancel()
+        self._announcements.close()
         hung = await self._tasks.close(1.0)
         if hung:
             logger.warning("did not end in time: %s", ", ".join(hung))
