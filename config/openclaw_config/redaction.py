@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote
 
-from openclaw_config.secrets import REDACTED
+from openclaw_config.secrets import REDACTED, known_secrets
 
 KINDS: Final = ("env", "file", "keyring", "exec")
 """The kinds of references."""
@@ -122,6 +123,17 @@ def replace_all(text: str, secrets: Iterable[str]) -> str:
 def hide_users(text: str) -> str:
     """The text without who logs in by the URLs in it, and with what."""
     return _USER_IN_URL.sub(f"{REDACTED}@", text)
+
+
+def known_spellings() -> Sequence[str]:
+    """All secrets of this process as they may stand in a text, longest first; worked out anew only where there are more than before."""
+    return _spelled(len(known_secrets()))
+
+
+@lru_cache(maxsize=1)
+def _spelled(_count: int) -> Sequence[str]:
+    # None is ever forgotten, so their number says whether they are the same.
+    return spellings(known_secrets())
 
 
 def spellings(secrets: Iterable[str]) -> list[str]:

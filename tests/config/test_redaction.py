@@ -10,7 +10,7 @@ import pytest
 
 from openclaw_config.home import DEFAULT_FILE
 from openclaw_config.load import Loaded, load
-from openclaw_config.redaction import hide_users, names_secret, redact, replace_all, secrets_in
+from openclaw_config.redaction import hide_users, known_spellings, names_secret, redact, replace_all, secrets_in
 from openclaw_config.secrets import REDACTED, Secret
 
 CANARY = "canary-7f3a9"
@@ -167,3 +167,11 @@ def test_a_secret_among_the_arguments_of_a_program_is_not_shown() -> None:
 def test_a_password_with_an_at_sign_is_hidden_to_its_end() -> None:
     address = f"postgres://user:half@{CANARY}@host.example/path"
     assert redact("baseUrl", address) == hide_users(address) == f"postgres://{REDACTED}@host.example/path"
+
+
+def test_a_secret_that_comes_later_is_sought_as_well() -> None:
+    first, second = "early-secret-of-this-test", "late/secret-of-this-test"
+    Secret(first)
+    assert first in known_spellings()
+    Secret(second)
+    assert {first, second, "late%2Fsecret-of-this-test"} <= set(known_spellings())

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import rfc8785
 
-from openclaw_config.redaction import hide_users, spellings
-from openclaw_config.secrets import REDACTED, known_secrets
+from openclaw_config.redaction import hide_users, known_spellings
+from openclaw_config.secrets import REDACTED
 from openclaw_kernel.api.audit import AuditEntry
 
 FORMAT: Final = 1
@@ -92,7 +92,7 @@ def _hashed(row: AuditRow) -> dict[str, Any]:
 
 def row_of(entry: AuditEntry, *, sequence: int, time_ms: int, previous: str) -> AuditRow:
     """The row that records an entry: cut where it is long, and without any secret that this process knows."""
-    known = spellings(known_secrets())
+    known = known_spellings()
     origin = entry.origin
     row = AuditRow(
         sequence=sequence,
