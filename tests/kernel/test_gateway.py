@@ -30,7 +30,7 @@ async def test_services_that_fail_stop_neither_clock_nor_hello(
         assert (health["ok"], health["agents"], health["defaultAgentId"]) == (True, [], "main")
         assert health["sessions"] == {"path": "", "count": 0, "recent": []}
         assert "the database is gone" in caplog.text
-        gateway.app._tell_health()
+        gateway.app._announcements.health()
         await gateway.event("health")
         async with gateway.connected():
             assert (await gateway.call("health"))["ok"] is True
