@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from openclaw_config.redaction import plain
 from openclaw_config.source import ConfigError, KeyPath, dotted, parse
 
 _BY_HAND: Final = "edit it by hand"
+_BLOCK: Final = ("|", ">")
 
 
 class CannotEdit(Exception):
@@ -60,12 +62,22 @@ def _find(text: str, where: KeyPath) -> tuple[Node | None, Node]:
 def _edited(text: str, key: Node | None, node: Node, value: Any, where: KeyPath) -> str:
     if isinstance(node, ScalarNode) or (isinstance(node, CollectionNode) and node.flow_style):
         start, end = node.start_mark.index, node.end_mark.index
-        # Of a block scalar the end is the next line's beginning.
-        kept = text[end - 1 : end] if isinstance(node, ScalarNode) and node.style in {"|", ">"} else ""
+        if _holds_comment(text[start:end], node):
+            raise CannotEdit(f"{dotted(where)}: a comment stands within it; {_BY_HAND}")
+        # Of a block scalar the end is the next line's beginning, past the empty lines before it.
+        is_block = isinstance(node, ScalarNode) and node.style in _BLOCK
+        kept = text[start + len(text[start:end].rstrip()) : end] if is_block else ""
         return f"{text[:start]}{json.dumps(value, ensure_ascii=False)}{kept}{text[end:]}"
     if isinstance(node, SequenceNode) and isinstance(value, list):
         return _without_lines(text, key, node, value, where)
     raise CannotEdit(f"{dotted(where)}: is written over several lines; {_BY_HAND}")
+
+
+def _holds_comment(span: str, node: Node) -> bool:
+    if isinstance(node, ScalarNode):
+        return node.style in _BLOCK and "#" in span.splitlines()[0]
+    # Within brackets a comment is known by its line alone, and so is any text that looks like one.
+    return re.search(r"(^|\s)#.*[\r\n]", span) is not None
 
 
 def _without_lines(text: str, key: Node | None, node: SequenceNode, value: list[Any], where: KeyPath) -> str:

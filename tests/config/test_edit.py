@@ -48,6 +48,26 @@ def test_only_the_value_changes(where: KeyPath, value: Any, before: str, after: 
     assert with_value("x.yaml", FILE, where, value) == FILE.replace(before, after)
 
 
+@pytest.mark.parametrize(
+    ("text", "edited"),
+    [
+        ("a: |-\r\n  key\r\nb: 1\r\n", 'a: "new"\r\nb: 1\r\n'),
+        ("x:\n  a: |-\n    key\n\n\n  # next\n  b: 1\n", 'x:\n  a: "new"\n\n\n  # next\n  b: 1\n'),
+        ("a: |-\n  key", 'a: "new"'),
+        ("\ufeffa: key\r\nb: 1", '\ufeffa: "new"\r\nb: 1'),
+    ],
+)
+def test_ends_of_lines_and_empty_lines_stay(text: str, edited: str) -> None:
+    where = ("x", "a") if text.startswith("x") else ("a",)
+    assert with_value("x.yaml", text, where, "new") == edited
+
+
+@pytest.mark.parametrize("text", ["a: |- # of work\n  key\n", "a: [\n  1, # ada\n  2]\n", "a: [ # ada\n  1]\n"])
+def test_a_comment_within_what_would_be_replaced_is_not_lost(text: str) -> None:
+    with pytest.raises(CannotEdit, match="a: a comment stands within it; edit it by hand"):
+        with_value("x.yaml", text, ("a",), [1])
+
+
 def test_the_last_item_leaves_an_empty_list_and_the_comments() -> None:
     text = "a:\n  list:   # of people\n    # everybody\n    - '*'\nb: 1\n"
     edited = with_value("x.yaml", text, ("a", "list"), [])

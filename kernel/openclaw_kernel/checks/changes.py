@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -11,9 +12,9 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from openclaw_config.edit import CannotEdit, changed_lines, with_value
-from openclaw_config.redaction import replace_all
+from openclaw_config.redaction import redact, replace_all
 from openclaw_config.secrets import known_secrets
-from openclaw_config.source import ConfigError, dotted
+from openclaw_config.source import ConfigError, KeyPath, dotted, parse
 from openclaw_kernel.api.check import Fix, SetKey, SetMode, WriteFile
 
 PRIVATE: Final = 0o600
@@ -130,12 +131,21 @@ def _config(changes: Sequence[SetKey], path: Path) -> ContentStep:
 
 
 def _told(path: Path, before: str, after: str, change: SetKey) -> Iterator[str]:
+    """The place before and after. No line of the file is shown: what else stands on it may be a secret."""
+    lines = changed_lines(before, after)
+    if not lines:
+        return
     known = known_secrets()
-    for number, sign, line in changed_lines(before, after):
-        if change.secret and sign == "-":
-            yield f"{path}:{number}: - {dotted(change.key)}: {_HIDDEN}"
-        else:
-            yield f"{path}:{number}: {sign} {replace_all(line, known).strip()}"
+    for sign, text in (("-", before), ("+", after)):
+        value = json.dumps(_value_at(parse(path.name, text), change.key), ensure_ascii=False, default=str)
+        shown = _HIDDEN if change.secret and sign == "-" else replace_all(value, known)
+        yield f"{path}:{lines[0][0]}: {sign} {dotted(change.key)}: {shown}"
+
+
+def _value_at(document: Any, where: KeyPath) -> Any:
+    for part in where:
+        document = next(item for key, item in document.items() if str(key) == str(part)) if isinstance(document, dict) else document[part]
+    return redact(where[-1], document)
 
 
 def as_json(step: Step, backup: str | None) -> dict[str, Any]:

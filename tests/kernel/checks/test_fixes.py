@@ -56,11 +56,23 @@ def test_what_would_change_is_told_without_the_secret_and_changes_nothing(home: 
         f"{home}/gateway.token: mode 0600 -> 0400",
         f"{home}/secrets/github: the secret that stood in openclaw.yaml",
         f"{home}/openclaw.yaml:3: - secrets.entries.github: (the secret that stands there)",
-        f'{home}/openclaw.yaml:3: + secrets: {{entries: {{github: "${{file:secrets/github}}"}}}}',
-        f"{home}/openclaw.yaml:2: - logging: {{level: debug}}  # for a day",
-        f'{home}/openclaw.yaml:2: + logging: {{level: "info"}}  # for a day',
+        f'{home}/openclaw.yaml:3: + secrets.entries.github: "${{file:secrets/github}}"',
+        f'{home}/openclaw.yaml:2: - logging.level: "debug"',
+        f'{home}/openclaw.yaml:2: + logging.level: "info"',
     ]
     assert everything(home) == before
+
+
+def test_another_secret_on_the_same_line_is_not_told(home: Path) -> None:
+    text = 'channels: {telegram: {botToken: "1:canary-\\x37", webhookSecret: canary-88, allowFrom: [1, "*"]}}  # was canary-99\n'
+    (home / "openclaw.yaml").write_text(text)
+    told = planned(
+        home,
+        SetKey(key=("channels", "telegram", "botToken"), value="${file:secrets/bot}", secret=True),
+        SetKey(key=("channels", "telegram", "allowFrom"), value=[1]),
+    ).told
+    assert len(told) == 4
+    assert "canary" not in "\n".join(told)
 
 
 def test_a_fix_is_made_and_taken_back_to_the_byte(home: Path) -> None:
