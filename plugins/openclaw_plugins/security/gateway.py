@@ -68,7 +68,7 @@ def auth_weak(context: CheckContext) -> Iterator[Finding]:
 
 
 def _another(context: CheckContext, slot: SecretSlot) -> Fix | None:
-    path = None if slot.target is None else context.home / slot.target
+    path = None if slot.target is None else context.home / Path(slot.target).expanduser()
     if slot.kind != "file" or path is None or ".." in path.parts or not path.is_relative_to(context.home):
         return None
     told = "a new random token of 43 characters in place of the one that is there (neither is shown)"

@@ -1,0 +1,62 @@
+"""What is wrong behind a link, and secrets outside the state folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from openclaw_config.home import prepare_home
+from openclaw_kernel.api import Finding
+from tests.plugins.security.scenes import Scene, found_by
+
+
+def findings(check_id: str, scene: Scene, home: Path) -> list[Finding]:
+    return [each.finding for each in found_by(check_id, scene.look(home))]
+
+
+def behind_link(name: str, bits: int, tmp_path: Path) -> Scene:
+    """One file or folder, elsewhere and with this mode, and a link in its place."""
+
+    def prepare(home: Path) -> None:
+        elsewhere = tmp_path / "elsewhere"
+        if name == "secrets":
+            elsewhere.mkdir()
+        else:
+            (home / name).rename(elsewhere)
+        elsewhere.chmod(bits)
+        (home / name).symlink_to(elsewhere)
+
+    return Scene(prepare=prepare)
+
+
+@pytest.mark.parametrize(
+    ("name", "check_id", "closed", "opened"),
+    [
+        ("openclaw.yaml", "files.config.open", 0o600, 0o644),
+        ("gateway.token", "files.token.open", 0o600, 0o644),
+        ("secrets", "files.secrets.open", 0o700, 0o755),
+    ],
+)
+def test_what_a_link_leads_to_is_looked_at_and_left_alone(name: str, check_id: str, closed: int, opened: int, tmp_path: Path) -> None:
+    (found,) = findings(check_id, behind_link(name, opened, tmp_path), tmp_path / "home")
+    assert (found.where, found.fix) == (str(tmp_path / "elsewhere"), None)
+    (tmp_path / "elsewhere").chmod(closed)
+    assert found_by(check_id, Scene().again(tmp_path / "home")) == []
+
+
+def test_a_state_folder_behind_a_link_is_looked_at(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    prepare_home(real)
+    real.chmod(0o777)
+    (tmp_path / "home").symlink_to(real)
+    (found,) = found_by("files.home.open", Scene().again(tmp_path / "home"))
+    assert (found.finding.severity, found.finding.where) == ("critical", str(real))
+
+
+def test_a_token_in_the_persons_own_folder_is_not_written_below_the_state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "weak").write_text("changeme")
+    scene = Scene({"gateway": {"auth": {"mode": "token", "token": "${file:~/weak}"}}})
+    (found,) = findings("gateway.auth.weak", scene, tmp_path / "home")
+    assert found.fix is None
