@@ -122,8 +122,9 @@ def _context(files: TlsFiles) -> ssl.SSLContext:
 
 def _believe_clients(context: ssl.SSLContext, file: TlsFile, pem: bytes) -> None:
     try:
-        _certificates(pem)
-        context.load_verify_locations(cadata=pem.decode("ascii"))
+        # As DER: OpenSSL takes no text beside PEM that is not ASCII, such as an authority's name.
+        authorities = b"".join(one.public_bytes(Encoding.DER) for one in _certificates(pem))
+        context.load_verify_locations(cadata=authorities)
     except (ValueError, ssl.SSLError) as error:
         cure = "put the certificates of the authorities there as PEM"
         raise TlsFault(file.key, f"{file.path}, which holds no whole certificate", cure) from error

@@ -6,13 +6,13 @@ import sqlite3
 from dataclasses import replace
 from functools import partial
 
-from openclaw_kernel.api import AuditAction, AuditOrigin, InvalidRequest, device_principal
+from openclaw_kernel.api import AuditAction, AuditOrigin, InvalidRequest, Scope, device_principal
 from openclaw_plugins.pairing import tables
 from openclaw_plugins.pairing.book import approve
 from openclaw_plugins.pairing.changes import Allowed, there
 from openclaw_plugins.pairing.records import PENDING_MS, Device, Request, Role, Token
 from openclaw_plugins.pairing.roster import Roster, Step, with_role
-from openclaw_plugins.pairing.rules import NODE
+from openclaw_plugins.pairing.rules import NODE, OPERATOR
 
 
 class Decisions:
@@ -137,6 +137,9 @@ class Decisions:
         device = self._roster.devices.get(device_id)
         if device is None or self._roster.live_role(device_id, name) is None:
             return None
+        if name == OPERATOR and scopes is not None and Scope.ADMIN.value not in scopes:
+            # A code that it made gives more than it has from here on.
+            await self._roster.write(self._roster.forget_setups(device_principal(device_id)))
         issued = await self._roster.issue(device, name, scopes, origin, rotate=True)
         self._roster.disconnect(device_id, name, "device-token-rotated", answering)
         return issued.text, issued.token

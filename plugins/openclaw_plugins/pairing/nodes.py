@@ -76,6 +76,9 @@ class NodeBook:
             self._asking.discard(claim.device_id)
 
     async def _keep(self, claim: DeviceClaim, declared: Surface) -> None:
+        # Its role may be gone since it connected, and what ended with the role must not come back.
+        if not self._roster.changes.is_open or self._roster.live_role(claim.device_id, NODE) is None:
+            return
         now_ms, about = self._context.now_ms(), About.of(claim)
         earlier = next((request for request in self.requests.values() if request.node_id == claim.device_id), None)
         if earlier is not None and earlier.surface == declared and earlier.expires_ms >= now_ms:

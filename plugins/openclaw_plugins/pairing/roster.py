@@ -51,6 +51,8 @@ class Outcome:
 
     request: Request
     decision: str
+    generation: int
+    """The highest that was given or withdrawn by then."""
 
 
 class Roster:
@@ -265,7 +267,7 @@ class Roster:
 
     def tell_resolved(self, request: Request, decision: str) -> None:
         """Tell that a request waits no longer."""
-        self.outcomes[request.request_id] = Outcome(request, decision)
+        self.outcomes[request.request_id] = Outcome(request, decision, self._generation)
         while len(self.outcomes) > _MOST_OUTCOMES:
             del self.outcomes[next(iter(self.outcomes))]
         for waiter in self._waiters.pop(request.request_id, ()):

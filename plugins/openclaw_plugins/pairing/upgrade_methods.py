@@ -25,7 +25,7 @@ from openclaw_kernel.api import (
 from openclaw_plugins.pairing.book import DeviceBook
 from openclaw_plugins.pairing.records import Device, Request
 from openclaw_plugins.pairing.roster import Outcome, Roster
-from openclaw_plugins.pairing.rules import OPERATOR
+from openclaw_plugins.pairing.rules import OPERATOR, covers
 
 _MOST_SCOPES = 8
 
@@ -119,11 +119,15 @@ class UpgradeMethods:
     async def _token(self, call: Call, outcome: Outcome) -> str:
         device = self._own(call)
         role = self._roster.live_role(device.device_id, OPERATOR)
-        if role is None:
+        wanted = outcome.request.scopes
+        if role is None or not set(wanted) <= effective_scopes(role.scopes):
             raise InvalidRequest("the device has lost what was approved meanwhile; ask anew")
+        newest = role.tokens[-1] if role.tokens else None
+        if newest is not None and newest.generation > outcome.generation and not covers(newest, wanted):
+            raise InvalidRequest("requestId: a rotation took away what was approved; have the token rotated again with these scopes")
         # A token that a rotation narrowed gains what was approved now, and not the rest of its role.
-        held = role.tokens[-1].scopes if role.tokens else None
-        scopes = None if held is None else tuple(dict.fromkeys((*held, *outcome.request.scopes)))
+        held = None if newest is None else newest.scopes
+        scopes = None if held is None else tuple(dict.fromkeys((*held, *wanted)))
         issued = await self._roster.issue(device, OPERATOR, scopes, origin_of(call))
         return issued.text
 

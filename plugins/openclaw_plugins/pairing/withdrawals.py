@@ -58,7 +58,7 @@ class Withdrawals:
             self.devices = {device_id: _read(row) for device_id, row in found["devices"].items()}
         except FileNotFoundError:
             self.was_missing = True
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             cure = "put the file back; or delete it, and remove the devices that must not come back"
             raise ConfigRejected(str(self._path), f"cannot be read ({type(error).__name__}), so no device is let in", cure) from error
 

@@ -148,6 +148,13 @@ def test_authorities_that_are_none_are_named(tmp_path: Path, content: bytes) -> 
         load(files(tmp_path, WITH_CLIENTS))
 
 
+def test_what_people_write_between_the_authorities_is_no_fault_of_theirs(tmp_path: Path) -> None:
+    Issued.make().write(tmp_path)
+    authorities = [Issued.make(name, authority=True) for name in ("one", "two")]
+    replace(tmp_path / "ca.pem", b"".join("# F\u0151tan\u00fas\u00edtv\u00e1ny\n".encode() + one.certificate_pem for one in authorities))
+    assert len(load(files(tmp_path, WITH_CLIENTS)).context.get_ca_certs()) == 2
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
 @pytest.mark.parametrize(("owner", "mode", "serves"), [(0, 0o640, True), (0, 0o644, False), (1, 0o640, True), (1, 0o666, False)])
 def test_a_key_of_another_owner_may_reach_us_through_a_group(tmp_path: Path, owner: int, mode: int, serves: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from openclaw_kernel.api import DeviceGrant, Forbidden, InvalidRequest, effective_scopes
+from openclaw_plugins.pairing import node_tables
 from openclaw_plugins.pairing.node_tables import MOST_REQUESTS
 from openclaw_plugins.pairing.records import PENDING_MS
 from tests.kernel.protocol.transcript import REMOTE, accepted, refused
@@ -186,6 +188,24 @@ async def test_a_node_that_is_removed_has_nothing_left_also_when_it_comes_back(t
             assert (grant.caps, grant.commands) == ((), ())
             assert await state(gate, node) == "pending-approval"
             await gate.call("device.pair.remove", deviceId=node.id)
+
+
+@pytest.mark.parametrize("how", ["device.pair.remove", "device.token.revoke"])
+async def test_a_node_that_is_removed_while_it_asks_leaves_no_request(gate: Gate, how: str) -> None:
+    """S20."""
+    node = TestDevice()
+    await approved(gate, node, CAMERA)
+    async with gate.roster.changes.lock:
+        params: dict[str, Any] = {"role": "node"} if how.endswith("revoke") else {}
+        removing = asyncio.ensure_future(gate.call(how, deviceId=node.id, **params))
+        # The removal is the first to wait for its turn.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        accepted(await gate.shake(node, REMOTE, role="node", scopes=(), surface=SHELL, client=("node-host", "node")))
+    await removing
+    await gate.settled()
+    assert await gate.call("node.pair.list") == {"pending": [], "paired": []}
+    assert await gate.context.store.read(node_tables.load) == ([], [])
 
 
 async def test_taking_a_node_away_is_for_those_who_may_give_the_role(gate: Gate) -> None:

@@ -190,6 +190,20 @@ async def test_a_code_ends_with_the_right_of_whoever_made_it(tmp_path: Path, how
         assert gate.setups.check(other, "operator")
 
 
+async def test_a_code_ends_with_the_rotation_that_narrows_whoever_made_it(gate: Gate) -> None:
+    """S20."""
+    admin = TestDevice()
+    _, token = await minted(gate)
+    accepted(await gate.shake(admin, REMOTE, auth={"bootstrapToken": token}, scopes=ADMIN))
+    _, left = await minted(gate, Person(principal=f"device:{admin.id}"))
+    _, other = await minted(gate)
+    await gate.call("device.token.rotate", deviceId=admin.id, role="operator")
+    assert gate.setups.check(left, "operator")
+    await gate.call("device.token.rotate", deviceId=admin.id, role="operator", scopes=list(READ))
+    assert code_of(await refusal(gate, TestDevice(), {"bootstrapToken": left})) == SPENT
+    assert gate.setups.check(other, "operator")
+
+
 async def test_nobody_makes_a_code_for_more_than_it_has(gate: Gate) -> None:
     """S5: looked at again where the code is made."""
     for scopes in (frozenset[str](), frozenset({"operator.pairing"}), frozenset({"operator.pairing", "operator.write"})):

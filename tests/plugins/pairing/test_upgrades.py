@@ -110,6 +110,20 @@ async def test_an_upgrade_gives_a_narrowed_token_what_was_approved_and_not_the_r
     assert await code_of(gate, device, token, ("operator.write",)) == "AUTH_SCOPE_MISMATCH"
 
 
+async def test_an_approval_of_before_does_not_undo_a_rotation_that_narrows(gate: Gate) -> None:
+    """S5, S20: what was approved once is told once more, and no longer than nobody takes it away."""
+    device = TestDevice()
+    await paired(gate, device, READ)
+    request_id = await asked(gate, device, WRITE)
+    await gate.call("device.pair.approve", requestId=request_id)
+    await gate.call("device.scopes.waitUpgrade", own(device), requestId=request_id)
+    token = (await gate.call("device.scopes.waitUpgrade", own(device), requestId=request_id))["deviceToken"]
+    await gate.call("device.token.rotate", deviceId=device.id, role="operator", scopes=list(READ))
+    with pytest.raises(InvalidRequest, match="a rotation took away"):
+        await gate.call("device.scopes.waitUpgrade", own(device), requestId=request_id)
+    assert await code_of(gate, device, token, tuple(WRITE)) == "AUTH_SCOPE_MISMATCH"
+
+
 async def test_a_request_for_something_else_gives_no_token(gate: Gate) -> None:
     device = TestDevice()
     await paired(gate, device, READ)

@@ -242,10 +242,22 @@ async def test_where_the_file_cannot_be_written_nothing_is_withdrawn_and_that_is
     assert set(json.loads((tmp_path / "withdrawn.json").read_text())["devices"]) == {device.id}
 
 
-async def test_a_file_that_cannot_be_read_lets_nobody_in(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        '{"generation": 1e999, "forgotten": 0, "devices": {}}',
+        '{"generation": 1, "forgotten": 0, "devices": {"one": {"removed": [1]}}}',
+        "[" * 100_000,
+    ],
+    ids=["empty", "truncated", "a list", "endless", "half a row", "deep"],
+)
+async def test_a_file_that_cannot_be_read_lets_nobody_in(tmp_path: Path, content: str) -> None:
     async with opened(tmp_path):
         pass
-    (tmp_path / "withdrawn.json").write_text("{")
+    (tmp_path / "withdrawn.json").write_text(content)
     with pytest.raises(ConfigRejected, match="no device is let in; put the file back"):
         async with opened(tmp_path):
             pass
