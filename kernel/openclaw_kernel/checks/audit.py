@@ -86,11 +86,12 @@ class Outcome:
 async def audit(home: Path, running: Running | None, *, deep: bool, fix: bool, kind: CheckKind = "security") -> Outcome:
     """Look, and mend where that is asked for; raise `ConfigError` where openclaw.yaml cannot be used at all."""
     outcome = await _look(home, running, deep=deep, kind=kind)
+    book = FixBook(home)
+    failed = [(check_id, f"a fix was cut off; take it back with --undo {fix_id}") for check_id, fix_id in book.cut_off()]
     if not fix:
+        outcome.not_fixed = failed
         return outcome
     made: list[Fixed] = []
-    failed: list[tuple[str, str]] = []
-    book = FixBook(home)
     for reported in outcome.reported:
         if reported.finding.fix is None:
             continue

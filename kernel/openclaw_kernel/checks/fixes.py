@@ -88,6 +88,16 @@ class FixBook:
                 raise CannotFix(f"{_reason(error)}; run it again once that is mended") from error
             return undone
 
+    def cut_off(self) -> list[tuple[str, str]]:
+        """The fixes that were begun and neither ended nor taken back, each with the id of its check."""
+        found = []
+        for fix_id in self.ids():
+            with suppress(CannotFix):
+                record = self.read(fix_id)
+                if record.get("state") == "begun":
+                    found.append((str(record.get("check")), fix_id))
+        return found
+
     def unrecorded(self) -> list[tuple[str, str, dict[str, Any]]]:
         """What the audit log does not know yet: the fix, whether it was `done` or `undone`, and what is known of it."""
         found = []

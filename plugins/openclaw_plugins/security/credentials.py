@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +14,7 @@ from openclaw_plugins.security.table import Table, writable_by_others
 
 TABLE: Final = Table()
 
+_PASSWORD_IN_URL: Final = re.compile(r"://[^/?#\s:@]*:[^/?#\s]+@")
 _OWN_VARIABLES: Final = frozenset({"OPENCLAW_GATEWAY_TOKEN"})
 
 
@@ -29,6 +30,26 @@ def plain(context: CheckContext) -> Iterator[Finding]:
                 cure="put it away with openclaw-kernel secrets set NAME, and write the reference in its place",
                 fix=_moved(context, slot, taken),
             )
+    written = {slot.key for slot in context.secrets}
+    for where, text in _strings(context.document):
+        if where not in written and _PASSWORD_IN_URL.search(text):
+            yield Finding(
+                severity=Severity.WARN,
+                where=".".join(map(str, where)),
+                evidence="a password is written out in its URL: who is shown the file, or a copy of it, has the secret",
+                cure="take it out of the URL, withdraw it, and give it where it can be a reference, e.g. as apiKey",
+            )
+
+
+def _strings(value: object, where: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    if isinstance(value, str):
+        yield where, value
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _strings(item, (*where, str(name)))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _strings(item, (*where, index))
 
 
 def _moved(context: CheckContext, slot: SecretSlot, taken: set[str]) -> Fix | None:

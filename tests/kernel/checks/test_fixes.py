@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from openclaw_config.home import prepare_home
 from openclaw_kernel.api import Fix, SetKey, SetMode, WriteFile
 from openclaw_kernel.checks import fixes as fixes_module
+from openclaw_kernel.checks.audit import audit
 from openclaw_kernel.checks.changes import CannotFix, Plan, plan
 from openclaw_kernel.checks.fixes import FixBook
 
@@ -134,7 +136,10 @@ def test_a_fix_that_was_cut_off_can_be_taken_back(home: Path, monkeypatch: pytes
         FixBook(home).make(made, CHECK)
     monkeypatch.undo()
     (fix_id,) = FixBook(home).ids()
+    reason = f"a fix was cut off; take it back with --undo {fix_id}"
+    assert asyncio.run(audit(home, None, deep=False, fix=False)).not_fixed == [(CHECK, reason)]
     FixBook(home).undo(fix_id)
+    assert asyncio.run(audit(home, None, deep=False, fix=False)).not_fixed == []
     after = everything(home)
     after.pop("secrets", None)
     assert after == before

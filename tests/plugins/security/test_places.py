@@ -1,4 +1,4 @@
-"""What is wrong behind a link, and secrets outside the state folder."""
+"""What is wrong behind a link, secrets outside the state folder, and those within a URL."""
 
 from __future__ import annotations
 
@@ -60,3 +60,13 @@ def test_a_token_in_the_persons_own_folder_is_not_written_below_the_state_folder
     scene = Scene({"gateway": {"auth": {"mode": "token", "token": "${file:~/weak}"}}})
     (found,) = findings("gateway.auth.weak", scene, tmp_path / "home")
     assert found.fix is None
+
+
+@pytest.mark.parametrize(
+    ("url", "count"),
+    [("https://ada:canary-1@api.example/v1", 1), ("https://:canary-1@api.example", 1), ("https://api.example:8443/v1/@here", 0)],
+)
+def test_a_password_within_a_url_is_found_and_not_told(url: str, count: int, tmp_path: Path) -> None:
+    found = findings("secrets.plain", Scene({"models": {"providers": {"openai": {"baseUrl": url}}}}), tmp_path / "home")
+    assert [each.where for each in found] == ["models.providers.openai.baseUrl"] * count
+    assert "canary" not in repr(found)
