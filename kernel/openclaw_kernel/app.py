@@ -50,7 +50,7 @@ from openclaw_kernel.presence import PresenceBook
 from openclaw_kernel.protocol.arrivals import Arrivals, Complaints, shown_names
 from openclaw_kernel.protocol.auth import CERTIFICATE, IDENTITY, TRUSTED_PROXY, Refused, Verifier
 from openclaw_kernel.protocol.connection import Connection
-from openclaw_kernel.protocol.connections import OpenConnections
+from openclaw_kernel.protocol.connections import AUTHORITIES_CHANGED, OpenConnections
 from openclaw_kernel.protocol.dispatch import Dispatcher
 from openclaw_kernel.protocol.events import EventRegistry
 from openclaw_kernel.protocol.frames import EventFrame, dumps
@@ -314,6 +314,7 @@ class GatewayApp:
             authenticators=self.host.authenticators,
             refusals=refusals,
             held=self._held,
+            believed=lambda context: self._tls is None or self._tls.believes(context),
         )
         pages.prove = proofs.of_http
         dispatcher = Dispatcher(
@@ -333,6 +334,7 @@ class GatewayApp:
             arrivals=self._arrivals,
         )
         server.prove = proofs.of
+        server.stands = proofs.stands
         server.proved = lambda request: self._door.release(request.protocol)
         return _Wire(registry, server, verifier, pages, proofs)
 
@@ -402,7 +404,7 @@ class GatewayApp:
     def _judge_certificates_anew(self) -> None:
         for connection in self._open:
             if connection.method == CERTIFICATE:
-                self._open.invalidate(connection.principal, "authorities-changed")
+                self._open.invalidate(connection.principal, AUTHORITIES_CHANGED)
 
     def _check_config(self) -> None:
         try:

@@ -15,7 +15,7 @@ from tests.kernel.cli.command import run_command
 from tests.plugins.pairing.device_client import Device
 from tests.support.certificates import CLIENT, SERVER, Issued, replace, trust
 from tests.support.gateway import RunningGateway, StartGateway
-from tests.support.ws_client import Identity, RequestFailed, WsClient, connect
+from tests.support.ws_client import ConnectionEnded, Identity, RequestFailed, WsClient, connect
 
 SERVING: Mapping[str, Any] = {"enabled": True, "certPath": "cert.pem", "keyPath": "key.pem", "caPath": "ca.pem"}
 ALICE = {"san": "DNS:alice.test", "scopes": ["operator.read", "operator.write"]}
@@ -163,6 +163,26 @@ async def test_other_authorities_end_the_connections_that_came_in_by_a_certifica
     async with aiohttp.ClientSession() as http:
         with pytest.raises((aiohttp.ClientError, ssl.SSLError, ConnectionError)):
             await http.get(f"{gateway.url}/healthz", ssl=party.client("alice.test"))
+
+
+async def test_what_was_encrypted_before_proves_nothing_once_there_are_other_authorities(start_gateway: StartGateway, party: Party) -> None:
+    """S20: neither a connection that HTTP keeps open nor a WebSocket that has not shaken hands yet."""
+    gateway = await start(start_gateway, party, ALICE)
+    alice = party.client("alice.test")
+    async with (
+        aiohttp.ClientSession() as http,
+        WsClient.open(gateway.ws_url, tls=alice) as waiting,
+        connect(gateway.ws_url, identity=PROGRAM, tls=alice) as open_already,
+    ):
+        async with http.get(f"{gateway.url}/readyz", ssl=alice) as answer:
+            assert "reasons" in await answer.json()
+        replace(party.home / "ca.pem", Issued.make("new authority", authority=True).certificate_pem)
+        await open_already.closed()
+        # Answered at all, for it comes by the connection of before.
+        async with http.get(f"{gateway.url}/readyz", ssl=alice) as answer:
+            assert "reasons" not in await answer.json()
+        with pytest.raises(ConnectionEnded, match="client invalidated: authorities-changed"):
+            await waiting.handshake(auth={}, identity=PROGRAM)
 
 
 async def test_a_connection_ends_with_its_certificate(start_gateway: StartGateway, party: Party) -> None:

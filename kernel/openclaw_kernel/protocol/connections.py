@@ -11,6 +11,7 @@ from openclaw_kernel.protocol.connection import Connection
 from openclaw_kernel.protocol.handshake import Close
 
 INVALIDATED: Final = 4001
+AUTHORITIES_CHANGED: Final = "authorities-changed"
 _ANSWER_SECONDS: Final = 0.25
 
 

@@ -9,7 +9,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from openclaw_kernel.api.authenticator import Approach, Identity, IdentityRefused
 from openclaw_kernel.protocol.arrivals import Arrivals
-from openclaw_kernel.protocol.auth import TRUSTED_PROXY, Refused, Verified, Verifier
+from openclaw_kernel.protocol.auth import CERTIFICATE, TRUSTED_PROXY, Refused, Verified, Verifier
 from openclaw_kernel.protocol.certificates import UNKNOWN, read_certificate
 from openclaw_kernel.protocol.limiter import HeldAnswers
 from openclaw_kernel.protocol.pages import COOKIE
@@ -17,6 +17,8 @@ from openclaw_kernel.protocol.proxy import Arrival
 from openclaw_kernel.protocol.refusals import Refusals
 
 if TYPE_CHECKING:
+    import ssl
+
     from aiohttp import web
 
 _OWN: Final = f"{COOKIE}="
@@ -44,6 +46,7 @@ class Proofs:
         authenticators: Authenticators,
         refusals: Refusals | None = None,
         held: HeldAnswers | None = None,
+        believed: Callable[[ssl.SSLContext], bool] = lambda _context: True,
     ) -> None:
         self._verifier = verifier
         self._arrivals = arrivals
@@ -51,6 +54,7 @@ class Proofs:
         self._authenticators = authenticators
         self._refusals = refusals or Refusals()
         self._held = held or HeldAnswers()
+        self._believed = believed
 
     async def of(self, request: web.Request) -> Verified | Refused | None:
         """Who sends this request, why that is not believed, or None where it says nothing of it."""
@@ -59,9 +63,20 @@ class Proofs:
             return by_certificate
         return await self._by_others(request) or by_certificate
 
-    def _by_certificate(self, request: web.Request) -> Verified | Refused | None:
+    def stands(self, request: web.Request, verified: Verified) -> bool:
+        """Whether what a request proved is proven still: the authorities may be others since it came."""
+        return verified.method != CERTIFICATE or self._certificate(request) is not None
+
+    def _certificate(self, request: web.Request) -> bytes | None:
         encrypted = request.get_extra_info("ssl_object")
-        der = None if encrypted is None else encrypted.getpeercert(binary_form=True)
+        # Checked once, when the connection began, which may have been long ago.
+        if encrypted is None or not self._believed(encrypted.context):
+            return None
+        shown: bytes | None = encrypted.getpeercert(binary_form=True)
+        return shown
+
+    def _by_certificate(self, request: web.Request) -> Verified | Refused | None:
+        der = self._certificate(request)
         if not der:
             return None
         arrival = self._arrivals.of(request)

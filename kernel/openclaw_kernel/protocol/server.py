@@ -16,7 +16,7 @@ from aiohttp.http_websocket import WSCloseCode
 from openclaw_kernel.protocol.arrivals import Arrivals
 from openclaw_kernel.protocol.auth import Refused, Verified
 from openclaw_kernel.protocol.connection import Connection, Outbound
-from openclaw_kernel.protocol.connections import OpenConnections
+from openclaw_kernel.protocol.connections import AUTHORITIES_CHANGED, INVALIDATED, OpenConnections
 from openclaw_kernel.protocol.dispatch import Dispatcher
 from openclaw_kernel.protocol.frames import response
 from openclaw_kernel.protocol.handshake import Accept, Action, Close, Delay, Handshakes, Peer, Send, Settle
@@ -72,6 +72,8 @@ class GatewayServer:
         self._arrivals = Arrivals() if arrivals is None else arrivals
         self.prove: Callable[[web.Request], Awaitable[Verified | Refused | None]] = _nothing
         """Asks what an upgrade itself proves of who sends it."""
+        self.stands: Callable[[web.Request, Verified], bool] = lambda _request, _verified: True
+        """Whether a proof that came with the upgrade holds still, now that somebody is let in."""
         self.proved: Callable[[web.Request], None] = lambda _request: None
         """Told of each upgrade whose client has proved itself."""
         self._unauthenticated: Counter[str] = Counter()
@@ -145,6 +147,9 @@ class GatewayServer:
         self._idle.clear()
         try:
             accepted = await self._shake(ws, outbound, peer)
+            if accepted is not None and not self.stands(request, accepted.verified):
+                outbound.close(Close(INVALIDATED, f"client invalidated: {AUTHORITIES_CHANGED}"))
+                accepted = None
             if accepted is not None:
                 self._release(counted)
                 self.proved(request)

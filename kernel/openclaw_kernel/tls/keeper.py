@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -66,6 +67,7 @@ class TlsKeeper:
         """Told when other authorities are believed."""
         self._files = files
         self._pair = pair
+        self._believed = weakref.WeakSet([pair.context])
         self._now_ms = now_ms
         self._pace = pace
         self._fault: TlsFault | None = None
@@ -96,6 +98,10 @@ class TlsKeeper:
             ends = datetime.fromtimestamp(self._pair.expires_ms / 1000, UTC)
             lines.append(f"{self._files.certificate.key}: the certificate ends at {ends:%Y-%m-%d %H:%M} UTC; renew it")
         return lines
+
+    def believes(self, context: ssl.SSLContext) -> bool:
+        """Whether a certificate that was checked by this context was signed by an authority that counts today."""
+        return context in self._believed
 
     async def follow(self) -> None:
         """Take every whole pair that comes, until cancelled."""
@@ -166,6 +172,9 @@ class TlsKeeper:
         before, self._pair = self._pair, pair
         self._fault = None
         self.context.current = pair.context
+        if before.authorities != pair.authorities:
+            self._believed.clear()
+        self._believed.add(pair.context)
         if (before.fingerprint, before.authorities) == (pair.fingerprint, pair.authorities):
             return
         state = self.state
