@@ -55,7 +55,7 @@ def read_certificate(der: bytes) -> ShownCertificate | None:
                 names=_names(certificate),
                 expires_ms=int(certificate.not_valid_after_utc.timestamp() * 1000),
             )
-    except ValueError:
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         return None
 
 

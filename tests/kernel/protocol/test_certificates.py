@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import ValidationError
 
@@ -61,6 +62,30 @@ def test_what_is_no_certificate_and_one_without_names_are_taken_for_what_they_ar
     nameless = read_certificate(Issued.make("ca", authority=True).certificate.public_bytes(Encoding.DER))
     assert nameless is not None
     assert nameless.names == frozenset()
+
+
+def _with_extensions(**extensions: bytes) -> bytes:
+    """A certificate with these extensions, by the last number of their identifiers."""
+    issued = Issued.make("laptop.test", use=CLIENT)
+    now = issued.certificate.not_valid_before_utc
+    name = issued.certificate.subject
+    builder = x509.CertificateBuilder(name, name, issued.key.public_key(), 1, now, issued.certificate.not_valid_after_utc)
+    for number, value in extensions.items():
+        builder = builder.add_extension(x509.UnrecognizedExtension(x509.ObjectIdentifier(f"2.5.29.{number[1:]}"), value), critical=False)
+    return builder.sign(issued.key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+@pytest.mark.parametrize(
+    "der",
+    [
+        _with_extensions(_17=bytes.fromhex("3004a3023000")),
+        _with_extensions(_17=bytes.fromhex("3004a5023000")),
+        _with_extensions(_100=b"1", _101=b"2").replace(bytes.fromhex("551d64"), bytes.fromhex("551d65")),
+    ],
+    ids=["an address of X.400", "a party of EDI", "an extension twice"],
+)
+def test_a_certificate_with_what_nobody_reads_says_nothing(der: bytes) -> None:
+    assert read_certificate(der) is None
 
 
 @pytest.mark.parametrize(
