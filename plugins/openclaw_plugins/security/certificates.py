@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from openclaw_kernel.api import CheckContext, Finding, Severity
 from openclaw_plugins.security.gateway import tls_paths
-from openclaw_plugins.security.table import Table, open_to_others
+from openclaw_plugins.security.table import Table, open_behind_links, open_to_others
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -58,8 +58,11 @@ def weak(context: CheckContext) -> Iterator[Finding]:
 @TABLE.add("gateway.tls.key-open", "the certificate's key is open to others", Severity.CRITICAL, fixes=True)
 def key_open(context: CheckContext) -> Iterator[Finding]:
     if context.config.gateway.tls.enabled:
-        entry = context.look(tls_paths(context)[1])
-        yield from open_to_others([] if entry is None else [entry], "the certificate's private key", readable=Severity.CRITICAL)
+        path, what = tls_paths(context)[1], "the certificate's private key"
+        entry = context.look(path)
+        yield from open_to_others([] if entry is None else [entry], what, readable=Severity.CRITICAL)
+        # Programs that renew certificates keep a link to the newest key.
+        yield from open_behind_links(context, [path], what, readable=Severity.CRITICAL)
 
 
 def _certificate(context: CheckContext) -> Certificate | None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from openclaw_kernel.api import CheckContext, FileEntry, Finding, Severity
-from openclaw_plugins.security.table import WRITERS, Table, mode_fix, open_to_others, writable_by_others
+from openclaw_plugins.security.table import WRITERS, Table, mode_fix, open_behind_links, open_to_others, writable_by_others
 
 TABLE: Final = Table()
 
@@ -49,7 +48,7 @@ def owner(context: CheckContext) -> Iterator[Finding]:
 @TABLE.add("files.config.open", "openclaw.yaml is open to others", Severity.CRITICAL, fixes=True)
 def config_open(context: CheckContext) -> Iterator[Finding]:
     yield from open_to_others(_named(context, "openclaw.yaml"), "openclaw.yaml")
-    yield from _open_behind(context, [context.home / "openclaw.yaml"], "openclaw.yaml")
+    yield from open_behind_links(context, [context.home / "openclaw.yaml"], "openclaw.yaml")
 
 
 @TABLE.add("files.database.open", "the database is open to others", Severity.CRITICAL, fixes=True)
@@ -64,7 +63,7 @@ def token_open(context: CheckContext) -> Iterator[Finding]:
     paths = dict.fromkeys([context.home / "gateway.token", *targets])
     entries = [entry for path in paths if (entry := context.look(path)) is not None and entry.path.parent != context.home / "secrets"]
     yield from open_to_others(entries, "a file with a secret")
-    yield from _open_behind(context, paths, "a file with a secret")
+    yield from open_behind_links(context, paths, "a file with a secret")
 
 
 @TABLE.add("files.secrets.open", "the folder of secrets is open to others", Severity.CRITICAL, fixes=True)
@@ -72,7 +71,7 @@ def secrets_open(context: CheckContext) -> Iterator[Finding]:
     folder = context.home / "secrets"
     entries = [entry for entry in context.files.values() if entry.path.is_relative_to(folder)]
     yield from open_to_others(entries, "a secret, or its folder,")
-    yield from _open_behind(context, [entry.path for entry in entries], "a secret, or its folder,")
+    yield from open_behind_links(context, [entry.path for entry in entries], "a secret, or its folder,")
 
 
 @TABLE.add("files.audit-key.open", "the audit log's key is open to others", Severity.CRITICAL, fixes=True)
@@ -153,15 +152,6 @@ def network(context: CheckContext) -> Iterator[Finding]:
             evidence=f"it is on {kind}: its server reads all of it, modes may mean nothing there, and SQLite's locks may not hold",
             cure="move it to a disk of this machine, and name it with --home",
         )
-
-
-def _open_behind(context: CheckContext, paths: Iterable[Path], what: str) -> Iterator[Finding]:
-    """The same for what links lead to. It is the owner's to mend: nothing beyond the state folder is changed for the gateway's sake."""
-    for path in paths:
-        entry = context.look(path)
-        target = context.look(path.resolve()) if entry is not None and entry.kind == "link" else None
-        if target is not None:
-            yield from (replace(finding, fix=None) for finding in open_to_others([target], what))
 
 
 def _top(context: CheckContext) -> list[FileEntry]:

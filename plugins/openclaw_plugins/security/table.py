@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import TypeAlias
 
 from openclaw_kernel.api import Check, CheckContext, FileEntry, Finding, Fix, SetMode, Severity
@@ -50,6 +52,15 @@ def open_to_others(entries: Iterable[FileEntry], what: str, *, readable: Severit
             cure=f"chmod {entry.mode & 0o700:04o} {entry.path}",
             fix=mode_fix(entry, entry.mode & 0o700),
         )
+
+
+def open_behind_links(context: CheckContext, paths: Iterable[Path], what: str, *, readable: Severity = Severity.WARN) -> Iterator[Finding]:
+    """The same for what links lead to. It is the owner's to mend: nothing beyond the state folder is changed for the gateway's sake."""
+    for path in paths:
+        entry = context.look(path)
+        target = context.look(path.resolve()) if entry is not None and entry.kind == "link" else None
+        if target is not None:
+            yield from (replace(finding, fix=None) for finding in open_to_others([target], what, readable=readable))
 
 
 def writable_by_others(entry: FileEntry | None) -> bool:

@@ -45,6 +45,18 @@ def test_what_a_link_leads_to_is_looked_at_and_left_alone(name: str, check_id: s
     assert found_by(check_id, Scene().again(tmp_path / "home")) == []
 
 
+def test_the_key_that_a_renewed_certificates_link_leads_to_is_looked_at(tmp_path: Path) -> None:
+    key = tmp_path / "privkey7.pem"
+    key.touch(mode=0o600)
+    (tmp_path / "privkey.pem").symlink_to(key)
+    tls = {"enabled": True, "certPath": str(tmp_path / "cert.pem"), "keyPath": str(tmp_path / "privkey.pem")}
+    scene = Scene({"gateway": {"tls": tls}})
+    assert findings("gateway.tls.key-open", scene, tmp_path / "home") == []
+    key.chmod(0o644)
+    (found,) = found_by("gateway.tls.key-open", scene.again(tmp_path / "home"))
+    assert (found.finding.severity, found.finding.where, found.finding.fix) == ("critical", str(key), None)
+
+
 def test_a_state_folder_behind_a_link_is_looked_at(tmp_path: Path) -> None:
     real = tmp_path / "real"
     prepare_home(real)
