@@ -114,8 +114,13 @@ class DeviceBook:
         if claim.bootstrap_token is None:
             return self._recall(claim)
         role = self._roster.live_role(claim.device_id, claim.role)
+        issued = self._roster.issued.get((claim.device_id, claim.role))
+        if role is None or issued is None:
+            return None
         # A setup code gives what it was made for, whatever is asked.
-        grant = None if role is None else self._recall(replace(claim, scopes=narrowed(claim.scopes, role.scopes)))
+        scopes = narrowed(claim.scopes, role.scopes)
+        limit = issued.token.scopes
+        grant = self._recall(replace(claim, scopes=scopes if limit is None else narrowed(scopes, limit)))
         return None if grant is None else replace(grant, further=self._setups.take_over(claim))
 
     def _recall(self, claim: DeviceClaim) -> DeviceGrant | None:

@@ -149,6 +149,21 @@ async def test_a_known_device_that_shows_a_code_uses_it_up_and_is_approved_for_w
     assert gate.roster.devices[device.id].live_roles == ("node", "operator")
 
 
+async def test_a_narrow_code_gives_a_narrowed_device_nothing_that_a_rotation_took_away(gate: Gate) -> None:
+    """S5: the role is approved for more, which nobody has given back."""
+    device = TestDevice()
+    _, first = await minted(gate)
+    accepted(await gate.shake(device, REMOTE, auth={"bootstrapToken": first}, scopes=ADMIN))
+    await gate.call("device.token.rotate", deviceId=device.id, role="operator", scopes=list(READ))
+    _, second = await minted(gate, bootstrapProfile="limited")
+    grant = accepted(await gate.shake(device, REMOTE, auth={"bootstrapToken": second}, scopes=(*ADMIN, "operator.write"))).grant
+    assert grant is not None
+    assert "operator.write" in grant.scopes
+    assert {"operator.admin", "operator.pairing"}.isdisjoint(grant.scopes)
+    error = await refusal(gate, device, {"deviceToken": grant.token}, scopes=ADMIN)
+    assert code_of(error)[0] == "AUTH_SCOPE_MISMATCH"
+
+
 async def test_a_code_is_over_after_ten_minutes_and_not_before(gate: Gate) -> None:
     (_, first), (_, second) = await minted(gate), await minted(gate)
     gate.clock.now += SETUP_MS
