@@ -250,7 +250,8 @@ class CheckContext:
 class Check:
     """One thing that is looked for. `id` is dotted lower-case words (`acme.notes.public`), `worst` the highest severity of its findings.
 
-    `run` is called on a helper thread, for `timeout_seconds` at most; one that raises or hangs is a finding of its own and stops no other.
+    `run` is called on a helper thread, for `timeout_seconds` at most, of which there may be 300; one that raises or
+    hangs is a finding of its own and stops no other.
     A `deep` check needs `context.probe`, and runs with `--deep` alone.
     """
 

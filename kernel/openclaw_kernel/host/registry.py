@@ -33,6 +33,8 @@ RESERVED_PATHS: Final = frozenset({"/health", "/healthz", "/ready", "/readyz", "
 _NAME_LIMIT: Final = 128
 _TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CHECK_ID: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*(\.[a-z0-9]+(-[a-z0-9]+)*)+")
+LONGEST_CHECK_SECONDS: Final = 300.0
+"""Somebody waits for all checks; one that hangs has to be told before they give up."""
 _COMMAND_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 
@@ -220,8 +222,9 @@ class PluginRegistrar:
         _check_whole(check, Check, "check")
         if len(check.id) > _NAME_LIMIT or _CHECK_ID.fullmatch(check.id) is None:
             raise RegistrationRefused(f"check {check.id!r}: use lower-case words of letters, digits and '-', two or more with dots between")
-        if not 0 < check.timeout_seconds < math.inf:
-            raise RegistrationRefused(f"check {check.id!r}: timeout_seconds is {check.timeout_seconds}; give a positive one")
+        if not 0 < check.timeout_seconds <= LONGEST_CHECK_SECONDS:
+            cure = f"give a positive one of at most {LONGEST_CHECK_SECONDS:.0f}"
+            raise RegistrationRefused(f"check {check.id!r}: timeout_seconds is {check.timeout_seconds}; {cure}")
         self._put(self._registry.checks, "check", check.id, check)
 
     def add_unit(self, unit: Unit) -> None:

@@ -220,7 +220,7 @@ def claude_program(context: CheckContext) -> Iterator[Finding]:
 def providers_plain(context: CheckContext) -> Iterator[Finding]:
     for name, section in context.config.models.providers.items():
         url = section.get("baseUrl")
-        if isinstance(url, str) and url.startswith("http://") and not is_local(url):
+        if isinstance(url, str) and url.lower().startswith("http://") and not is_local(url):
             yield Finding(
                 severity=Severity.WARN,
                 where=f"models.providers.{name}.baseUrl",

@@ -147,7 +147,7 @@ def _plain_finding(account: Account, name: str, evidence: str, cure: str) -> Fin
 
 
 def _is_plain(url: object) -> bool:
-    return isinstance(url, str) and url.startswith("http://") and not is_local(url)
+    return isinstance(url, str) and url.lower().startswith("http://") and not is_local(url)
 
 
 def _without_anyone(context: CheckContext, key: tuple[str, ...]) -> Fix | None:

@@ -196,7 +196,7 @@ def origins_any(context: CheckContext) -> Iterator[Finding]:
 @TABLE.add("gateway.origins.plain", "a page that is sent unencrypted may open the WebSocket", Severity.WARN)
 def origins_plain(context: CheckContext) -> Iterator[Finding]:
     for index, origin in enumerate(context.config.gateway.control_ui.allowed_origins):
-        if origin.startswith("http://") and not is_local(origin):
+        if origin.lower().startswith("http://") and not is_local(origin):
             yield Finding(
                 severity=Severity.WARN,
                 where=f"gateway.controlUi.allowedOrigins.{index}",

@@ -124,6 +124,8 @@ async def test_a_plugin_whose_checks_cannot_be_had_is_told(tmp_path: Path, monke
     installed.add("taken", f"class ThePlugin:\n{hook}        registrar.add_check({good})\n", distribution="acme-first")
     odd = "Check(id='Odd', title='x', worst=Severity.INFO, run=print)"
     installed.add("odd", f"class ThePlugin:\n{hook}        registrar.add_check({odd})\n")
+    endless = good.replace("acme.good", "acme.endless").replace("run=", "timeout_seconds=1e9, run=")
+    installed.add("endless", f"class ThePlugin:\n{hook}        registrar.add_check({endless})\n")
     installed.add("unasked", "raise SystemExit\n")
     found = discover()
     strangers = Discovery(plugins=tuple(each for each in found.plugins if not each.bundled))
@@ -131,8 +133,9 @@ async def test_a_plugin_whose_checks_cannot_be_had_is_told(tmp_path: Path, monke
     gathered = await gather(guard, config=Config(), home=tmp_path, discovery=strangers)
     installed.forget()
     assert [owned.item.id for owned in gathered.checks] == ["acme.good"]
-    assert len(gathered.faults) == 4
+    assert len(gathered.faults) == 5
     assert "use lower-case words" in gathered.faults["odd"]
+    assert "give a positive one of at most 300" in gathered.faults["endless"]
     assert "raised OSError" in gathered.faults["raises"]
     reported = await run_checks(gathered, context, guard, kind="security")
-    assert [(each.id, each.finding.severity) for each in reported] == [(NOT_ASKED, Severity.WARN)] * 4
+    assert [(each.id, each.finding.severity) for each in reported] == [(NOT_ASKED, Severity.WARN)] * 5

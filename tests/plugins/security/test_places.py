@@ -1,8 +1,9 @@
-"""What is wrong behind a link, secrets outside the state folder, and those within a URL."""
+"""What is wrong behind a link, secrets outside the state folder, and what stands in URLs."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,3 +83,14 @@ def test_a_password_within_a_url_is_found_and_not_told(url: str, count: int, tmp
     found = findings("secrets.plain", Scene({"models": {"providers": {"openai": {"baseUrl": url}}}}), tmp_path / "home")
     assert [each.where for each in found] == ["models.providers.openai.baseUrl"] * count
     assert "canary" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("check_id", "config"),
+    [
+        ("channels.webhook.plain", {"channels": {"telegram": {"botToken": "${env:HOME}", "webhookUrl": "HTTP://a.example"}}}),
+        ("agents.providers.plain", {"models": {"providers": {"openai": {"baseUrl": "Http://a.example/v1"}}}}),
+    ],
+)
+def test_a_scheme_in_capitals_is_as_plain(check_id: str, config: dict[str, Any], tmp_path: Path) -> None:
+    assert len(findings(check_id, Scene(config), tmp_path / "home")) == 1
