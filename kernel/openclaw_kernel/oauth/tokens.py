@@ -17,7 +17,7 @@ from typing import Any, Final
 from openclaw_config.keyrings import SERVICE, delete_keyring, read_keyring, write_keyring
 from openclaw_config.oauth import OAuthClient
 from openclaw_config.references import LONGEST_SECRET, read_regular
-from openclaw_config.secret_files import FOLDER, LOGINS, NAME, store_private
+from openclaw_config.secret_files import FOLDER, LOGINS, NAME, make_private_folder, store_private
 from openclaw_config.secrets import Secret
 from openclaw_kernel.oauth.flow import Tokens
 
@@ -28,7 +28,6 @@ class TokenStore:
     """The tokens of one provider. All but `stamp` block; they raise `OSError` or `KeyringFailed`."""
 
     def __init__(self, home: Path, provider: str, client: OAuthClient) -> None:
-        self._home = home
         self._client = client
         name = provider if NAME.fullmatch(provider) else hashlib.sha256(provider.encode("utf-8", "surrogatepass")).hexdigest()[:32]
         self._entry = f"oauth/{name}"
@@ -65,8 +64,10 @@ class TokenStore:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        # The command and the gateway are two processes; the folder itself needs no file beside it.
-        descriptor = os.open(self._home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        # The command and the gateway are two processes. The state folder's own lock is the gateway's as long as it runs.
+        folder = self.path.parent
+        make_private_folder(folder)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield

@@ -18,6 +18,7 @@ from openclaw_config.oauth import OAuthClient
 from openclaw_kernel.api import ProviderError, ProviderErrorKind
 from openclaw_kernel.audit import table
 from openclaw_kernel.audit.trail import AuditTrail
+from openclaw_kernel.lock import StateLock
 from openclaw_kernel.oauth.broker import LoginDesk
 from openclaw_kernel.oauth.login import log_in
 from openclaw_kernel.oauth.tokens import TokenStore
@@ -70,10 +71,14 @@ class Bench:
 async def bench(tmp_path: Path, server: AuthorizationProcess) -> AsyncIterator[Bench]:
     await server.configure(approved=True)
     made = Bench(tmp_path, server)
+    # As in a running gateway, whose lock of the folder others must not wait for.
+    lock = StateLock(tmp_path)
+    lock.acquire()
     await made.store.open({})
     yield made
     await made.desk.close()
     await made.store.close()
+    lock.release()
 
 
 async def refreshes(server: AuthorizationProcess) -> int:
