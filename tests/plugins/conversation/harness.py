@@ -11,7 +11,7 @@ import json
 import logging
 import sqlite3
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,7 @@ from openclaw_kernel.api import (
     Commands,
     Encoded,
     Events,
+    EventSpec,
     Gateway,
     InboundMessage,
     Method,
@@ -360,6 +361,7 @@ class Registered:
         self.migrations: list[Migration] = []
         self.commands: list[Command] = []
         self.methods: dict[str, Method] = {}
+        self.events: list[EventSpec] = []
 
     def provide(self, kind: type[Any], service: Any) -> None:
         self.services[kind] = service
@@ -372,6 +374,9 @@ class Registered:
 
     def add_command(self, command: Command) -> None:
         self.commands.append(command)
+
+    def add_events(self, events: Iterable[EventSpec]) -> None:
+        self.events.extend(events)
 
     def add_methods(self, owner: object) -> None:
         self.methods |= {method.name: method for method in methods_of(owner)}
