@@ -13,10 +13,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.support.requirements import REQUIREMENTS, TESTS, MissingRequirementError
+from tests.support.requirements import REQUIREMENTS, TESTS, MissingRequirementError, find_node, find_reference_cli
 
 APT_SECONDS = 600
 NPM_SECONDS = 300
@@ -100,6 +101,16 @@ def install_npm(folder: Path) -> None:
     stamp.write_text(wanted, encoding="utf-8")
 
 
+def finish_reference_cli() -> None:
+    """Let the reference's command line end its own installation: its first start does, and two at once would refuse each other.
+
+    Raises:
+        InstallError: it does not start.
+    """
+    with tempfile.TemporaryDirectory() as home:
+        run([str(find_node()), str(find_reference_cli()), "--version"], seconds=NPM_SECONDS, environment={"HOME": home, "TMPDIR": home})
+
+
 def npm() -> str:
     """The program npm: the system's, or one that a wheel brings into this environment.
 
@@ -117,7 +128,7 @@ def npm() -> str:
     return str(own)
 
 
-def run(command: list[str], *, seconds: float, cwd: Path | None = None) -> None:
+def run(command: list[str], *, seconds: float, cwd: Path | None = None, environment: Mapping[str, str] | None = None) -> None:
     """Run a command to its end.
 
     Raises:
@@ -128,7 +139,7 @@ def run(command: list[str], *, seconds: float, cwd: Path | None = None) -> None:
         outcome = subprocess.run(
             command,
             cwd=cwd,
-            env={**os.environ, "PATH": path},
+            env={**os.environ, "PATH": path, **(environment or {})},
             capture_output=True,
             text=True,
             check=False,
@@ -153,7 +164,9 @@ def main(arguments: Sequence[str]) -> int:
     for folder in (*NPM_FOLDERS, *((REFERENCE_CLI,) if "--conformance" in arguments else ())):
         try:
             install_npm(folder)
-        except InstallError as error:
+            if folder == REFERENCE_CLI:
+                finish_reference_cli()
+        except (InstallError, MissingRequirementError) as error:
             print(f"not installed: the npm packages of {folder.name}: {error}", file=sys.stderr)
     return 0
 
