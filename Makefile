@@ -11,6 +11,8 @@
 
 PYTHON ?= python3
 ARGS ?=
+# How many tests run at a time: as many as there are processors. The tests of one file run one after the other.
+WORKERS ?= auto
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
@@ -28,11 +30,11 @@ run: $(CHECKED)-run
 	@exec $(BIN)/openclaw-kernel run $(ARGS)
 
 test: $(CHECKED)-test test-tools
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 # The same suite in another order each time; the seed to repeat one is in the header.
 test-random: $(CHECKED)-test test-tools
-	@$(BIN)/python -m pytest -p randomly $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -p randomly $(ARGS)
 
 # Debian packages and npm packages; what cannot be had here is named, and its tests are listed as not run.
 test-tools: $(CHECKED)-test

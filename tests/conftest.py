@@ -2,4 +2,10 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["pytester", "tests.support.requirements", "tests.support.frames", "tests.support.gateway"]
+pytest_plugins = [
+    "pytester",
+    "tests.support.requirements",
+    "tests.support.parallel",
+    "tests.support.frames",
+    "tests.support.gateway",
+]

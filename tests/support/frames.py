@@ -23,6 +23,7 @@ import pytest
 
 from tests.support import contract
 from tests.support.judge import EVERYTHING, Judge
+from tests.support.parallel import WorkerDone, report_judged
 from tests.support.recorder import Recorder
 
 RECORDER = Path(__file__).with_name("recorder.py")
@@ -57,6 +58,11 @@ class FrameWatch:
     def frames(self) -> int:
         """How many frames were judged."""
         return self._frames_before + self._own.frames + sum(judge.frames for judge, _ in self._judges.values())
+
+    def add(self, frames: int, seconds: float) -> None:
+        """Count what another process of the session judged."""
+        self._frames_before += frames
+        self.seconds += seconds
 
     def start(self) -> None:
         """Record the gateways in this process, and watch for processes that are not recorded."""
@@ -120,6 +126,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     factory = session.config._tmp_path_factory  # type: ignore[attr-defined]
     watch = FrameWatch(factory.mktemp("frames"))
     session.config.stash[WATCH] = watch
+    if session.config.pluginmanager.hasplugin("dsession"):
+        session.config.pluginmanager.register(WorkerDone(watch.add), "worker-done")
     watch.start()
 
 
@@ -128,6 +136,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     watch = session.config.stash.get(WATCH, None)
     if watch is not None:
         watch.stop()
+        report_judged(session.config, watch.frames, watch.seconds)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
