@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from aiohttp import web
 
-from openclaw_config.load import ConfigError, Issue, Loaded, load
+from openclaw_config.load import ConfigError, Loaded, load
 from openclaw_config.models import Gateway as GatewayConfig
 from openclaw_config.models import GatewayAuth
 from openclaw_kernel.announcements import Announcements
@@ -30,6 +30,7 @@ from openclaw_kernel.api.store import Store
 from openclaw_kernel.audit.starts import Start
 from openclaw_kernel.audit.trail import AuditTrail
 from openclaw_kernel.bus import EventBus
+from openclaw_kernel.cannot_start import CannotStart, faulty
 from openclaw_kernel.checks.recording import FixRecorder, record_at_start
 from openclaw_kernel.events.log import EventLog
 from openclaw_kernel.events.records import Bounds
@@ -42,7 +43,8 @@ from openclaw_kernel.host.guard import PluginFault
 from openclaw_kernel.host.loader import load_driver
 from openclaw_kernel.host.pairing import HostedPairing
 from openclaw_kernel.host.registry import Unclassified
-from openclaw_kernel.http import Door, Handler, Listener, Probes, build_application
+from openclaw_kernel.http import Door, Probes, build_application
+from openclaw_kernel.listening import Port, fenced
 from openclaw_kernel.lock import CannotLock, StateLock
 from openclaw_kernel.lockouts import KeptLockouts
 from openclaw_kernel.oauth.broker import LoginDesk
@@ -69,28 +71,15 @@ from openclaw_kernel.store.keyvalue import StoredKeyValue
 from openclaw_kernel.store.requests import RequestTable
 from openclaw_kernel.tasks import TaskOwner
 
-if TYPE_CHECKING:
-    from openclaw_kernel.tls.keeper import TlsKeeper
-
 logger = logging.getLogger("openclaw.gateway")
 
 AnswerT = TypeVar("AnswerT")
 
 DATABASE: Final = "state.sqlite3"
 PAGE_SESSIONS_KEY: Final = "page-sessions"
-BACKLOG: Final = 1024
 STOP_SECONDS: Final = 10.0
 DRAIN_GRACE_SECONDS: Final = 2.0
 RESTART_EXPECTED_MS: Final = 1000
-_HOSTS: Final = {"loopback": "127.0.0.1", "lan": "0.0.0.0"}  # noqa: S104 - chosen by the owner, refused without auth
-
-
-class CannotStart(Exception):
-    """The gateway cannot start; the message is one line that names the place and the cure. `status` is the exit code."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 @dataclass(slots=True)
@@ -132,7 +121,7 @@ class GatewayApp:
         self._replay: LogReplay
         self._audit: AuditTrail
         self._lock = StateLock(home)
-        self._tls: TlsKeeper | None = None
+        self._port = Port(loaded, home, door=self._door, now_ms=now_ms)
         self._announcements: Announcements
         self.facts: GatewayFacts
         self.restarts: RestartDesk
@@ -176,7 +165,7 @@ class GatewayApp:
             raise CannotStart(str(error), 78) from error
         stack.callback(self._lock.release)
         self._refuse_open_door()
-        self._tls = await self._load_tls()
+        await self._port.load_tls()
         self._presence = PresenceBook(version=GatewayFacts.version, now_ms=now_ms)
         self.facts = GatewayFacts(loaded=self.loaded, home=self.home, presence=self._presence, limits=self.limits, now_ms=now_ms)
         self._announcements = Announcements(self._bus, self.facts, self._presence)
@@ -314,7 +303,7 @@ class GatewayApp:
             authenticators=self.host.authenticators,
             refusals=refusals,
             held=self._held,
-            believed=lambda context: self._tls is None or self._tls.believes(context),
+            believed=lambda context: self._port.tls is None or self._port.tls.believes(context),
         )
         pages.prove = proofs.of_http
         dispatcher = Dispatcher(
@@ -352,54 +341,25 @@ class GatewayApp:
             upgrade=self.wire.server.handle,
             probes=probes,
             routes=self.host.registry.routes,
-            guard=self._fence,
+            guard=partial(fenced, self.host.guard),
             arrivals=self._arrivals,
             door=self._door,
             refuse_foreign=lambda request: self.wire.server.refuse_foreign(request, surface="http"),
         )
-        runner = Listener(application, self._door, shutdown_timeout=1.0)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        stack.push_async_callback(self.wire.server.close, Close(1012, "service restart"))
-        site = self._site(runner, _HOSTS[config.bind], config.port)
-        try:
-            await site.start()
-        except OSError as error:
-            raise self._cannot_bind(error) from error
-        # Stopping begins here: nobody new comes in while the rest is taken down.
-        stack.push_async_callback(site.stop)
-        port = runner.addresses[0][1]
+        farewell = partial(self.wire.server.close, Close(1012, "service restart"))
+        url = await self._port.serve(application, stack, farewell)
         self._follow_tls()
-        self.facts.url = f"{'http' if self._tls is None else 'https'}://127.0.0.1:{port}{base_path}"
-
-    def _site(self, runner: Listener, host: str, port: int) -> web.TCPSite:
-        if self._tls is None:
-            return web.TCPSite(runner, host, port, backlog=BACKLOG)
-        from openclaw_kernel.tls.listening import TlsSite
-
-        return TlsSite(runner, host, port, context=self._tls.context, door=self._door, backlog=BACKLOG)
-
-    async def _load_tls(self) -> TlsKeeper | None:
-        settings = self.loaded.config.gateway.tls
-        if not settings.enabled:
-            return None
-        # Imported here: who does not encrypt pays nothing for it.
-        from openclaw_kernel.tls.faults import TlsFault
-        from openclaw_kernel.tls.keeper import TlsKeeper
-
-        try:
-            return await TlsKeeper.open(settings, self.home, now_ms=now_ms)
-        except TlsFault as fault:
-            raise CannotStart(str(self._issue(fault.key, fault.found, fault.cure)), 78) from fault
+        self.facts.url = url + base_path
 
     def _follow_tls(self) -> None:
-        if self._tls is not None:
-            self.facts.encryption = self._tls
-            self._tls.record(self._audit)
+        tls = self._port.tls
+        if tls is not None:
+            self.facts.encryption = tls
+            tls.record(self._audit)
             # The command line finds out there which certificate is ours.
-            self._tls.taken = lambda: self._lock.describe(self.facts.describe_owner())
-            self._tls.authorities_changed = self._judge_certificates_anew
-            self._tasks.spawn("certificate", self._tls.follow())
+            tls.taken = lambda: self._lock.describe(self.facts.describe_owner())
+            tls.authorities_changed = self._judge_certificates_anew
+            self._tasks.spawn("certificate", tls.follow())
 
     def _judge_certificates_anew(self) -> None:
         for connection in self._open:
@@ -415,21 +375,7 @@ class GatewayApp:
     def _refuse_open_door(self) -> None:
         refusal = refusal_of(self.loaded.config.gateway)
         if refusal is not None:
-            raise CannotStart(str(self._issue(refusal.key, refusal.found, refusal.cure)), 78)
-
-    def _cannot_bind(self, error: OSError) -> CannotStart:
-        port = self.loaded.config.gateway.port
-        if error.errno == errno.EADDRINUSE:
-            found, cure = f"{port} is in use by another program", "stop that program, or set another port"
-        elif error.errno == errno.EACCES:
-            found, cure = f"{port} needs more rights than this user has", "set a port over 1023"
-        else:
-            found, cure = f"cannot listen on {port} ({error.strerror or error})", "set another port or bind"
-        return CannotStart(str(self._issue("gateway.port", found, cure)), 75)
-
-    def _issue(self, key: str, found: str, cure: str) -> Issue:
-        name, _, line = self.loaded.place(key).partition(":")
-        return Issue(name, int(line or 0), key, found, cure)
+            raise faulty(self.loaded, refusal.key, refusal.found, refusal.cure)
 
     def _ask(self, kind: type[Any], what: str, question: Callable[[Any], AnswerT], otherwise: AnswerT) -> AnswerT:
         owned = self.host.registry.services.get(kind)
@@ -536,19 +482,6 @@ class GatewayApp:
         hung = await self._tasks.close(1.0)
         if hung:
             logger.warning("did not end in time: %s", ", ".join(hung))
-
-    def _fence(self, owner: str, handler: Handler) -> Handler:
-        async def fenced(request: web.Request) -> web.StreamResponse:
-            try:
-                return await self.host.guard.run(owner, f"route {request.method} {request.path}", lambda: handler(request), None)
-            except PluginFault as fault:
-                if isinstance(fault.error, web.HTTPException | ConnectionError):
-                    raise fault.error from None
-                logger.error("%s", fault, exc_info=fault.error)  # noqa: TRY400 - the plugin's traceback, not the guard's
-                body = {"ok": False, "error": {"type": "internal", "message": f"plugin {owner} failed; the log has the details"}}
-                return web.json_response(body, status=500)
-
-        return fenced
 
     def plugins(self) -> Sequence[PluginStatus]:
         """The state of every installed plugin."""

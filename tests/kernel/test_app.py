@@ -16,7 +16,8 @@ import pytest
 from aiohttp import WSMsgType
 
 from openclaw_config.load import load
-from openclaw_kernel.app import CannotStart, GatewayApp
+from openclaw_kernel.app import GatewayApp
+from openclaw_kernel.cannot_start import CannotStart
 from openclaw_kernel.lock import AlreadyRunning, read_owner
 from openclaw_kernel.protocol.limits import Limits
 from tests.support import contract

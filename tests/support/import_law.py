@@ -38,6 +38,7 @@ SERVER_WORLD = (
     "openclaw_kernel.gateway",
     "openclaw_kernel.host",
     "openclaw_kernel.http",
+    "openclaw_kernel.listening",
     "openclaw_kernel.presence",
     "openclaw_kernel.protocol",
     "openclaw_kernel.reload",

@@ -71,7 +71,8 @@ async def _serve(loaded: Loaded, home: Path, *, as_json: bool, first_start: bool
     """Return the exit code, None where a restart was asked for."""
     import signal
 
-    from openclaw_kernel.app import CannotStart, GatewayApp
+    from openclaw_kernel.app import GatewayApp
+    from openclaw_kernel.cannot_start import CannotStart
     from openclaw_kernel.lock import AlreadyRunning
     from openclaw_kernel.protocol.registry import RegistryError
     from openclaw_kernel.store.errors import StoreError
