@@ -35,6 +35,7 @@ SERVER_WORLD = (
     "stevedore",
     "openclaw_kernel.app",
     "openclaw_kernel.bus",
+    "openclaw_kernel.children",
     "openclaw_kernel.gateway",
     "openclaw_kernel.host",
     "openclaw_kernel.http",
