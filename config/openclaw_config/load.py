@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -88,9 +88,18 @@ def _parsed(name: str, text: str) -> dict[str, Any]:
         raise ValueError(str(error)) from error
 
 
-def load(path: Path, *, environment: Mapping[str, str] | None = None, resolve_by: type[Resolver] = Resolver) -> Loaded:
-    """Read, resolve and validate the file; raise `ConfigError` with every problem found."""
-    name, text = path.name, read_text(path)
+def load(
+    path: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    resolve_by: type[Resolver] = Resolver,
+    read: Callable[[Path], str] = read_text,
+) -> Loaded:
+    """Read, resolve and validate the file; raise `ConfigError` with every problem found.
+
+    `read` gives the text of every file that takes part, also of one that is not on disk as it is to be loaded.
+    """
+    name, text = path.name, read(path)
     source = parse(name, text)
     resolver = resolve_by(name, path.parent, os.environ if environment is None else environment, source)
     resolved = resolver.resolve(source, ())

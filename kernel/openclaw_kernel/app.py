@@ -37,6 +37,7 @@ from openclaw_kernel.events.records import Bounds
 from openclaw_kernel.events.replay import LogReplay
 from openclaw_kernel.exposure import refusal_of
 from openclaw_kernel.gateway import GatewayFacts
+from openclaw_kernel.generations import Generations
 from openclaw_kernel.host import PluginHost
 from openclaw_kernel.host.discovery import discover
 from openclaw_kernel.host.guard import PluginFault
@@ -120,6 +121,7 @@ class GatewayApp:
         self._requests: RequestTable
         self._replay: LogReplay
         self._audit: AuditTrail
+        self.generations: Generations
         self._lock = StateLock(home)
         self._port = Port(loaded, home, door=self._door, now_ms=now_ms)
         self._announcements: Announcements
@@ -176,6 +178,7 @@ class GatewayApp:
         limiter = FailureLimiter()
         self._requests = RequestTable(store, now_ms=now_ms, keep_seconds=self.limits.dedupe_seconds, limit=self.limits.dedupe_entries)
         self._audit = AuditTrail(store, home=self.home, now_ms=now_ms)
+        self.generations = Generations(self.home, store, self._audit, now_ms=now_ms)
         logins = LoginDesk(self.home, store, self._audit, now_ms=now_ms)
         event_log = EventLog(store, now_ms=now_ms, bounds=self._event_bounds)
         self._replay = LogReplay(event_log, self._bus)
@@ -230,8 +233,12 @@ class GatewayApp:
         await self._listen(stack)
         self._lock.describe(self.facts.describe_owner())
         await self.host.start()
+        await self._begin_to_serve()
+
+    async def _begin_to_serve(self) -> None:
         self.facts.refresh_health()
         self.facts.phase = Phase.SERVING
+        await self.generations.mark_good()
         self._note_life(AuditAction.GATEWAY_STARTED, None)
         self._tasks.spawn("clock", self._run_clock())
         self._tasks.spawn("health", self._run_health())
@@ -262,6 +269,7 @@ class GatewayApp:
             # A full disk keeps nobody from looking after the gateway; the row comes when there is room.
             logger.error("the start is not in the audit log yet: %s", error.message)  # noqa: TRY400 - the store's own words say all
             self._audit.note(start.late())
+        await self.generations.take_start(self.loaded)
         await record_at_start(FixRecorder(home=self.home, store=store, audit=self._audit))
 
     def _note_life(self, action: AuditAction, reason: str | None) -> None:

@@ -26,6 +26,10 @@ class AuditAction(StrEnum):
     CONFIG_LOADED = "config.loaded"
     CONFIG_REJECTED = "config.rejected"
     CONFIG_WRITTEN = "config.written"
+    CONFIG_ACCEPTED = "config.accepted"
+    """A config became a new generation; the same write holds its row."""
+    CONFIG_ROLLED_BACK = "config.rolled-back"
+    """An earlier generation became the newest again."""
 
     DEVICE_REQUESTED = "device.requested"
     DEVICE_APPROVED = "device.approved"

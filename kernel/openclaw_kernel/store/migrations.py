@@ -60,12 +60,21 @@ def _create_audit(database: Database) -> None:
         database.execute(f"CREATE TRIGGER {name} {body}")
 
 
+def _create_generations(database: Database) -> None:
+    database.execute(
+        "CREATE TABLE kernel_generations (number INTEGER PRIMARY KEY, hash TEXT NOT NULL, time_ms INTEGER NOT NULL, actor TEXT NOT NULL,"
+        " surface TEXT NOT NULL, reason TEXT, changed TEXT NOT NULL, files TEXT NOT NULL, version TEXT NOT NULL,"
+        " audit_row INTEGER NOT NULL)"
+    )
+
+
 KERNEL_MIGRATIONS: Final = (
     Migration(number=1, name="create kernel_key_value", apply=_create_key_value),
     Migration(number=2, name="create kernel_requests", apply=_create_requests),
     Migration(number=3, name="create kernel_sentinels", apply=_create_sentinels),
     Migration(number=4, name="create kernel_events", apply=_create_event_log),
     Migration(number=5, name="create kernel_audit", apply=_create_audit),
+    Migration(number=6, name="create kernel_generations", apply=_create_generations),
 )
 
 _LEDGER: Final = (
