@@ -372,9 +372,24 @@ class Secrets(Model):
     """What the programs of `${exec:...}` references get, here and everywhere in this file."""
 
 
+class ChildLimits(Model):
+    memory_mb: Annotated[int, Field(ge=16, le=1_048_576)] = 512
+    """Most data that the process may have, in MiB."""
+    files: Annotated[int, Field(ge=16, le=65_536)] = 256
+    """Most files and sockets that it may have open."""
+    processes: Annotated[int, Field(ge=1, le=65_536)] = 256
+    """Most processes and threads that the gateway's user may have beyond those there are when it is started."""
+    answer_seconds: Annotated[float, Field(ge=0.1, le=600)] = 10.0
+    """How often it is asked for a sign of life, and how long it may take before it is killed and started again."""
+
+
 class PluginEntry(Model):
     enabled: bool = True
     """A disabled plugin is never imported."""
+    isolation: Literal["inproc", "process"] = "inproc"
+    """Run the plugin inside the gateway, or in a supervised process of its own."""
+    limits: ChildLimits = ChildLimits()
+    """Limits of the plugin's own process."""
     config: Section = {}
     """The plugin's own settings."""
 

@@ -56,3 +56,7 @@ class PeerClosed(Exception):
 
 class ContractBroken(Exception):
     """The other side wrote what the contract does not allow; the message says what, and shows its beginning."""
+
+
+class CutOff(ContractBroken):
+    """Its stream ended in the middle of a line."""

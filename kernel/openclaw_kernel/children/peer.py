@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 import orjson
 
-from openclaw_kernel.children.errors import Code, ContractBroken, PeerClosed, RpcError
+from openclaw_kernel.children.errors import Code, ContractBroken, CutOff, PeerClosed, RpcError
 from openclaw_kernel.tasks import TaskOwner
 
 logger: Final = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ class Peer:
                 raise ContractBroken(f"wrote a line longer than {self._bounds.line_bytes} bytes: {_shown(bytes(held))}")
             await asyncio.sleep(self._pause(len(lines), len(chunk)))
         if held:
-            raise ContractBroken(f"ended in the middle of a line: {_shown(bytes(held))}")
+            raise CutOff(f"ended in the middle of a line: {_shown(bytes(held))}")
 
     async def close(self, reason: str, timeout: float = 1.0) -> None:
         """Give the other side up: who waits for an answer gets `PeerClosed` with the reason, what runs for it is cancelled."""

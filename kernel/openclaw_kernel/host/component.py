@@ -67,6 +67,7 @@ class Component:
         self._lock = asyncio.Lock()
         self._retry: asyncio.Task[None] | None = None
         self._final = False
+        self._lost = False
 
     @property
     def label(self) -> str:
@@ -105,6 +106,7 @@ class Component:
         except TimeoutError:
             return PluginFault(self.plugin_id, f"stop of {self.label}", "has to wait for its start", "update the plugin or disable it")
         try:
+            self._lost = False
             if self.state in {ComponentState.IDLE, ComponentState.STOPPED}:
                 self._become(ComponentState.STOPPED)
                 return None
@@ -114,7 +116,19 @@ class Component:
         finally:
             self._lock.release()
 
+    def lose(self, reason: str, *, final: bool) -> None:
+        """Say that what ran does not any more, without having been stopped; `final`: nothing but a start from outside brings it back."""
+        if self.state is ComponentState.RUNNING or self._lost:
+            self._lost = True
+            self._become(ComponentState.FAILED if final else ComponentState.WAITING, reason)
+
+    async def regain(self) -> None:
+        """Start it again where it was lost."""
+        if self._lost:
+            await self.start()
+
     async def _attempt(self) -> bool:
+        self._lost = False
         if self.state in {ComponentState.IDLE, ComponentState.STOPPED}:
             # A repeated attempt shows what is wrong until it goes well.
             self._become(ComponentState.STARTING)

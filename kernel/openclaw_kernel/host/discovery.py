@@ -15,6 +15,7 @@ from typing import Final, Literal
 
 from openclaw_kernel.host.installed import Installed, installed
 from openclaw_kernel.host.manifest import ID_PATTERN, Manifest, ManifestError, Need, read_manifest
+from openclaw_kernel.host.programs import checked_command, checked_folder
 
 PluginKind = Literal["channel", "provider", "plugin"]
 
@@ -24,6 +25,8 @@ GROUPS: Final[dict[str, PluginKind]] = {
     "openclaw.plugins": "plugin",
 }
 BUNDLED_DISTRIBUTION: Final = "openclaw-kernel"
+CHILDREN_FOLDER: Final = "children"
+"""Where in a state folder its owner puts programs, one folder each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +42,14 @@ class Found:
     manifest: Manifest | None
     state: Literal["discovered", "unavailable", "failed"]
     reason: str | None = None
+    program: tuple[str, ...] | None = None
+    """The command line of a plugin that is a program of its own; None where it is a class of Python."""
 
     @property
     def package(self) -> str:
-        """The package whose code is this plugin's."""
+        """The package whose code is this plugin's; empty for a program."""
+        if self.program is not None:
+            return ""
         module = self.entry_point.value.partition(":")[0].strip()
         return module.rpartition(".")[0] or module
 
@@ -68,8 +75,8 @@ class Discovery:
         return [found.id for found in self.plugins if kind in {None, found.kind}]
 
 
-def discover() -> Discovery:
-    """Read the entry points and manifests of everything on `sys.path`."""
+def discover(home: Path | None = None) -> Discovery:
+    """Read the entry points and manifests of everything on `sys.path`, and of the programs in a state folder."""
     inventory = installed(GROUPS)
     found: list[Found] = []
     problems = list(inventory.problems)
@@ -80,6 +87,8 @@ def discover() -> Discovery:
             problems.append(
                 f"{each.distribution}: the plugin id {each.entry_point.name!r} is not usable; use lower-case letters, digits and single '-'"
             )
+    if home is not None:
+        found += programs_in(home)
     return _without_duplicates(found, problems)
 
 
@@ -129,6 +138,8 @@ def _read(each: Installed) -> Found:
         manifest = read_manifest(_manifest_path(entry_point), entry_point.name)
     except ManifestError as error:
         return replace(found, reason=str(error))
+    if manifest.child is not None:
+        return with_program(found, manifest, _manifest_path(entry_point).parent)
     missing = [need for need in manifest.needs if module_path(need.module) is None]
     if missing:
         return replace(found, manifest=manifest, state="unavailable", reason=_install_line(missing))
@@ -145,6 +156,46 @@ def _manifest_path(entry_point: EntryPoint) -> Path:
     if not manifest.is_file():
         raise ManifestError(f"{manifest}: there is no manifest; add it and make the build include it")
     return manifest
+
+
+def programs_in(home: Path) -> list[Found]:
+    """Read the manifests of the programs in `children/<id>/` of a state folder; nothing of them is run."""
+    folder = home / CHILDREN_FOLDER
+    if not folder.is_dir():
+        return []
+    return [_read_program(each) for each in sorted(folder.iterdir()) if re.fullmatch(ID_PATTERN, each.name)]
+
+
+def _read_program(folder: Path) -> Found:
+    path = folder / "plugin.toml"
+    found = Found(
+        id=folder.name,
+        kind="plugin",
+        distribution=CHILDREN_FOLDER,
+        version="unknown",
+        bundled=False,
+        entry_point=EntryPoint(folder.name, str(path), CHILDREN_FOLDER),
+        manifest=None,
+        state="failed",
+        program=(),
+    )
+    try:
+        checked_folder(folder)
+        manifest = read_manifest(path, folder.name)
+        if manifest.child is None:
+            raise ManifestError(f"{path}: has no table [child]; name the program there")
+    except ManifestError as error:
+        return replace(found, reason=str(error))
+    return with_program(replace(found, kind=manifest.child.kind, version=manifest.child.version), manifest, folder)
+
+
+def with_program(found: Found, manifest: Manifest, folder: Path) -> Found:
+    """Return the plugin as a program whose manifest lies in `folder`; `failed` where the program is not to be trusted."""
+    try:
+        command = checked_command(manifest.child.command if manifest.child is not None else [], folder)
+    except ManifestError as error:
+        return replace(found, reason=str(error), program=())
+    return replace(found, manifest=manifest, state="discovered", program=command)
 
 
 def _install_line(missing: Iterable[Need]) -> str:

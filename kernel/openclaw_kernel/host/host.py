@@ -20,6 +20,7 @@ from openclaw_kernel.host.authenticators import HostedAuthenticators
 from openclaw_kernel.host.component import Component, ComponentState
 from openclaw_kernel.host.discovery import Discovery
 from openclaw_kernel.host.guard import Guard, PluginFault, or_else
+from openclaw_kernel.host.isolation import Isolation
 from openclaw_kernel.host.lifecycle import Hosted, Lifecycle
 from openclaw_kernel.host.loading import Loader
 from openclaw_kernel.host.manager import PluginManager
@@ -64,6 +65,7 @@ class PluginHost:
         now_ms: Callable[[], int] = _unix_ms,
         timing: Timing | None = None,
         place: Callable[[str], str] = str,
+        isolation: Isolation | None = None,
     ) -> None:
         self._place = place
         self._config = config
@@ -87,6 +89,7 @@ class PluginHost:
             home=home,
             store=store,
             now_ms=now_ms,
+            isolation=isolation,
         )
         self.channels: Final = HostedChannels(
             self.registry,
@@ -133,6 +136,8 @@ class PluginHost:
             hosted = Hosted(self._standings[found.id], contexts[found.id])
             hosted.components = self._components(hosted)
             self._hosted[found.id] = hosted
+            if found.id in self._loader.holds:
+                self._loader.holds[found.id].bind(hosted)
             hosted.standing.become(PluginState.LOADED)
 
     def refuse_migrations(self, refusals: Mapping[str, Exception]) -> None:

@@ -51,6 +51,19 @@ class Hosted:
         """Channels and instances of a provider, which do not depend on each other."""
         return [component for component in self.components if component.kind != "unit"]
 
+    def lose(self, reason: str, *, final: bool) -> None:
+        """Say that the process ended in which all of it ran; implements `Hold`."""
+        for component in self.components:
+            component.lose(reason, final=final)
+
+    async def regain(self) -> None:
+        """Start again what was lost; units first, as in `Lifecycle`."""
+        for unit in self.units:
+            await unit.regain()
+        async with asyncio.TaskGroup() as group:
+            for component in self.others:
+                group.create_task(component.regain(), name=f"{self.id}/regain {component.label}")
+
     def update(self) -> None:
         """Derive the plugin's state from its components."""
         if self.standing.state in {PluginState.UNAVAILABLE, PluginState.DISABLED}:

@@ -17,6 +17,7 @@ from openclaw_kernel.api.services import PluginState
 from openclaw_kernel.api.store import Store
 from openclaw_kernel.host.context import HostedContext
 from openclaw_kernel.host.guard import Guard, PluginFault, describe
+from openclaw_kernel.host.isolation import ChildFailed, Isolation, LateHold
 from openclaw_kernel.host.loader import LoadFailed, load_class
 from openclaw_kernel.host.manager import HookRejected, PluginManager
 from openclaw_kernel.host.registry import PluginRegistrar, RegistrationRefused, Registry, Unclassified
@@ -33,7 +34,7 @@ class SettingsRejected(Exception):
     """The plugin's section is wrong; the message has a line's worth for each fault."""
 
 
-_OWN_WORDS = (SettingsRejected, ConfigRejected, RegistrationRefused, HookRejected, LoadFailed)
+_OWN_WORDS = (SettingsRejected, ConfigRejected, RegistrationRefused, HookRejected, LoadFailed, ChildFailed)
 """Errors that say themselves what is wrong and what to do."""
 
 
@@ -57,7 +58,10 @@ class Loader:
         home: Path,
         store: Store,
         now_ms: Callable[[], int],
+        isolation: Isolation | None = None,
     ) -> None:
+        self._isolation = isolation
+        self.holds: dict[str, LateHold] = {}
         self._registry = registry
         self._manager = manager
         self._guard = guard
@@ -113,10 +117,17 @@ class Loader:
 
     async def _construct(self, standing: Standing, share: Share) -> tuple[HostedContext, object]:
         found = standing.found
+        if share.isolated:
+            return await self._isolate(standing, share)
         plugin_class = await self._guard.run_sync(found.id, "import", lambda: load_class(found), self._deadline)
         settings = await self._guard.run_sync(found.id, "settings", lambda: self._settings(standing, share, plugin_class), self._deadline)
         standing.fault("settings", "; ".join(settings.faults) or None)
-        context = HostedContext(
+        context = self._context(standing, settings)
+        plugin = await self._guard.run_sync(found.id, "constructor", lambda: plugin_class(context), self._deadline)
+        return context, plugin
+
+    def _context(self, standing: Standing, settings: _Settings) -> HostedContext:
+        return HostedContext(
             standing=standing,
             config=self._config,
             home=self._home,
@@ -126,7 +137,15 @@ class Loader:
             instances=settings.instances,
             now_ms=self._now_ms,
         )
-        plugin = await self._guard.run_sync(found.id, "constructor", lambda: plugin_class(context), self._deadline)
+
+    async def _isolate(self, standing: Standing, share: Share) -> tuple[HostedContext, object]:
+        found, isolation = standing.found, self._isolation
+        if isolation is None:
+            raise PluginFault(found.id, "isolation", "is process", "run it in a gateway: nothing here starts processes")
+        context = self._context(standing, _Settings(None, {}))
+        hold = self.holds[found.id] = LateHold()
+        # It has deadlines of its own, for each step.
+        plugin = await self._guard.run(found.id, "process", lambda: isolation.build(found, context, share, hold), None)
         return context, plugin
 
     def _settings(self, standing: Standing, share: Share, plugin_class: type[Any]) -> _Settings:
@@ -180,5 +199,7 @@ class Loader:
         if isinstance(fault.error, Unclassified):
             raise fault.error
         self._manager.remove(standing.found.id)
+        if standing.found.id in self.holds and self._isolation is not None:
+            self._isolation.discard(standing.found.id)
         own = isinstance(fault.error, _OWN_WORDS)
         standing.become(PluginState.FAILED, str(fault.error) if own else fault.reason)

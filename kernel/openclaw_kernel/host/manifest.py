@@ -43,6 +43,14 @@ class ProviderClaims(_Strict):
     ids: list[str] = []
 
 
+class ChildProgram(_Strict):
+    """A plugin that is a program; `docs/children.md` is the contract. `kind` and `version` count where no distribution brings it."""
+
+    command: Annotated[list[str], Field(min_length=1)]
+    kind: Literal["channel", "plugin"] = "plugin"
+    version: Annotated[str, Field(min_length=1)] = "0"
+
+
 class Manifest(_Strict):
     """`plugin.toml`."""
 
@@ -54,6 +62,7 @@ class Manifest(_Strict):
     needs: list[Need] = []
     reload: dict[str, ReloadKind] = {}
     provider: ProviderClaims = ProviderClaims()
+    child: ChildProgram | None = None
 
 
 def read_manifest(path: Path, plugin_id: str) -> Manifest:

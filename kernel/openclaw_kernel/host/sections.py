@@ -25,6 +25,8 @@ class Share:
     """One plugin's part of the config. `disabled` says why it does not run, None where it does."""
 
     disabled: str | None = None
+    isolated: bool = False
+    """Whether its code runs in a process of its own."""
     section: Mapping[str, Any] = field(default_factory=dict)
     instances: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -52,6 +54,8 @@ def assign(config: Config, discovery: Discovery) -> Assignment:
     for found in discovery.plugins:
         share = shares[found.id]
         share.disabled = _disabled(config, found, share)
+        entry = config.plugins.entries.get(found.id)
+        share.isolated = found.program is not None or (entry is not None and entry.isolation == "process")
         if found.kind == "channel":
             share.section = config.channels.get(found.id, {})
         elif found.id in config.plugins.entries:
@@ -93,6 +97,8 @@ def _disabled(config: Config, found: Found, share: Share) -> str | None:
         return "plugins.enabled is false"
     if found.kind == "provider":
         return None if share.instances else f"no entry of {_PROVIDERS} is its own"
+    if found.program is not None and found.kind == "plugin" and entry is None:
+        return f"there is no section plugins.entries.{found.id}"
     if found.kind == "plugin" or found.id in ALWAYS_ON:
         return None
     if found.id not in config.channels:
