@@ -1,26 +1,31 @@
-"""`docs/security.md`: the table of the bundled checks. `python -m tests.support.checks_page` writes it; a test says when it is stale."""
+"""The tables of the bundled checks in `docs/security.md` and `docs/reference/doctor.md`; a test says when one is stale.
+
+`python -m tests.support.checks_page` writes them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from openclaw_kernel.api import Check
-from openclaw_plugins.security.catalogue import MODULES
+from openclaw_plugins.doctor.catalogue import CHECKS as OF_DOCTOR
+from openclaw_plugins.security.catalogue import CHECKS as OF_SECURITY
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "security.md"
+_DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = _DOCS / "security.md"
+DOCTOR_PAGE = _DOCS / "reference" / "doctor.md"
 
 _BEGIN = "<!-- checks: written by make docs -->\n"
 _END = "<!-- end of checks -->\n"
 
 
-def rows() -> Iterator[str]:
+def rows(checks: Iterable[Check]) -> Iterator[str]:
     """The table, a line each."""
     yield "| check | finds that | at worst | mended by `--fix` |"
     yield "| --- | --- | --- | --- |"
-    for module in MODULES:
-        for check in module.TABLE.checks:
-            yield _row(check)
+    for check in checks:
+        yield _row(check)
 
 
 def _row(check: Check) -> str:
@@ -28,12 +33,13 @@ def _row(check: Check) -> str:
     return f"| `{check.id}` | {check.title}{deep} | {check.worst.value} | {'where it is safe' if check.fixes else ''} |"
 
 
-def written(page: str) -> str:
+def written(page: str, checks: Iterable[Check] = OF_SECURITY) -> str:
     """The page with the table as it is now."""
     before, _, rest = page.partition(_BEGIN)
     _, _, after = rest.partition(_END)
-    return before + _BEGIN + "\n".join(rows()) + "\n" + _END + after
+    return before + _BEGIN + "\n".join(rows(checks)) + "\n" + _END + after
 
 
 if __name__ == "__main__":
-    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for _path, _checks in ((PAGE, OF_SECURITY), (DOCTOR_PAGE, OF_DOCTOR)):
+        _path.write_text(written(_path.read_text(encoding="utf-8"), _checks), encoding="utf-8")

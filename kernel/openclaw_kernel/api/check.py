@@ -1,4 +1,4 @@
-"""What looks for mistakes in how a gateway is set up: `openclaw-kernel security audit` runs the checks of every plugin.
+"""What looks for mistakes in how a gateway is set up: `security audit` and `doctor` run the checks of every plugin.
 
 A check is pure: it reads the context that it is given, and changes nothing. What it would change it says as a `Fix`, which the kernel
 shows, backs up, carries out as a whole, and can take back.
@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from openclaw_config.models import Config
 from openclaw_kernel.api.audit import AuditOrigin
 
+if TYPE_CHECKING:
+    from openclaw_kernel.api.doctor import Instruments
+
 CheckKind: TypeAlias = Literal["security", "doctor"]
-"""Which command runs it: `security` by `security audit`."""
+"""Which command runs it: `security` by `security audit`, `doctor` by `doctor`, also where openclaw.yaml is broken."""
 
 
 class Severity(StrEnum):
@@ -27,7 +30,7 @@ class Severity(StrEnum):
     WARN = "warn"
     """Weaker than it should be."""
     CRITICAL = "critical"
-    """Somebody else can get in, or can get at a secret."""
+    """Somebody else can get in, or can get at a secret; of kind `doctor`: the gateway does not start, does not serve, or loses data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +63,34 @@ class SetKey:
     """Whether the value that is there is not to be seen."""
 
 
-Change: TypeAlias = SetMode | WriteFile | SetKey
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenameKey:
+    """Give a key of openclaw.yaml another name, and leave its value and every other byte as they are."""
+
+    key: tuple[str | int, ...]
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisableKey:
+    """Make a key of openclaw.yaml, with all below it, a comment where it stands; one within brackets is taken out."""
+
+    key: tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Migrate:
+    """Bring openclaw.yaml to the form of this version, by the numbered steps of `openclaw_config.migrating`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveFile:
+    """Take a file below the state folder away; its backup holds it."""
+
+    path: Path
+
+
+Change: TypeAlias = SetMode | WriteFile | SetKey | RenameKey | DisableKey | Migrate | RemoveFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +128,8 @@ class FileEntry:
     kind: Literal["file", "folder", "link", "other"]
     modified_ms: int
     links: int = 1
+    size: int = 0
+    """In bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +151,21 @@ class SecretSlot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigFault:
+    """One reason why openclaw.yaml cannot be used as it is. `line` is 0 where there is none."""
+
+    key: tuple[str | int, ...]
+    """Where in the file; empty where it is about the whole of it."""
+    line: int
+    found: str
+    cure: str
+    kind: Literal["syntax", "unknown-key", "value", "section"]
+    """`section` is a fault in a plugin's own section, which disables that plugin alone."""
+    near: str | None = None
+    """Of an unknown key: the known one that is spelt most like it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InstalledPlugin:
     """A plugin that is installed, whether it runs or not. Nothing of it was imported."""
 
@@ -137,6 +184,9 @@ class InstalledPlugin:
     folder: Path | None
     """Its code: a folder, or one file."""
     manifest: Mapping[str, Any]
+    state: Literal["discovered", "unavailable", "failed"] = "discovered"
+    """`unavailable`: what it needs is not installed; `failed`: it cannot be used as it is installed."""
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,6 +294,14 @@ class CheckContext:
     machine: MachineFacts
     probe: Probe | None = None
     """The running gateway from outside; None but for `--deep`."""
+    instruments: Instruments
+    """What else may be asked."""
+    faults: Sequence[ConfigFault] = ()
+    """Why openclaw.yaml cannot be used; of what cannot, `config` has the defaults."""
+    old_forms: Mapping[str, Sequence[tuple[str | int, ...]]] = field(default_factory=dict)
+    """What openclaw.yaml says as an earlier version did: the keys, by what becomes of them."""
+    text: str | None = field(default=None, repr=False)
+    """The text of openclaw.yaml; None where it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

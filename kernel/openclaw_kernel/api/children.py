@@ -133,6 +133,20 @@ def kill_leftovers(home: Path) -> int:
     return _kill_all(lambda mark: mark.startswith(folder) and not mark.startswith(f"{folder}{_START}."))
 
 
+def leftovers(home: Path, gateway: int | None) -> list[tuple[int, str]]:
+    """Return id and name of each process that programs of a gateway with this state folder left running.
+
+    `gateway` is the process of the gateway that runs now: what is below it is at work.
+    """
+    folder = f"{_folder_mark(home)}."
+    spared = _ancestry()
+    return [
+        (pid, _name_of(pid))
+        for pid in _processes()
+        if pid not in spared and _mark_of(pid).startswith(folder) and not _is_below(pid, gateway)
+    ]
+
+
 def kill_marked(mark: str) -> int:
     """Kill every process of one program; return how many that were."""
     return _kill_all(lambda found: found == mark)
@@ -181,6 +195,22 @@ def _mark_of(pid: int) -> str:
             if name == MARK_VARIABLE.encode():
                 return value.decode("ascii", "replace")
     return ""
+
+
+def _name_of(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+    return ""
+
+
+def _is_below(pid: int, above: int | None) -> bool:
+    seen: set[int] = set()
+    while pid and pid not in seen:
+        if pid == above:
+            return True
+        seen.add(pid)
+        pid = parent_of(pid)
+    return False
 
 
 def _ancestry() -> set[int]:

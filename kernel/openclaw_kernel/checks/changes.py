@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from openclaw_config.edit import CannotEdit, changed_lines, with_value
+from openclaw_config.mending import with_key_disabled, with_key_renamed
+from openclaw_config.migrating import migrated, pending
 from openclaw_config.redaction import redact, replace_all
 from openclaw_config.secrets import known_secrets
-from openclaw_config.source import ConfigError, KeyPath, dotted, parse
-from openclaw_kernel.api.check import Fix, SetKey, SetMode, WriteFile
+from openclaw_config.source import ConfigError, KeyPath, dotted, line_of, parse
+from openclaw_kernel.api.check import DisableKey, Fix, Migrate, RemoveFile, RenameKey, SetKey, SetMode, WriteFile
 
 PRIVATE: Final = 0o600
 _LONGEST: Final = 4 << 20
@@ -38,17 +40,18 @@ class ModeStep:
 
 @dataclass(frozen=True, slots=True)
 class ContentStep:
-    """Another content for a file; `before` is None where there is none yet."""
+    """Another content for a file; `before` is None where there is none yet, `after` where there is to be none."""
 
     path: Path
     before: bytes | None = field(repr=False)
     before_mode: int
-    after: bytes = field(repr=False)
+    after: bytes | None = field(repr=False)
     after_mode: int
     told: tuple[str, ...]
 
 
 Step: TypeAlias = ModeStep | ContentStep
+_Keyed: TypeAlias = SetKey | RenameKey | DisableKey | Migrate
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,9 @@ def plan(fix: Fix, *, home: Path, config_path: Path) -> Plan:
                 steps.append(_mode(change))
             elif isinstance(change, WriteFile):
                 steps.append(_file(change, home))
-        keys = [change for change in fix.changes if isinstance(change, SetKey)]
+            elif isinstance(change, RemoveFile):
+                steps.append(_removal(change, home))
+        keys = [change for change in fix.changes if isinstance(change, SetKey | RenameKey | DisableKey | Migrate)]
         if keys:
             steps.append(_config(keys, config_path.resolve()))
     except OSError as error:
@@ -117,17 +122,45 @@ def _file(change: WriteFile, home: Path) -> ContentStep:
     return ContentStep(change.path, before, mode, change.text.encode(), PRIVATE, (f"{change.path}: {change.told}",))
 
 
-def _config(changes: Sequence[SetKey], path: Path) -> ContentStep:
+def _removal(change: RemoveFile, home: Path) -> ContentStep:
+    found = None if ".." in change.path.parts or not change.path.is_relative_to(home) else read_whole(change.path)
+    if found is None:
+        raise CannotFix(f"{change.path}: is no file below the state folder; remove it by hand")
+    told = f"{change.path}: removed ({len(found[0])} bytes, kept in the backup)"
+    return ContentStep(change.path, found[0], found[1], None, found[1], (told,))
+
+
+def _config(changes: Sequence[_Keyed], path: Path) -> ContentStep:
     found = read_whole(path)
     if found is None:
         raise CannotFix(f"{path}: the file is not there")
     text = before = found[0].decode("utf-8")
     told: list[str] = []
     for change in changes:
-        edited = with_value(path.name, text, change.key, change.value)
-        told += _told(path, text, edited, change)
+        edited, lines = _edited(path, text, change)
+        told += lines
         text = edited
     return ContentStep(path, before.encode(), found[1], text.encode(), found[1], tuple(told))
+
+
+def _edited(path: Path, text: str, change: _Keyed) -> tuple[str, list[str]]:
+    """The text with one change made, and what is told of it."""
+    name = path.name
+    if isinstance(change, SetKey):
+        edited = with_value(name, text, change.key, change.value)
+        return edited, list(_told(path, text, edited, change))
+    if isinstance(change, RenameKey):
+        place = f"{path}:{line_of(parse(name, text), change.key)}"
+        edited = with_key_renamed(name, text, change.key, change.name)
+        return edited, [f"{place}: - {dotted(change.key)}", f"{place}: + {dotted((*change.key[:-1], change.name))}"]
+    if isinstance(change, DisableKey):
+        document = parse(name, text)
+        edited = with_key_disabled(name, text, change.key)
+        value = replace_all(json.dumps(_value_at(document, change.key), ensure_ascii=False, default=str), known_secrets())
+        becomes = "becomes a comment" if len(edited) > len(text) else "is taken out; the backup holds it"
+        return edited, [f"{path}:{line_of(document, change.key)}: - {dotted(change.key)}: {value} ({becomes})"]
+    steps = pending(parse(name, text))
+    return migrated(name, text), [f"{path}: {step.migration.title}: {dotted(key)}" for step in steps for key in step.keys]
 
 
 def _told(path: Path, before: str, after: str, change: SetKey) -> Iterator[str]:

@@ -31,6 +31,7 @@ def entry_of(path: Path) -> FileEntry | None:
         kind="file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "link" if stat.S_ISLNK(mode) else "other",
         modified_ms=found.st_mtime_ns // 1_000_000,
         links=found.st_nlink,
+        size=found.st_size,
     )
 
 

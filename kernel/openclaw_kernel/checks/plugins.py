@@ -35,6 +35,8 @@ def _plugin(found: Found, *, runs: bool) -> InstalledPlugin:
         requires=requires,
         folder=module_path(found.package),
         manifest={} if found.manifest is None else found.manifest.model_dump(),
+        state=found.state,
+        reason=found.reason,
     )
 
 

@@ -16,6 +16,7 @@ from urllib.parse import quote
 from openclaw_config.home import config_path
 from openclaw_config.inventory import Slot, inventory
 from openclaw_config.load import Loaded, load
+from openclaw_config.migrating import pending
 from openclaw_config.redaction import REFERENCE, is_secret_place
 from openclaw_config.secrets import Secret
 from openclaw_config.source import KeyPath, Resolver
@@ -23,8 +24,10 @@ from openclaw_kernel.api.check import CheckContext, FileEntry, Probe, SecretSlot
 from openclaw_kernel.api.strength import weakness_of_secret
 from openclaw_kernel.audit.verifying import verify_files
 from openclaw_kernel.checks.files import entry_of, files_below
+from openclaw_kernel.checks.instruments import Ask, MachineInstruments
 from openclaw_kernel.checks.machine import machine_facts, process_facts, variables_of
 from openclaw_kernel.checks.plugins import installed_plugins
+from openclaw_kernel.checks.salvage import Salvaged, salvage
 from openclaw_kernel.host.discovery import Discovery
 
 DATABASE: Final = "state.sqlite3"
@@ -38,6 +41,8 @@ class Running:
 
     pid: int
     url: str
+    ask: Ask | None = None
+    """Puts a request to it."""
 
 
 class SurveyResolver(Resolver):
@@ -104,11 +109,19 @@ class Scene:
     loaded: Loaded
 
 
-def survey(home: Path, discovery: Discovery, *, running: Running | None, probe: Probe | None = None) -> Scene:
-    """Look at everything once; raise `ConfigError` where openclaw.yaml cannot be used at all."""
+def survey(home: Path, discovery: Discovery, *, running: Running | None, probe: Probe | None = None, tolerant: bool = False) -> Scene:
+    """Look at everything once.
+
+    Raise `ConfigError` where openclaw.yaml cannot be used; but `tolerant` takes what is valid of it, and its faults.
+    """
     path = config_path(home)
     environment = (variables_of(running.pid) if running is not None else None) or os.environ
-    loaded = load(path, environment=environment, resolve_by=SurveyResolver)
+    if tolerant:
+        salvaged = salvage(path, environment, SurveyResolver)
+    else:
+        found = load(path, environment=environment, resolve_by=SurveyResolver)
+        salvaged = Salvaged(found, found.text, ())
+    loaded = salvaged.loaded
     context = CheckContext(
         home=home,
         config=loaded.config,
@@ -123,6 +136,15 @@ def survey(home: Path, discovery: Discovery, *, running: Running | None, probe: 
         process=process_facts(None if running is None else running.pid),
         machine=machine_facts(home),
         probe=probe,
+        instruments=MachineInstruments(
+            home=home,
+            database=home / DATABASE,
+            pid=None if running is None else running.pid,
+            ask_gateway=None if running is None else running.ask,
+        ),
+        faults=salvaged.faults,
+        old_forms={step.migration.title: step.keys for step in pending(loaded.source)},
+        text=salvaged.text,
     )
     return Scene(context, loaded)
 

@@ -12,7 +12,7 @@ from tests.kernel.cli.command import run_command
 
 COMMANDS = (
     *("run", "open", "status", "health", "restart", "chat", "call", "logs", "why", "dead"),
-    *("devices", "qr", "audit", "plugins", "config", "secrets", "security", "auth", "version", "completion"),
+    *("devices", "qr", "audit", "plugins", "config", "secrets", "security", "doctor", "auth", "version", "completion"),
 )
 TAKES_AN_ID = {"set", "login", "logout", "reject", "remove", "rotate", "revoke", "why", "show", "retry", "forget"}
 
