@@ -15,8 +15,6 @@ from typing import Any, Final, TypeVar
 from aiohttp import web
 
 from openclaw_config.load import ConfigError, Loaded, load
-from openclaw_config.models import Gateway as GatewayConfig
-from openclaw_config.models import GatewayAuth
 from openclaw_kernel.announcements import Announcements
 from openclaw_kernel.api.audit import BY_GATEWAY, AuditAction, AuditEntry, AuditLog, AuditOrigin, AuditReader
 from openclaw_kernel.api.check import Fixes
@@ -45,6 +43,7 @@ from openclaw_kernel.host.loader import load_driver
 from openclaw_kernel.host.pairing import HostedPairing
 from openclaw_kernel.host.registry import Unclassified
 from openclaw_kernel.http import Door, Probes, build_application
+from openclaw_kernel.leaves import KernelLeaves, credential, proxies
 from openclaw_kernel.listening import Port, fenced
 from openclaw_kernel.lock import CannotLock, StateLock
 from openclaw_kernel.lockouts import KeptLockouts
@@ -62,11 +61,10 @@ from openclaw_kernel.protocol.limiter import FailureLimiter, HeldAnswers
 from openclaw_kernel.protocol.limits import Limits
 from openclaw_kernel.protocol.pages import PageSessions
 from openclaw_kernel.protocol.proofs import Proofs
-from openclaw_kernel.protocol.proxy import Arrival, Proxies
+from openclaw_kernel.protocol.proxy import Arrival
 from openclaw_kernel.protocol.refusals import Refusals
 from openclaw_kernel.protocol.registry import MethodRegistry
 from openclaw_kernel.protocol.server import GatewayServer
-from openclaw_kernel.protocol.vouched import SCOPES_HEADER
 from openclaw_kernel.restart import RestartDesk
 from openclaw_kernel.store.keyvalue import StoredKeyValue
 from openclaw_kernel.store.requests import RequestTable
@@ -111,9 +109,9 @@ class GatewayApp:
         self._presence: PresenceBook
         self._bus = EventBus()
         self._tasks: TaskOwner
-        self._arrivals = Arrivals(_proxies(loaded.config.gateway), self._not_believed)
+        self._arrivals = Arrivals(proxies(loaded.config.gateway), self._not_believed)
         self._complain = Complaints()
-        self._door = Door(is_proxy=self._arrivals.proxies.knows)
+        self._door = Door(is_proxy=self._arrivals.is_proxy)
         self._open = OpenConnections()
         self._held = HeldAnswers()
         self._hurry = asyncio.Event()
@@ -126,6 +124,7 @@ class GatewayApp:
         self._port = Port(loaded, home, door=self._door, now_ms=now_ms)
         self._announcements: Announcements
         self.facts: GatewayFacts
+        self.leaves: KernelLeaves
         self.restarts: RestartDesk
         self.host: PluginHost
         self.wire: _Wire
@@ -188,7 +187,7 @@ class GatewayApp:
             now_ms=now_ms,
             save=self._save_pages(store, kernel_values),
             refusals=Refusals(self._audit),
-            key=_credential(self.loaded.config.gateway.auth),
+            key=credential(self.loaded.config.gateway.auth),
             arrivals=self._arrivals,
             held=self._held,
         )
@@ -317,19 +316,20 @@ class GatewayApp:
         dispatcher = Dispatcher(
             registry, limits=self.limits, now_ms=now_ms, phase=lambda: self.facts.phase, requests=self._requests, refusals=refusals
         )
-        allowed = self.loaded.config.gateway.control_ui.allowed_origins
+        self.leaves = KernelLeaves(self.loaded.config, verifier=verifier, pages=pages, arrivals=self._arrivals, open_connections=self._open)
         server = GatewayServer(
             registry=registry,
             dispatcher=dispatcher,
             handshakes=Handshakes(verifier=verifier, phase=lambda: self.facts.phase, now_ms=now_ms, pairing=pairing, refusals=refusals),
             pages=pages,
             limits=self.limits,
-            allowed_origins=lambda: allowed,
+            allowed_origins=lambda: self.leaves.allowed_origins,
             hello=self.facts.hello,
             opened=self._connection_opened,
             open_connections=self._open,
             arrivals=self._arrivals,
         )
+        server.auth_epoch = lambda: verifier.epoch
         server.prove = proofs.of
         server.stands = proofs.stands
         server.proved = lambda request: self._door.release(request.protocol)
@@ -494,18 +494,6 @@ class GatewayApp:
     def plugins(self) -> Sequence[PluginStatus]:
         """The state of every installed plugin."""
         return self.host.statuses()
-
-
-def _proxies(gateway: GatewayConfig) -> Proxies:
-    settings = gateway.auth.trusted_proxy
-    marks = [SCOPES_HEADER, *settings.required_headers, *filter(None, [settings.user_header])] if gateway.auth.mode == TRUSTED_PROXY else ()
-    return Proxies(gateway.trusted_proxies, marks=marks)
-
-
-def _credential(auth: GatewayAuth) -> bytes:
-    # Behind a trusted proxy it is what programs of this machine come in with.
-    secret = {"token": auth.token, "password": auth.password, "trusted-proxy": auth.token or auth.password}.get(auth.mode)
-    return f"{auth.mode}:{secret.unwrap() if secret else ''}".encode("utf-8", "surrogatepass")
 
 
 def _task_failed(name: str, error: BaseException) -> None:

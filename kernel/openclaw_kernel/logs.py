@@ -19,6 +19,7 @@ from openclaw_config.secrets import REDACTED, known_secrets
 FILE_BYTES: Final = 10_000_000
 FILE_COUNT: Final = 3
 _COLOURS: Final = {"DEBUG": "\x1b[2m", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31;1m"}
+_OURS: Final = ("openclaw", "openclaw_kernel", "openclaw_config", "openclaw_channels", "openclaw_providers", "openclaw_plugins")
 _RESET: Final = "\x1b[0m"
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -119,12 +120,16 @@ def set_up_logging(home: Path, *, level: str, as_json: bool, secrets: Iterable[s
     for handler in handlers:
         logging.root.addHandler(handler)
     logging.root.setLevel(logging.WARNING)
-    logging.getLogger("openclaw").setLevel(level.upper())
     # It warns of what strangers send in their headers.
     logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
-    for ours in ("openclaw_kernel", "openclaw_config", "openclaw_channels", "openclaw_providers", "openclaw_plugins"):
-        logging.getLogger(ours).setLevel(level.upper())
+    set_level(level)
     return handlers
+
+
+def set_level(level: str) -> None:
+    """Write records of this level and above, of the gateway's own parts."""
+    for ours in _OURS:
+        logging.getLogger(ours).setLevel(level.upper())
 
 
 def tear_down_logging(handlers: Iterable[logging.Handler]) -> None:

@@ -11,7 +11,7 @@ from tests.support.source_tree import Module, read_project
 
 # By module and function: why the string is needed there, and how often `unwrap` is named.
 EXITS: dict[str, tuple[int, str]] = {
-    "openclaw_kernel.app:_credential": (1, "keys the page's sessions, so that another token ends them; only a digest is kept"),
+    "openclaw_kernel.leaves:credential": (1, "keys the page's sessions, so that another token ends them; only a digest is kept"),
     "openclaw_kernel.checks.scene:_slot": (
         1,
         "its strength is judged, and whether it stands in two places; only a digest under a key of the run is kept",

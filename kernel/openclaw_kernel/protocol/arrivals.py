@@ -53,8 +53,13 @@ class Arrivals:
     """Tells where requests come from. `notice` is told of each whose forwarding headers were not believed."""
 
     def __init__(self, proxies: Proxies | None = None, notice: Callable[[Arrival], None] = lambda _arrival: None) -> None:
-        self.proxies: Final = Proxies() if proxies is None else proxies
+        self.proxies = Proxies() if proxies is None else proxies
+        """Whom to believe; another may be put in its place at any time."""
         self._notice = notice
+
+    def is_proxy(self, address: str) -> bool:
+        """Whether whoever speaks from there is believed now."""
+        return self.proxies.knows(address)
 
     def of(self, request: web.Request) -> Arrival:
         """Where this request comes from."""

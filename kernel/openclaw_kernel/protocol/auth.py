@@ -181,6 +181,14 @@ class Verifier:
         self._certificates = certificates
         self._limiter = limiter
         self._tokens = tokens
+        self.epoch = 0
+        """Grows with each change of the settings: a proof of an earlier one may not hold any more."""
+
+    def adopt(self, auth: GatewayAuth, certificates: Sequence[TlsClient]) -> None:
+        """Check by these settings from now on."""
+        if (auth, certificates) != (self._auth, self._certificates):
+            self._auth, self._certificates = auth, certificates
+            self.epoch += 1
 
     @property
     def mode(self) -> str:

@@ -12,6 +12,7 @@ from openclaw_kernel.protocol.handshake import Close
 
 INVALIDATED: Final = 4001
 AUTHORITIES_CHANGED: Final = "authorities-changed"
+AUTH_CHANGED: Final = "gateway auth changed"
 _ANSWER_SECONDS: Final = 0.25
 
 
@@ -61,6 +62,17 @@ class OpenConnections:
             if connection.expires_ms is not None and connection.expires_ms <= now_ms and not connection.invalidated:
                 connection.invalidated = True
                 connection.outbound.close(Close(INVALIDATED, "client invalidated: identity-expired"))
+
+    def end_methods(self, methods: Collection[str]) -> int:
+        """End those who came in by one of these methods, whose credential is none any more; return how many.
+
+        Nothing that they ask from now on is done; who asked for the change still gets its answer.
+        """
+        ended = [one for one in self if one.method in methods and not one.invalidated]
+        for connection in ended:
+            connection.invalidated = True
+            asyncio.get_running_loop().call_later(_ANSWER_SECONDS, connection.outbound.close, Close(INVALIDATED, AUTH_CHANGED))
+        return len(ended)
 
     def invalidate(self, principal: str, reason: str, *, role: str | None = None, answering: str | None = None) -> int:
         """See `openclaw_kernel.api.Connections.invalidate`."""

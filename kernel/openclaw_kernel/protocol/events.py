@@ -10,6 +10,12 @@ from openclaw_kernel.protocol.registry import RegistryError
 
 KERNEL_EVENTS: Final = (
     EventSpec(
+        name="config.changed",
+        scope=Scope.READ,
+        advertised=False,
+        doc="Another configuration is in force: the name of its file, its hash, and when.",
+    ),
+    EventSpec(
         name="connect.challenge",
         scope=Access.ANYONE,
         doc="The first frame of a connection; the nonce is what a device signs.",

@@ -66,6 +66,10 @@ class PageSessions:
         self._codes: dict[str, int] = {}
         self._sessions: dict[str, int] = {}
 
+    def adopt(self, key: bytes) -> None:
+        """Take another credential of the gateway: who signed in under the one before has to sign in anew."""
+        self._key = key
+
     def load(self, text: str | None) -> None:
         """Take back what `save` stored; of a damaged text nothing, and everybody signs in anew."""
         if not text:

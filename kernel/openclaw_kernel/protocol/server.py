@@ -16,7 +16,7 @@ from aiohttp.http_websocket import WSCloseCode
 from openclaw_kernel.protocol.arrivals import Arrivals
 from openclaw_kernel.protocol.auth import Refused, Verified
 from openclaw_kernel.protocol.connection import Connection, Outbound
-from openclaw_kernel.protocol.connections import AUTHORITIES_CHANGED, INVALIDATED, OpenConnections
+from openclaw_kernel.protocol.connections import AUTH_CHANGED, AUTHORITIES_CHANGED, INVALIDATED, OpenConnections
 from openclaw_kernel.protocol.dispatch import Dispatcher
 from openclaw_kernel.protocol.frames import response
 from openclaw_kernel.protocol.handshake import Accept, Action, Close, Delay, Handshakes, Peer, Send, Settle
@@ -74,6 +74,8 @@ class GatewayServer:
         """Asks what an upgrade itself proves of who sends it."""
         self.stands: Callable[[web.Request, Verified], bool] = lambda _request, _verified: True
         """Whether a proof that came with the upgrade holds still, now that somebody is let in."""
+        self.auth_epoch: Callable[[], int] = lambda: 0
+        """Which settings proofs are checked by: who is let in was checked by those that are in force then."""
         self.proved: Callable[[web.Request], None] = lambda _request: None
         """Told of each upgrade whose client has proved itself."""
         self._unauthenticated: Counter[str] = Counter()
@@ -95,6 +97,7 @@ class GatewayServer:
         # Counted before the first await: half-open upgrades must not slip past the bound together.
         self._unauthenticated[counted_as] += 1
         counted = [counted_as]
+        epoch = self.auth_epoch()
         try:
             peer = Peer(
                 address=arrival.address,
@@ -104,7 +107,7 @@ class GatewayServer:
                 page=self._page(request, origin, arrival),
                 proof=await self.prove(request),
             )
-            return await self._serve(request, peer, counted)
+            return await self._serve(request, peer, counted, epoch)
         finally:
             self._release(counted)
 
@@ -127,7 +130,7 @@ class GatewayServer:
             if self._unauthenticated[address] <= 0:
                 del self._unauthenticated[address]
 
-    async def _serve(self, request: web.Request, peer: Peer, counted: list[str]) -> web.StreamResponse:
+    async def _serve(self, request: web.Request, peer: Peer, counted: list[str], epoch: int) -> web.StreamResponse:
         limits = self._limits
         ws = _Socket(
             # Who reads its close frame later than that still finds it, before the socket is cut.
@@ -149,6 +152,9 @@ class GatewayServer:
             accepted = await self._shake(ws, outbound, peer)
             if accepted is not None and not self.stands(request, accepted.verified):
                 outbound.close(Close(INVALIDATED, f"client invalidated: {AUTHORITIES_CHANGED}"))
+                accepted = None
+            if accepted is not None and self.auth_epoch() != epoch:
+                outbound.close(Close(INVALIDATED, AUTH_CHANGED))
                 accepted = None
             if accepted is not None:
                 self._release(counted)

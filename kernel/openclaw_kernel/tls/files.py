@@ -7,19 +7,16 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 from openclaw_config.models import GatewayTls
 from openclaw_kernel.tls.faults import TlsFault, words_of
+from openclaw_kernel.watching import Seen, folders_of, state_of
 
 FOLDER: Final = "tls"
 CERTIFICATE: Final = "gateway-cert.pem"
 KEY: Final = "gateway-key.pem"
 LARGEST_BYTES: Final = 1_048_576
-_LINKS: Final = 40
-
-Seen: TypeAlias = tuple[tuple[int, ...] | None, ...]
-"""What tells one state of the files from another, without reading them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +61,7 @@ class TlsFiles:
 
     def seen(self) -> Seen:
         """The state of the files now."""
-        return tuple(_seen(file.path) for file in self.all())
+        return tuple(state_of(file.path) for file in self.all())
 
     def folders(self) -> frozenset[Path]:
         """Where something changes when one of the files does: their folders, and those of every link on the way to them."""
@@ -96,38 +93,3 @@ def read(file: TlsFile, *, private: bool = False) -> bytes:
 def _too_open(info: os.stat_result) -> int:
     # A key of root's or of another owner comes to us through a group; our own needs none.
     return 0o077 if info.st_uid == os.geteuid() != 0 else 0o037
-
-
-def folders_of(path: Path) -> frozenset[Path]:
-    """The folder of a file, and of every link that is followed to it: certbot swaps the last part, Kubernetes one before."""
-    folders: set[Path] = set()
-    rest = list(reversed(path.absolute().parts))
-    here = Path(rest.pop())
-    links = 0
-    while rest:
-        part = rest.pop()
-        if part == "..":
-            here = here.parent
-            continue
-        try:
-            target = (here / part).readlink()
-        except OSError:
-            if not rest and here.is_dir():
-                folders.add(here)
-            here /= part
-            continue
-        links += 1
-        if links > _LINKS:
-            break
-        folders.add(here)
-        rest += reversed(target.parts[1:] if target.is_absolute() else target.parts)
-        here = Path(target.anchor) if target.is_absolute() else here
-    return frozenset(folders)
-
-
-def _seen(path: Path) -> tuple[int, ...] | None:
-    try:
-        info = path.stat()
-    except OSError:
-        return None
-    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns

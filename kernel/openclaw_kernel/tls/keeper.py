@@ -16,11 +16,11 @@ from openclaw_config.fingerprints import show_fingerprint
 from openclaw_config.models import GatewayTls
 from openclaw_kernel.api.audit import BY_GATEWAY, AuditAction, AuditEntry, AuditLog, AuditOrigin, state_digest
 from openclaw_kernel.api.services import TlsState
-from openclaw_kernel.tls.faults import TlsFault
-from openclaw_kernel.tls.files import Seen, TlsFiles
+from openclaw_kernel.tls.faults import TlsFault, words_of
+from openclaw_kernel.tls.files import TlsFiles
 from openclaw_kernel.tls.generated import make_missing
 from openclaw_kernel.tls.pair import Pair, load
-from openclaw_kernel.tls.watching import FolderWatch
+from openclaw_kernel.watching import FolderWatch, Seen
 
 logger = logging.getLogger("openclaw.tls")
 
@@ -105,7 +105,7 @@ class TlsKeeper:
 
     async def follow(self) -> None:
         """Take every whole pair that comes, until cancelled."""
-        self._watch = FolderWatch()
+        self._watch = FolderWatch(_cannot_watch)
         try:
             await asyncio.to_thread(self._watch.watch, self._files.folders())
             seen = self._pair.seen
@@ -215,6 +215,10 @@ def _first(files: TlsFiles) -> Pair:
     if files.generated and make_missing(files):
         logger.info("made the certificate %s, which nobody has signed: clients pin its fingerprint", files.certificate.path)
     return load(files)
+
+
+def _cannot_watch(folder: Path, error: OSError) -> None:
+    logger.warning("%s cannot be watched (%s); its certificate is looked at every half minute instead", folder, words_of(error))
 
 
 def _digest(pair: Pair) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from openclaw_kernel.tls.watching import FolderWatch
+from openclaw_kernel.watching import FolderWatch
 
 DEADLINE = 20.0
 UNUSED = """
@@ -19,6 +19,10 @@ import openclaw_kernel.app, openclaw_kernel.cli.commands.run
 found = sorted(name for name in sys.modules if name.startswith(("watchdog", "openclaw_kernel.tls", "cryptography.x509")))
 sys.exit(f"imported without need: {found}" if found else 0)
 """
+
+
+def _no_complaint(folder: Path, error: OSError) -> None:
+    raise AssertionError(f"{folder} cannot be watched: {error}")
 
 
 def test_who_does_not_encrypt_imports_nothing_of_it() -> None:
@@ -30,7 +34,7 @@ async def test_news_of_a_folder_reaches_the_loop_and_those_of_another_do_not(tmp
     ours, other = tmp_path / "ours", tmp_path / "other"
     ours.mkdir()
     other.mkdir()
-    watch = FolderWatch()
+    watch = FolderWatch(_no_complaint)
     try:
         await asyncio.to_thread(watch.watch, [ours])
         (other / "file").write_bytes(b"x")
@@ -46,21 +50,19 @@ async def test_news_of_a_folder_reaches_the_loop_and_those_of_another_do_not(tmp
         await asyncio.to_thread(watch.close)
 
 
-async def test_a_folder_that_cannot_be_watched_is_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    watch = FolderWatch()
+async def test_a_folder_that_cannot_be_watched_is_named_once(tmp_path: Path) -> None:
+    told: list[tuple[Path, str | None]] = []
+    watch = FolderWatch(lambda folder, error: told.append((folder, error.strerror)))
     try:
         await asyncio.to_thread(watch.watch, [tmp_path / "gone", tmp_path / "gone too"])
     finally:
         await asyncio.to_thread(watch.close)
-    (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert (
-        line == f"{tmp_path / 'gone'} cannot be watched (no such file or directory); its certificate is looked at every half minute instead"
-    )
+    assert told == [(tmp_path / "gone", "No such file or directory")]
 
 
 async def test_ending_while_files_come_and_go_logs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for number in range(30):
-        watch = FolderWatch()
+        watch = FolderWatch(_no_complaint)
         await asyncio.to_thread(watch.watch, [tmp_path])
         for name in range(20):
             (tmp_path / f"{number}-{name}").write_bytes(b"")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Final, TypeAlias
 
 from watchdog.events import (
     DirCreatedEvent,
@@ -20,9 +21,10 @@ from watchdog.events import (
 )
 from watchdog.observers import Observer
 
-from openclaw_kernel.tls.faults import words_of
+Seen: TypeAlias = tuple[tuple[int, ...] | None, ...]
+"""What tells one state of files from another, without reading them."""
 
-logger = logging.getLogger("openclaw.tls")
+_LINKS: Final = 40
 
 # Not every write: a database in the same folder would wake us all the time.
 _EVENTS: list[type[FileSystemEvent]] = [
@@ -44,11 +46,12 @@ def _is_news(record: logging.LogRecord) -> bool:
 class FolderWatch(FileSystemEventHandler):
     """Sets `changed` when something is made, replaced, removed or written to its end in one of the folders."""
 
-    def __init__(self) -> None:
-        """Belong to the running loop."""
+    def __init__(self, complain: Callable[[Path, OSError], None]) -> None:
+        """Belong to the running loop. `complain` is told, once, of a folder of which the system tells nothing; it is called in no loop."""
         self.changed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._observer = Observer()
+        self._complain = complain
         self._complained = False
         logging.getLogger("watchdog.observers.inotify").addFilter(_is_news)
 
@@ -61,7 +64,9 @@ class FolderWatch(FileSystemEventHandler):
             try:
                 self._observer.schedule(self, str(folder), event_filter=_EVENTS)
             except OSError as error:
-                self._complain(folder, error)
+                if not self._complained:
+                    self._complained = True
+                    self._complain(folder, error)
 
     def close(self) -> None:
         """Stop; waits for the observer's threads, so not on the loop."""
@@ -74,7 +79,38 @@ class FolderWatch(FileSystemEventHandler):
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.changed.set)
 
-    def _complain(self, folder: Path, error: OSError) -> None:
-        if not self._complained:
-            self._complained = True
-            logger.warning("%s cannot be watched (%s); its certificate is looked at every half minute instead", folder, words_of(error))
+
+def folders_of(path: Path) -> frozenset[Path]:
+    """The folder of a file, and of every link that is followed to it: certbot swaps the last part, Kubernetes one before."""
+    folders: set[Path] = set()
+    rest = list(reversed(path.absolute().parts))
+    here = Path(rest.pop())
+    links = 0
+    while rest:
+        part = rest.pop()
+        if part == "..":
+            here = here.parent
+            continue
+        try:
+            target = (here / part).readlink()
+        except OSError:
+            if not rest and here.is_dir():
+                folders.add(here)
+            here /= part
+            continue
+        links += 1
+        if links > _LINKS:
+            break
+        folders.add(here)
+        rest += reversed(target.parts[1:] if target.is_absolute() else target.parts)
+        here = Path(target.anchor) if target.is_absolute() else here
+    return frozenset(folders)
+
+
+def state_of(path: Path) -> tuple[int, ...] | None:
+    """What tells one state of a file from another, None where there is none."""
+    try:
+        info = path.stat()
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
