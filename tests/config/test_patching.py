@@ -27,7 +27,7 @@ def edits(draw: Any) -> tuple[CommentedFile, dict[str, Any]]:
 _QUICK = (Phase.explicit, Phase.reuse, Phase.generate)
 
 
-@settings(max_examples=300, deadline=None, phases=_QUICK, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, phases=_QUICK, suppress_health_check=[HealthCheck.too_slow])
 @given(edits())
 def test_whatever_is_changed_in_whatever_file_all_other_lines_stay(drawn: tuple[CommentedFile, dict[str, Any]]) -> None:
     file, wanted = drawn
@@ -61,7 +61,7 @@ def _missing(kept: list[str], lines: list[str]) -> list[str]:
     return [line for line in kept if line not in left]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(commented_files())
 def test_a_file_that_says_what_is_wanted_is_left_alone(file: CommentedFile) -> None:
     assume(same(tree_of(NAME, file.text), file.tree))
