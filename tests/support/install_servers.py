@@ -35,6 +35,7 @@ DEBIAN_PACKAGES = {
     "git": ("git",),
     "nginx": ("nginx",),
     "caddy": ("caddy",),
+    "systemd": ("systemd",),
 }
 
 # A daemon that is installed for the tests must not be started by its package: policy-rc.d forbids that meanwhile.

@@ -191,6 +191,32 @@ def find_ipv6_loopback() -> Path:
     return Path("/proc/net/if_inet6")
 
 
+def find_systemd() -> Path:
+    """systemd, which root can run for itself in a mount namespace of its own, whatever runs the machine.
+
+    Raises:
+        MissingRequirementError: it is not installed, or we are not root.
+    """
+    if os.geteuid() != 0:
+        message = "only root can run a systemd of its own: run the tests as root"
+        raise MissingRequirementError(message)
+    find_program("nsenter", cure="install the Debian package util-linux")
+    find_program("systemctl", cure="install the Debian package systemd")
+    return find_existing_program(Path("/lib/systemd/systemd"), cure="install the Debian package systemd")
+
+
+def find_existing_program(path: Path, *, cure: str) -> Path:
+    """The path itself.
+
+    Raises:
+        MissingRequirementError: nothing is there.
+    """
+    if not path.exists():
+        message = f"{path} is missing: {cure}"
+        raise MissingRequirementError(message)
+    return path
+
+
 REQUIREMENTS: dict[str, Callable[[], Path]] = {
     "caddy": functools.partial(find_program, "caddy", cure="install the Debian package caddy"),
     "chromium": find_chromium,
@@ -206,6 +232,7 @@ REQUIREMENTS: dict[str, Callable[[], Path]] = {
     "package-index": find_package_index,
     "reference-cli": find_reference_cli,
     "reference-control-ui": find_reference_control_ui,
+    "systemd": find_systemd,
     "xllamacpp": find_local_model,
 }
 

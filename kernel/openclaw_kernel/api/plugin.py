@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 API_VERSION: Final = 1
 """The contract of this package. Symbols are only ever added within a version."""
 
+LONGEST_DRAIN_SECONDS: Final = 60.0
+"""No plugin holds up the stop for longer, whatever it asks for."""
+
 ServiceT = TypeVar("ServiceT")
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
 

@@ -10,15 +10,12 @@ from enum import StrEnum
 from typing import Final, Literal, Protocol
 
 from openclaw_kernel.api.errors import ConfigRejected, NotReady
-from openclaw_kernel.api.plugin import Drains
+from openclaw_kernel.api.plugin import LONGEST_DRAIN_SECONDS, Drains
 from openclaw_kernel.host.guard import Guard, PluginFault, PluginHung
 from openclaw_kernel.host.timing import Timing
 from openclaw_kernel.tasks import TaskOwner
 
 logger: Final = logging.getLogger(__name__)
-
-LONGEST_DRAIN_SECONDS: Final = 60.0
-"""No plugin holds up the stop for longer, whatever it asks for."""
 
 
 class ComponentState(StrEnum):
