@@ -26,7 +26,7 @@ def test_without_apt_get_the_missing_packages_are_named_and_all_else_goes_on(tmp
         timeout=50,
     )
     assert outcome.returncode == 0
-    assert "not installed: chromium, chromium-driver, git, caddy: this system has no apt-get" in outcome.stderr
+    assert "not installed: chromium, chromium-driver, git, caddy, systemd: this system has no apt-get" in outcome.stderr
     assert "npm" not in outcome.stderr
 
 

@@ -47,7 +47,7 @@ from openclaw_kernel.api.check import (
 )
 from openclaw_kernel.api.children import Leash
 from openclaw_kernel.api.command import Command, CommandCall
-from openclaw_kernel.api.conversations import Delivery, Ingress, Sessions, SessionsSummary
+from openclaw_kernel.api.conversations import Delivery, Ingress, QueueCounts, Sessions, SessionsSummary
 from openclaw_kernel.api.errors import (
     AgentTimeout,
     ConfigRejected,
@@ -257,6 +257,7 @@ __all__ = [
     "ProviderError",
     "ProviderErrorKind",
     "Providers",
+    "QueueCounts",
     "Receipt",
     "Registrar",
     "RemoveFile",

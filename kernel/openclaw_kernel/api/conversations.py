@@ -43,11 +43,27 @@ class SessionsSummary:
     """Up to 10 of `{key, updatedAt, age}`."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueCounts:
+    """What is under way: rows that have not ended."""
+
+    running: int
+    """Messages whose turn runs."""
+    waiting: int
+    """Messages that are accepted and wait for their turn."""
+    deliveries: int
+    """Answers that are on their way to a channel."""
+
+
 class Sessions(Protocol):
     """The conversations (plugin `conversation`)."""
 
     def summary(self, agent_id: str | None = None) -> SessionsSummary:
         """Return a cached summary without I/O."""
+        ...
+
+    async def queue(self) -> QueueCounts:
+        """Count what is under way in all conversations."""
         ...
 
     async def new_session(self, session_key: str) -> str:

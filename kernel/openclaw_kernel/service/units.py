@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 from openclaw_kernel.api.plugin import LONGEST_DRAIN_SECONDS
-from openclaw_kernel.cli.exits import CONFIG
 
 UNIT_NAME: Final = "openclaw-kernel.service"
 LAUNCHD_LABEL: Final = "org.openclaw-kernel.gateway"
@@ -33,6 +32,8 @@ class ServiceFacts:
     home: Path
     path: str
     """The search path for programs that the gateway starts, recorded now."""
+    refused_status: int
+    """The exit code with which the gateway refuses its configuration; nobody is to start it again then."""
     user: str | None = None
     """Whom a service of the whole system runs as; None for a user's own service."""
     writable: Sequence[Path] = field(default=())
@@ -62,7 +63,7 @@ def systemd_unit(facts: ServiceFacts) -> str:
         f"EnvironmentFile=-{_escaped(str(facts.home / ENVIRONMENT_FILE))}",
         "Restart=on-failure",
         f"RestartSec={RESTART_SECONDS}",
-        f"RestartPreventExitStatus={CONFIG}",
+        f"RestartPreventExitStatus={facts.refused_status}",
         f"WatchdogSec={WATCHDOG_SECONDS}",
         "TimeoutStartSec=120",
         f"TimeoutStopSec={STOP_SECONDS}",

@@ -16,9 +16,11 @@ from openclaw_kernel.api import (
     Commands,
     Encoded,
     Gateway,
+    GatewayError,
     InvalidRequest,
     PluginContext,
     Scope,
+    Sessions,
     origin_of,
     rpc,
 )
@@ -50,8 +52,8 @@ class SystemMethods:
         return dict(self._gateway.health(fresh=params.probe))
 
     @rpc("status", scope=Scope.READ, params=wire.StatusParams, result=wire.StatusResult)
-    def status(self, _call: Call, params: wire.StatusParams) -> dict[str, Any]:
-        """Summarise the gateway for people: version, plugins with their states, channels, agents, sessions."""
+    async def status(self, _call: Call, params: wire.StatusParams) -> dict[str, Any]:
+        """Summarise the gateway for people: version, plugins with their states, channels, agents, sessions, what is under way."""
         gateway, health = self._gateway, self._gateway.health(fresh=True)
         agent = self._agent(health["defaultAgentId"])
         model, context_tokens = (None, None) if agent is None else (agent.model, agent.context_tokens)
@@ -84,7 +86,16 @@ class SystemMethods:
             "agents": health["agents"],
             "sessions": session_summary(health, model, context_tokens),
             "connections": max(0, len(gateway.presence()) - 1),
+            **await self._queue(),
         }
+
+    async def _queue(self) -> dict[str, Any]:
+        try:
+            counts = await self._context.service(Sessions).queue()
+        except (LookupError, GatewayError):
+            # Nobody keeps conversations, or the store is out of order: that is a problem of its own, and the rest is told all the more.
+            return {}
+        return {"queue": {"running": counts.running, "waiting": counts.waiting, "deliveries": counts.deliveries}}
 
     @rpc("system-presence", scope=Scope.READ, result=list[dict[str, Any]])
     def presence(self, _call: Call) -> Encoded:

@@ -135,6 +135,12 @@ class TlsResult(TypedDict):
     expiresAtMs: int
 
 
+class QueueResult(TypedDict):
+    running: int
+    waiting: int
+    deliveries: int
+
+
 class StatusResult(TypedDict):
     """An open summary."""
 
@@ -158,6 +164,7 @@ class StatusResult(TypedDict):
     taskAudit: dict[str, Any]
     cliProjection: NotRequired[dict[str, Any]]
     tls: NotRequired[TlsResult]
+    queue: NotRequired[QueueResult]
 
 
 class ChannelsStatusResult(TypedDict):

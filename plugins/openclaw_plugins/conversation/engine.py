@@ -18,6 +18,7 @@ from openclaw_kernel.api import (
     InboundMessage,
     InvalidRequest,
     PluginContext,
+    QueueCounts,
     SessionsSummary,
     Target,
     Unavailable,
@@ -31,6 +32,7 @@ from openclaw_plugins.conversation.endings import Endings
 from openclaw_plugins.conversation.intake import Intake
 from openclaw_plugins.conversation.lanes import Lanes
 from openclaw_plugins.conversation.outbox import DeliveryRules
+from openclaw_plugins.conversation.queue_counts import queue_counts
 from openclaw_plugins.conversation.recovery import Recovery
 from openclaw_plugins.conversation.restarts import tell_restarts
 from openclaw_plugins.conversation.runs import Outcome, Run, arrivals, forget_old_runs, model_steps
@@ -255,6 +257,10 @@ class Conversation:
         if self._world is None:
             return SessionsSummary(path=str(self._context.home), count=0, recent=())
         return self._world.sessions.summary(agent_id, self._world.now_ms())
+
+    async def queue(self) -> QueueCounts:
+        """Count what is under way."""
+        return await self.world.store.read(queue_counts)
 
     async def new_session(self, session_key: str) -> str:
         """Reset: abort what runs, start an empty transcript; return the new session id."""

@@ -12,9 +12,9 @@ from tests.kernel.cli.command import run_command
 
 COMMANDS = (
     *("run", "open", "status", "health", "restart", "chat", "call", "logs", "why", "dead"),
-    *("devices", "qr", "audit", "plugins", "config", "secrets", "security", "doctor", "auth", "version", "completion"),
+    *("devices", "qr", "audit", "plugins", "config", "secrets", "security", "doctor", "service", "backup", "auth", "version", "completion"),
 )
-TAKES_AN_ID = {"set", "login", "logout", "reject", "remove", "rotate", "revoke", "why", "show", "retry", "forget"}
+TAKES_AN_ID = {"restore", "set", "login", "logout", "reject", "remove", "rotate", "revoke", "why", "show", "retry", "forget"}
 
 
 async def test_help_names_every_command_and_exit_code(tmp_path: Path) -> None:
@@ -32,9 +32,9 @@ def test_every_command_takes_a_home_and_json() -> None:
     assert [path[0] for path in paths if len(path) == 1] == list(COMMANDS)
     for path in paths:
         arguments = {"completion": ["bash"], "info": ["echo"], "rename": ["some", "name"]}.get(
-            path[-1], ["some"] if path[-1] in TAKES_AN_ID else []
+            path[-1], ["some"] if path[-1] in TAKES_AN_ID or path == ["backup", "verify"] else []
         )
-        if path == ["config"]:
+        if path in (["config"], ["backup"]):
             continue
         options = parser.parse_args([*path, *arguments, "--home", "/somewhere", "--json"])
         assert (options.home, options.json) == ("/somewhere", True), path

@@ -20,7 +20,9 @@ def facts(folder: Path, *, user: str | None = None) -> ServiceFacts:
     home = folder / ODD
     home.mkdir()
     program = [sys.executable, "-m", "openclaw_kernel", "--home", str(home), "run"]
-    return ServiceFacts(program=program, home=home, path="/usr/bin:/bin", user=user, writable=[folder / "work space"] if user else [])
+    return ServiceFacts(
+        program=program, home=home, path="/usr/bin:/bin", refused_status=78, user=user, writable=[folder / "work space"] if user else []
+    )
 
 
 def setting(unit: str, name: str) -> list[str]:

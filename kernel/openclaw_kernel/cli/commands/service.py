@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openclaw_kernel.cli.errors import BadUsage, CommandFailed
-from openclaw_kernel.cli.exits import FAILED, OK
+from openclaw_kernel.cli.exits import CONFIG, FAILED, OK
 from openclaw_kernel.cli.parsing import Commands
 from openclaw_kernel.cli.terminal import GREEN, RED, YELLOW, emit, emit_json, paint_out, printable, table
 
@@ -159,6 +159,7 @@ def _facts(options: argparse.Namespace) -> ServiceFacts:
         program=[sys.executable, "-m", "openclaw_kernel", "--home", str(home), "run"],
         home=home,
         path=os.environ.get("PATH", os.defpath),
+        refused_status=CONFIG,
         user=user,
         writable=_workspaces(home) if is_system else (),
     )

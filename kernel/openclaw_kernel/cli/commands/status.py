@@ -3,39 +3,92 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
-from openclaw_kernel.cli.errors import unknown_shape
-from openclaw_kernel.cli.exits import OK
+from openclaw_kernel.cli.errors import BadUsage, CommandFailed, unknown_shape
+from openclaw_kernel.cli.exits import OK, TEMPORARY, UNREACHABLE
 from openclaw_kernel.cli.parsing import Commands
 from openclaw_kernel.cli.terminal import GREEN, RED, YELLOW, duration, emit, emit_json, paint_out, table
 
 COLOURS: Final = {"started": GREEN, "degraded": YELLOW, "unavailable": YELLOW, "failed": RED, "stopped": RED}
 QUIET: Final = frozenset({"started", "disabled"})
 """Plugin states that need no attention."""
+_SECONDS: Final = 2.0
+_CLEAR: Final = "\x1b[H\x1b[2J"
 
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    commands.add("status", "show what the gateway is doing, and what is wrong with it", run=run, asks_gateway=True)
+    details = """\
+--watch shows it anew every few seconds until Ctrl+C, and says so while no gateway answers; with --json it prints a line each time."""
+    parser = commands.add(
+        "status", "show what the gateway is doing, and what is wrong with it", run=run, asks_gateway=True, details=details
+    )
+    seconds = f"how often, with --watch (default: {_SECONDS:g})"
+    parser.add_argument("--watch", action="store_true", help="go on showing it", default=False)
+    parser.add_argument("--every", metavar="SECONDS", type=float, help=seconds, default=_SECONDS)
 
 
 def run(options: argparse.Namespace) -> int:
     """Ask and show."""
+    if options.watch:
+        return _watch(options)
+    status = _ask(options)
+    if options.json:
+        emit_json(status)
+    else:
+        _show(status)
+    return OK
+
+
+def _ask(options: argparse.Namespace) -> dict[str, Any]:
     from openclaw_kernel.cli.client import Client
     from openclaw_kernel.cli.target import find_target
 
     with Client(find_target(options)) as client:
-        status = client.request("status")
-    if options.json:
-        emit_json(status)
-        return OK
+        status: dict[str, Any] = client.request("status")
+        offered = client.hello.get("features", {}).get("methods", ())
+        if "usage.cost" in offered:
+            status["usage"] = client.request("usage.cost", {"days": 1, "mode": "gateway"})["totals"]
+    return status
+
+
+def _watch(options: argparse.Namespace) -> int:
+    import time
+
+    if not options.every > 0:
+        raise BadUsage(f"--every: found {options.every:g}; give a number of seconds over 0")
+    is_screen = sys.stdout.isatty() and not options.json
+    while True:
+        if is_screen:
+            sys.stdout.write(_CLEAR)
+        try:
+            status = _ask(options)
+        except CommandFailed as error:
+            if error.status not in {TEMPORARY, UNREACHABLE}:
+                raise
+            # It restarts, or is down: who watches wants to see it come back.
+            if options.json:
+                emit_json({"error": error.to_json()})
+            else:
+                emit(paint_out(f"{time.strftime('%H:%M:%S')}  {error}", YELLOW))
+        else:
+            if options.json:
+                emit_json(status)
+            else:
+                _show(status)
+                emit("")
+        sys.stdout.flush()
+        time.sleep(options.every)
+
+
+def _show(status: Mapping[str, Any]) -> None:
     try:
         show(status)
     except KeyError as missing:
         raise unknown_shape("status", missing) from missing
-    return OK
 
 
 def show(status: Mapping[str, Any]) -> None:
@@ -48,6 +101,8 @@ def show(status: Mapping[str, Any]) -> None:
         ("agents", ", ".join(_agent(agent) for agent in status["agents"]) or "none"),
         ("channels", ", ".join(_channel(name, channel) for name, channel in status["channels"].items()) or "none"),
         ("sessions", status["sessions"]["count"]),
+        *([("queue", _queue(status["queue"]))] if "queue" in status else []),
+        *([("today", _usage(status["usage"]))] if "usage" in status else []),
         ("clients", status["connections"]),
         ("plugins", f"{len(at_work)} of {len(plugins)} at work"),
     ]
@@ -62,6 +117,16 @@ def show(status: Mapping[str, Any]) -> None:
     for reason in status["reasons"]:
         if not any(reason.startswith(f"{name} is ") for name in named):
             emit(f"problem: {reason}")
+
+
+def _queue(queue: Mapping[str, Any]) -> str:
+    return f"{queue['running']} running, {queue['waiting']} waiting, {queue['deliveries']} on their way out"
+
+
+def _usage(totals: Mapping[str, Any]) -> str:
+    tokens = f"{totals['totalTokens']:,} tokens"
+    unpriced = f", of {totals['missingCostEntries']} calls no price is known" if totals["missingCostEntries"] else ""
+    return f"{tokens}, ${totals['totalCost']:.2f}{unpriced}"
 
 
 def _agent(agent: Mapping[str, Any]) -> str:
