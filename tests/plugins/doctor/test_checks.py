@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 
 from openclaw_kernel.api import Check, Severity
+from openclaw_kernel.api.doctor import ServiceUnit
 from openclaw_kernel.checks.changes import plan
 from openclaw_kernel.checks.fixes import FixBook
 from openclaw_plugins.doctor.catalogue import CHECKS
-from tests.plugins.doctor import seeds_here
+from tests.plugins.doctor import seeds_around, seeds_here
 from tests.plugins.doctor.scenes import Scene, Seed, found_by, run
+from tests.plugins.doctor.seeds_around import PLIST, services
 from tests.support.checks_page import DOCTOR_PAGE, written
 
-SEEDS: dict[str, Seed] = {**seeds_here.SEEDS}
+SEEDS: dict[str, Seed] = {**seeds_here.SEEDS, **seeds_around.SEEDS}
 ORDER = list(Severity)
 INJECTED = {"config.old-form"}
 """Checks whose fix needs something that there is none of yet; `tests/config/test_migrating.py` has it."""
@@ -81,6 +83,15 @@ def test_a_check_that_announces_no_fix_has_none(check: Check, tmp_path: Path) ->
     (tmp_path / "wrong").mkdir()
     found = found_by(check.id, SEEDS[check.id].wrong.look(tmp_path / "wrong" / "home"))
     assert all(each.finding.fix is None for each in found)
+
+
+def test_a_service_of_launchd_is_read_too(tmp_path: Path) -> None:
+    unit = ServiceUnit(path=Path("/Library/LaunchDaemons/openclaw-kernel.plist"), manager="launchd", text=PLIST, states={})
+    (found,) = found_by("service.program", Scene(context=services(unit)).look(tmp_path / "home"))
+    assert "/not/there" in found.finding.evidence
+    broken = ServiceUnit(path=unit.path, manager="launchd", text="<plist", states={})
+    (found,) = found_by("service.program", Scene(context=services(broken)).look(tmp_path / "home"))
+    assert found.finding.evidence == "it names no program"
 
 
 def test_there_are_enough_and_the_page_has_them_all() -> None:
