@@ -88,7 +88,18 @@ from openclaw_kernel.api.pairing import (
     device_of,
     device_principal,
 )
-from openclaw_kernel.api.plugin import API_VERSION, Drains, HttpRoute, Plugin, PluginContext, Registrar, Unit, hookimpl
+from openclaw_kernel.api.plugin import (
+    API_VERSION,
+    ConfigChange,
+    Drains,
+    HttpRoute,
+    Plugin,
+    PluginContext,
+    Registrar,
+    Reloads,
+    Unit,
+    hookimpl,
+)
 from openclaw_kernel.api.policy import Admission, Route, Verdict
 from openclaw_kernel.api.provider import (
     Completed,
@@ -189,6 +200,7 @@ __all__ = [
     "Commands",
     "Completed",
     "Config",
+    "ConfigChange",
     "ConfigFault",
     "ConfigRejected",
     "Connections",
@@ -260,6 +272,7 @@ __all__ = [
     "QueueCounts",
     "Receipt",
     "Registrar",
+    "Reloads",
     "RemoveFile",
     "RenameKey",
     "RequestKey",

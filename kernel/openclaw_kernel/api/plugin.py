@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar, runtime_checkable
@@ -58,6 +58,24 @@ class Drains(Protocol):
 
     async def drain(self) -> None:
         """Begin nothing more and wait for what is under way; cancelled when its time is over. `stop` follows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigChange:
+    """What of the config changed, for one plugin. `paths` are the changed keys that concern it, dotted, sorted."""
+
+    paths: Sequence[str]
+
+
+@runtime_checkable
+class Reloads(Protocol):
+    """A plugin, or something that it registered, with work to do when a value that its manifest calls `hot` has changed."""
+
+    async def reload(self, change: ConfigChange) -> None:
+        """Go by what the context answers now, and return when that is so.
+
+        Raise to refuse: everything is taken back then, and this is called once more with the context as it was before.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Final
 
 from openclaw_kernel.api.authenticator import Approach, Authenticator, Identity, IdentityRefused
+from openclaw_kernel.host.calls import in_force
 from openclaw_kernel.host.contract import ContractBroken, misfit
 from openclaw_kernel.host.guard import Guard, PluginFault, PluginHung, fault_of
 from openclaw_kernel.host.registry import Owned, Registry
@@ -45,8 +46,12 @@ class HostedAuthenticators:
     async def ask(self, approach: Approach) -> Identity | IdentityRefused | None:
         """Return the first answer; where there is none and one failed, a refusal that says so."""
         failed: IdentityRefused | None = None
-        for name, owned in list(self._registry.authenticators.items()):
-            answer = await self._ask_one(name, owned, approach)
+        for name in list(self._registry.authenticators):
+            owned = await in_force(partial(self._registry.authenticators.get, name))
+            if owned is None:
+                continue
+            with owned.calls.call():
+                answer = await self._ask_one(name, owned, approach)
             if isinstance(answer, IdentityRefused) and answer.reason == _FAILED:
                 failed = answer
             elif answer is not None:

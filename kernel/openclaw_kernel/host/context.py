@@ -7,6 +7,7 @@ import inspect
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -27,6 +28,15 @@ ServiceT = TypeVar("ServiceT")
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The configuration as one plugin sees it. `section` and `instances` are validated."""
+
+    config: Config
+    section: BaseModel | None = None
+    instances: Mapping[str, BaseModel] = field(default_factory=dict)
+
+
 class HostedContext:
     """Implements `openclaw_kernel.api.PluginContext` for one plugin."""
 
@@ -34,22 +44,18 @@ class HostedContext:
         self,
         *,
         standing: Standing,
-        config: Config,
+        snapshot: Snapshot,
         home: Path,
         store: Store,
         registry: Registry,
-        settings: BaseModel | None,
-        instances: Mapping[str, BaseModel],
         now_ms: Callable[[], int],
     ) -> None:
         self._standing = standing
-        self._config = config
+        self.snapshot = snapshot
         self._home = home
         self._store = store
         self._storage = StoredKeyValue(store, standing.found.id)
         self._registry = registry
-        self._settings = settings
-        self._instances = instances
         self._now_ms = now_ms
         self._logger = logging.getLogger(f"openclaw.plugin.{standing.found.id}")
         self._loop = asyncio.get_running_loop()
@@ -64,7 +70,7 @@ class HostedContext:
     @property
     def config(self) -> Config:
         """The resolved configuration in force."""
-        return self._config
+        return self.snapshot.config
 
     @property
     def logger(self) -> logging.Logger:
@@ -95,17 +101,18 @@ class HostedContext:
 
     def settings(self, model: type[SettingsT]) -> SettingsT:
         """Return the validated section; raise `TypeError` where `model` is not `Plugin.settings`."""
-        if not isinstance(self._settings, model):
+        settings = self.snapshot.section
+        if not isinstance(settings, model):
             raise TypeError(
-                f"settings({model.__name__}): the section of {self.plugin_id!r} is a {type(self._settings).__name__};"
+                f"settings({model.__name__}): the section of {self.plugin_id!r} is a {type(settings).__name__};"
                 " ask for the class named in the plugin's 'settings'"
             )
-        return self._settings
+        return settings
 
     def instances(self, model: type[SettingsT]) -> Mapping[str, SettingsT]:
         """Return the validated entries of `models.providers` that are this plugin's, by id."""
         chosen: dict[str, SettingsT] = {}
-        for identity, settings in self._instances.items():
+        for identity, settings in self.snapshot.instances.items():
             if not isinstance(settings, model):
                 raise TypeError(
                     f"instances({model.__name__}): the entries of {self.plugin_id!r} are {type(settings).__name__};"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -13,19 +13,21 @@ from typing import Any, Final
 from openclaw_config.describe import schema_of
 from openclaw_config.models import Config
 from openclaw_kernel.api.audit import AuditLog
+from openclaw_kernel.api.config import ReloadOutcome
 from openclaw_kernel.api.secrets import Secrets
 from openclaw_kernel.api.services import Channels, Commands, PluginState, PluginStatus, Policies, Providers, Tools
-from openclaw_kernel.api.store import Store
 from openclaw_kernel.host.authenticators import HostedAuthenticators
 from openclaw_kernel.host.component import Component, ComponentState
 from openclaw_kernel.host.discovery import Discovery
-from openclaw_kernel.host.guard import Guard, PluginFault, or_else
+from openclaw_kernel.host.guard import Guard, PluginFault, describe, or_else
+from openclaw_kernel.host.inforce import InForce, Surface, no_surface
 from openclaw_kernel.host.isolation import Isolation
-from openclaw_kernel.host.lifecycle import Hosted, Lifecycle
+from openclaw_kernel.host.lifecycle import Hosted, Lifecycle, bring_down
 from openclaw_kernel.host.loading import Loader
 from openclaw_kernel.host.manager import PluginManager
 from openclaw_kernel.host.order import start_order
 from openclaw_kernel.host.registry import KERNEL, Owned, Registry
+from openclaw_kernel.host.replacing import Prepared
 from openclaw_kernel.host.secrets import SecretBroker
 from openclaw_kernel.host.sections import assign
 from openclaw_kernel.host.services import (
@@ -35,15 +37,25 @@ from openclaw_kernel.host.services import (
     HostedProviders,
     HostedTools,
 )
+from openclaw_kernel.host.staging import MigratingStore, Stager, Wanted
 from openclaw_kernel.host.state import Standing
 from openclaw_kernel.host.timing import Timing
 from openclaw_kernel.host.watchdog import Block, LoopWatchdog
+from openclaw_kernel.tasks import TaskOwner
 
 logger: Final = logging.getLogger(__name__)
 
 
 def _unix_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _unheard(_status: PluginStatus) -> None:
+    """Nobody is told of what is not in force yet, or not any more."""
+
+
+def _task_failed(name: str, error: BaseException) -> None:
+    logger.error("%s failed: %s", name, describe(error), exc_info=error)
 
 
 class PluginHost:
@@ -58,7 +70,7 @@ class PluginHost:
         *,
         config: Config,
         home: Path,
-        store: Store,
+        store: MigratingStore,
         discovery: Discovery,
         services: Mapping[type, object],
         on_state: Callable[[PluginStatus], None],
@@ -68,19 +80,26 @@ class PluginHost:
         isolation: Isolation | None = None,
     ) -> None:
         self._place = place
-        self._config = config
-        self._discovery = discovery
         self._on_state = on_state
-        self._timing = replace(timing if timing is not None else Timing(), call=config.plugins.call_timeout_seconds)
-        self._assignment = assign(config, discovery)
+        self._now_ms = now_ms
+        self.timing: Final = replace(timing if timing is not None else Timing(), call=config.plugins.call_timeout_seconds)
         self.guard: Final = Guard()
-        self._manager = PluginManager(self.guard, self._report)
-        self._standings = {found.id: Standing(found, self._changed, now_ms, place) for found in discovery.plugins}
-        self._hosted: dict[str, Hosted] = {}
+        self.tasks: Final = TaskOwner("plugins", _task_failed)
         self._complaints: dict[str, str | None] = {}
         self._lifecycle: Lifecycle | None = None
         self._watchdog: LoopWatchdog | None = None
+        self._packages: dict[str, str] = {}
+        self._retiring: set[Hosted] = set()
         self.registry: Final = Registry()
+        self._manager: Final = PluginManager(self.guard, self._report)
+        self._now = InForce(
+            config=config,
+            discovery=discovery,
+            assignment=assign(config, discovery),
+            standings={found.id: Standing(found, self._changed, now_ms, place) for found in discovery.plugins},
+            registry=self.registry,
+            manager=self._manager,
+        )
         self._loader = Loader(
             registry=self.registry,
             manager=self._manager,
@@ -91,17 +110,28 @@ class PluginHost:
             now_ms=now_ms,
             isolation=isolation,
         )
+        self._stager: Final = Stager(
+            guard=self.guard,
+            home=home,
+            store=store,
+            now_ms=now_ms,
+            live=self.registry,
+            report=self._report,
+            blank=lambda found: Standing(found, _unheard, now_ms, place),
+            isolation=isolation,
+        )
+        self.surface: Surface = no_surface
         self.channels: Final = HostedChannels(
             self.registry,
             self.guard,
-            self._timing,
+            self.timing,
             component=lambda channel: self._component("channel", channel),
         )
         audit: Any = services.get(AuditLog)
-        broker = SecretBroker(config, store, audit)
+        broker = self._broker = SecretBroker(config, store, audit)
         self.providers: Final = HostedProviders(self.registry, self.guard, broker, unstarted=self._unstarted_provider, report=self._report)
         self.tools: Final = HostedTools(self.registry, self.guard, broker)
-        self.commands: Final = HostedCommands(self.registry, self.guard, self._timing)
+        self.commands: Final = HostedCommands(self.registry, self.guard, self.timing)
         self.policies: Final = HostedPolicies(self._manager)
         self.authenticators: Final = HostedAuthenticators(self.registry, self.guard, report=self._report)
         own: dict[type, object] = {
@@ -118,45 +148,42 @@ class PluginHost:
     async def load(self) -> None:
         """Import, construct and register every plugin that is to run; what fails is that plugin's state alone."""
         wanted = []
-        for found in self._discovery.plugins:
-            standing = self._standings[found.id]
-            share = self._assignment.shares[found.id]
+        for found in self._now.discovery.plugins:
+            standing = self._now.standings[found.id]
+            share = self._now.assignment.shares[found.id]
             if standing.state is PluginState.UNAVAILABLE:
                 continue
             if share.disabled is not None:
                 standing.become(PluginState.DISABLED, share.disabled)
             elif standing.state is PluginState.DISCOVERED:
                 wanted.append((standing, share))
-        contexts = await self._loader.load(wanted)
-        loaded = [standing.found for standing, _ in wanted if standing.found.id in contexts]
-        ordered, circular = start_order(loaded)
+        loaded = await self._loader.load(wanted)
+        ordered, circular = start_order([standing.found for standing, _ in wanted if standing.found.id in loaded])
         for plugin_id, reason in circular.items():
             self._fail(plugin_id, reason)
         for found in ordered:
-            hosted = Hosted(self._standings[found.id], contexts[found.id])
-            hosted.components = self._components(hosted)
-            self._hosted[found.id] = hosted
-            if found.id in self._loader.holds:
-                self._loader.holds[found.id].bind(hosted)
-            hosted.standing.become(PluginState.LOADED)
+            self._equip(loaded[found.id], self.registry)
+        self._now = replace(self._now, hosted={found.id: loaded[found.id] for found in ordered}, models=self._loader.models)
 
     def refuse_migrations(self, refusals: Mapping[str, Exception]) -> None:
         """Fail the plugins whose migrations the store refused (the result of `Store.open`); call it before `start`."""
         for plugin_id, error in refusals.items():
-            if plugin_id in self._hosted:
-                del self._hosted[plugin_id]
+            if plugin_id in self._now.hosted:
+                others = {name: hosted for name, hosted in self._now.hosted.items() if name != plugin_id}
+                self._now = replace(self._now, hosted=others)
                 self._fail(plugin_id, str(error))
 
     async def start(self) -> None:
         """Start everything in order; return when each had its first attempt, or after 2 s."""
+        self._name_packages()
         self._watchdog = LoopWatchdog(
-            {standing.found.package: plugin_id for plugin_id, standing in self._standings.items()},
+            self._packages,
             self._loop_was_blocked,
-            noticed_after=self._timing.loop_noticed,
-            interrupt_after=self._timing.call,
+            noticed_after=self.timing.loop_noticed,
+            interrupt_after=self.timing.call,
         )
         self._watchdog.start()
-        self._lifecycle = Lifecycle(list(self._hosted.values()), self._timing)
+        self._lifecycle = Lifecycle(list(self._now.hosted.values()), self.timing)
         await self._lifecycle.start()
 
     async def drain(self) -> None:
@@ -167,6 +194,8 @@ class PluginHost:
     async def stop(self, timeout: float) -> list[str]:
         """Stop everything in reverse within `timeout` seconds; return what had to be abandoned, a line each."""
         abandoned: list[str] = []
+        # One that is under way is taken back; what was replaced ends at once.
+        abandoned += await self.tasks.close(min(timeout, 2 * self.timing.call))
         if self._lifecycle is not None:
             abandoned += await self._lifecycle.stop(timeout)
         await self.channels.close(1.0)
@@ -179,13 +208,13 @@ class PluginHost:
 
     def statuses(self) -> list[PluginStatus]:
         """Return the state of every plugin that is installed."""
-        return [standing.status() for standing in self._standings.values()]
+        return [standing.status() for standing in self._now.standings.values()]
 
     def problems(self) -> list[str]:
         """Return what is wrong, a line each: parts of the config nobody owns, plugins that are wanted and do not run."""
-        lines = [*self._discovery.problems, *map(self._place, self._assignment.problems)]
-        for plugin_id, standing in self._standings.items():
-            wanted = self._assignment.shares[plugin_id].disabled is None
+        lines = [*self._now.discovery.problems, *map(self._place, self._now.assignment.problems)]
+        for plugin_id, standing in self._now.standings.items():
+            wanted = self._now.assignment.shares[plugin_id].disabled is None
             state = standing.state
             if state in {PluginState.FAILED, PluginState.DEGRADED} or (wanted and state is PluginState.UNAVAILABLE):
                 lines.append(f"plugin {plugin_id!r} is {state.value}: {standing.reason}")
@@ -195,11 +224,84 @@ class PluginHost:
         """Return the JSON Schema of each loaded plugin's section by its id; one that cannot be made is an open object."""
         return {
             plugin_id: or_else(plugin_id, "schema of the settings", schema_of, {"type": "object"})(model)
-            for plugin_id, model in self._loader.models.items()
+            for plugin_id, model in self._now.models.items()
         }
 
-    def _components(self, hosted: Hosted) -> list[Component]:
-        registry, plugin_id = self.registry, hosted.id
+    async def prepare(
+        self,
+        config: Config,
+        wanted: Mapping[str, ReloadOutcome],
+        *,
+        paths: Mapping[str, Sequence[str]] | None = None,
+    ) -> Prepared:
+        """Make what a config needs beside what runs; nothing of it is visible before `Prepared.commit`.
+
+        `config` is what is to be in force: keys that wait for a restart still have their old values in it. `wanted` and `paths` are the
+        plan's outcomes and changed keys by plugin id; a plugin that is not named is `NONE`. Who starts and stops follows from the config
+        by itself. With `NONE` a plugin sees the new snapshot and is not told; with `HOT` its `Reloads.reload` is called; with `UNIT` it
+        is replaced by a new instance; with `PROCESS` it keeps the snapshot and the instance that it has, also where it would stop.
+
+        Raises:
+            NotApplied: a plugin's settings are wrong, it cannot be loaded, or it cannot be replaced (see `fixed`).
+        """
+        return await self.prepare_all(Wanted(config=config, discovery=self._now.discovery, outcomes=wanted, paths=paths or {}))
+
+    async def prepare_all(self, wanted: Wanted, *, dropped: Callable[[], None] = lambda: None) -> Prepared:
+        """Do the same where code or plugins are new; `dropped` is called once when that did not come about."""
+        try:
+            staged = await self._stager.stage(self._now, wanted, self.surface, self._equip)
+        except BaseException:
+            dropped()
+            raise
+        return Prepared(self, staged, back=lambda before: self.surface(before.registry), dropped=dropped)
+
+    def fixed(self, plugin_id: str) -> str | None:
+        """Say why a plugin cannot be stopped or replaced while the gateway runs, None where it can."""
+        return self._now.fixed(plugin_id)
+
+    def current(self) -> InForce:
+        """Return what is in force, as something that can be put back."""
+        return replace(self._now, registry=self.registry.without(()), manager=self._manager.twin())
+
+    def put_in_force(self, inforce: InForce) -> None:
+        """Go by this from now on, in one step: nobody sees half of it."""
+        for standing in {*self._now.standings.values()} - {*inforce.standings.values()}:
+            standing.follow(_unheard)
+        self._now = inforce
+        self.registry.adopt(inforce.registry)
+        self._manager.adopt(inforce.manager)
+        self._broker.config = inforce.config
+        self.timing.call = inforce.config.plugins.call_timeout_seconds
+        if self._lifecycle is not None:
+            self._lifecycle.arrange(list(inforce.hosted.values()))
+        self._name_packages()
+        for standing in inforce.standings.values():
+            standing.follow(self._changed)
+
+    def retire(self, hosted: Hosted) -> None:
+        """Let an instance that is not in force any more end once nothing of it is under way."""
+        self._retiring.add(hosted)
+        self.tasks.spawn(f"retire {hosted.id}", self._retire(hosted))
+
+    async def _retire(self, hosted: Hosted) -> None:
+        try:
+            if not await hosted.calls.idle(self.timing.retire):
+                logger.warning("plugin %r: %d calls of the instance that was replaced are broken off", hosted.id, hosted.calls.count)
+        finally:
+            await bring_down(hosted, self.timing.call)
+            self._retiring.discard(hosted)
+
+    def _equip(self, hosted: Hosted, registry: Registry) -> None:
+        hosted.components = self._components(hosted, registry)
+        hosted.standing.become(PluginState.LOADED)
+
+    def _name_packages(self) -> None:
+        packages = {standing.found.package: plugin_id for plugin_id, standing in self._now.standings.items()}
+        # The watchdog reads it on a thread of its own: what is in it is only ever replaced or added to.
+        self._packages.update(packages)
+
+    def _components(self, hosted: Hosted, registry: Registry) -> list[Component]:
+        plugin_id = hosted.id
         units = [unit for owner, unit in registry.units if owner == plugin_id]
         found: list[tuple[Any, str, Any]] = [("unit", type(unit).__name__, unit) for unit in units]
         providers = [(name, owned) for name, owned in registry.providers.items() if owned.plugin_id == plugin_id]
@@ -214,7 +316,7 @@ class PluginHost:
                 item=item,
                 guard=self.guard,
                 tasks=hosted.context.tasks,
-                timing=self._timing,
+                timing=self.timing,
                 changed=hosted.update,
             )
             for kind, name, item in found
@@ -223,13 +325,16 @@ class PluginHost:
     def _component(self, kind: str, name: str) -> Component | None:
         mapping: Mapping[str, Owned[Any]] = self.registry.channels if kind == "channel" else self.registry.providers
         owned = mapping.get(name)
-        hosted = self._hosted.get(owned.plugin_id) if owned is not None else None
+        hosted = self._now.hosted.get(owned.plugin_id) if owned is not None else None
         if hosted is None:
             return None
         return next((one for one in hosted.components if one.kind == kind and one.name == name), None)
 
     def _unstarted_provider(self, name: str) -> str | None:
         component = self._component("provider", name)
+        if not self.registry.providers[name].calls.is_open:
+            # It is being replaced: who calls it waits for the new one.
+            return None
         if component is None or component.state is ComponentState.RUNNING:
             return None
         return component.reason or f"provider {name!r} is {component.state.value}"
@@ -237,7 +342,7 @@ class PluginHost:
     def _fail(self, plugin_id: str, reason: str) -> None:
         self.registry.remove(plugin_id)
         self._manager.remove(plugin_id)
-        self._standings[plugin_id].become(PluginState.FAILED, reason)
+        self._now.standings[plugin_id].become(PluginState.FAILED, reason)
 
     def _changed(self, status: PluginStatus) -> None:
         is_news = status.state in {PluginState.FAILED, PluginState.DEGRADED} and status.reason != self._complaints.get(status.id)
@@ -256,7 +361,7 @@ class PluginHost:
             self._show_for_a_while(block.plugin_id, "loop", reason)
 
     def _show_for_a_while(self, plugin_id: str, source: str, reason: str) -> None:
-        standing = self._standings.get(plugin_id)
+        standing = self._now.standings.get(plugin_id)
         if standing is not None:
             standing.fault(source, reason)
-            asyncio.get_running_loop().call_later(self._timing.fault_shown, standing.fault, source, None)
+            asyncio.get_running_loop().call_later(self.timing.fault_shown, standing.fault, source, None)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from openclaw_kernel.api.services import PluginState
+from openclaw_kernel.host.calls import Calls
 from openclaw_kernel.host.component import Component, ComponentState
 from openclaw_kernel.host.context import HostedContext
 from openclaw_kernel.host.guard import CANCEL_GRACE_SECONDS
@@ -26,12 +27,14 @@ _LEAST_SECONDS: Final = 0.1
 """What each thing has to stop at least, however little time is left."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Hosted:
     """A loaded plugin."""
 
     standing: Standing
     context: HostedContext
+    plugin: object
+    calls: Calls = field(default_factory=Calls)
     components: list[Component] = field(default_factory=list)
     attempted: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -86,6 +89,46 @@ class Hosted:
         self.standing.derive(state, faults)
 
 
+async def bring_up(plugin: Hosted, go_on: Callable[[Component], None] = lambda _unit: None) -> None:
+    """Make the first attempt to start each thing of a plugin: its units one after the other, then the others side by side.
+
+    `go_on` is called after each unit, and may raise to leave the rest unstarted.
+    """
+    try:
+        for unit in plugin.units:
+            await unit.start()
+            go_on(unit)
+        async with asyncio.TaskGroup() as group:
+            for component in plugin.others:
+                group.create_task(component.start(), name=f"{plugin.id}/start {component.label}")
+    finally:
+        plugin.attempted.set()
+    plugin.update()
+
+
+async def bring_down(plugin: Hosted, seconds: float) -> list[str]:
+    """Stop each thing of a plugin within about `seconds`, the last started first, and end its tasks; return what was abandoned."""
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + seconds
+    abandoned: list[str] = []
+    async with asyncio.TaskGroup() as group:
+        for component in plugin.others:
+            group.create_task(_stop_one(component, seconds, abandoned), name=f"{plugin.id}/stop {component.label}")
+    for unit in reversed(plugin.units):
+        await _stop_one(unit, max(_LEAST_SECONDS, ends - loop.time()), abandoned)
+    abandoned.extend(await plugin.context.tasks.close(max(_LEAST_SECONDS, ends - loop.time())))
+    if plugin.standing.alive:
+        plugin.standing.become(PluginState.STOPPED)
+    return abandoned
+
+
+async def _stop_one(component: Component, deadline: float, abandoned: list[str]) -> None:
+    fault = await component.stop(deadline)
+    if fault is not None:
+        logger.error("%s", fault)
+        abandoned.append(str(fault))
+
+
 class Lifecycle:
     """Starts and stops `plugins`, which are in start order."""
 
@@ -94,6 +137,11 @@ class Lifecycle:
         self._by_id = {plugin.id: plugin for plugin in plugins}
         self._timing = timing
         self._tasks = TaskOwner("host", self._failed)
+
+    def arrange(self, plugins: Sequence[Hosted]) -> None:
+        """Answer for these from now on, which are in start order; nothing is started or stopped."""
+        self._plugins = plugins
+        self._by_id = {plugin.id: plugin for plugin in plugins}
 
     async def start(self) -> None:
         """Start everything; return when each has had its first attempt, or after `Timing.ready_wait`."""
@@ -125,15 +173,7 @@ class Lifecycle:
         for other in waits_for(plugin.standing.found, self._by_id):
             await self._by_id[other].attempted.wait()
         await self._wait_for_lower_kinds(plugin)
-        try:
-            for unit in plugin.units:
-                await unit.start()
-            async with asyncio.TaskGroup() as group:
-                for component in plugin.others:
-                    group.create_task(component.start(), name=f"{plugin.id}/start {component.label}")
-        finally:
-            plugin.attempted.set()
-        plugin.update()
+        await bring_up(plugin)
 
     async def _wait_for_lower_kinds(self, plugin: Hosted) -> None:
         earlier = self._plugins[: self._plugins.index(plugin)]
@@ -150,24 +190,9 @@ class Lifecycle:
         try:
             for other in self._dependents(plugin):
                 await other.ended.wait()
-            loop = asyncio.get_running_loop()
-            ends = loop.time() + share
-            async with asyncio.TaskGroup() as group:
-                for component in plugin.others:
-                    group.create_task(self._stop_one(component, share, abandoned), name=f"{plugin.id}/stop {component.label}")
-            for unit in reversed(plugin.units):
-                await self._stop_one(unit, max(_LEAST_SECONDS, ends - loop.time()), abandoned)
-            abandoned.extend(await plugin.context.tasks.close(max(_LEAST_SECONDS, ends - loop.time())))
-            if plugin.standing.alive:
-                plugin.standing.become(PluginState.STOPPED)
+            abandoned.extend(await bring_down(plugin, share))
         finally:
             plugin.ended.set()
-
-    async def _stop_one(self, component: Component, deadline: float, abandoned: list[str]) -> None:
-        fault = await component.stop(deadline)
-        if fault is not None:
-            logger.error("%s", fault)
-            abandoned.append(str(fault))
 
     def _dependents(self, plugin: Hosted) -> list[Hosted]:
         """Return the plugins that stop before this one: those of a higher kind and those that name it."""

@@ -15,9 +15,12 @@ from openclaw_config.models import Config
 from openclaw_kernel.api.errors import ConfigRejected
 from openclaw_kernel.api.services import PluginState
 from openclaw_kernel.api.store import Store
-from openclaw_kernel.host.context import HostedContext
-from openclaw_kernel.host.guard import Guard, PluginFault, describe
+from openclaw_kernel.host.calls import Calls
+from openclaw_kernel.host.context import HostedContext, Snapshot
+from openclaw_kernel.host.discovery import Found
+from openclaw_kernel.host.guard import Guard, PluginFault, describe, fault_of
 from openclaw_kernel.host.isolation import ChildFailed, Isolation, LateHold
+from openclaw_kernel.host.lifecycle import Hosted
 from openclaw_kernel.host.loader import LoadFailed, load_class
 from openclaw_kernel.host.manager import HookRejected, PluginManager
 from openclaw_kernel.host.registry import PluginRegistrar, RegistrationRefused, Registry, Unclassified
@@ -38,11 +41,14 @@ _OWN_WORDS = (SettingsRejected, ConfigRejected, RegistrationRefused, HookRejecte
 """Errors that say themselves what is wrong and what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Settings:
-    section: BaseModel | None
-    instances: Mapping[str, BaseModel]
-    faults: tuple[str, ...] = ()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """Loading beside what runs: what is registered takes no calls until `Hosted.calls` is opened."""
+
+    services: Registry
+    """Where the plugins will ask for services: the registry in force."""
+    importing: Callable[[Found], type[Any]]
+    """Imports a plugin and returns its class."""
 
 
 class Loader:
@@ -59,10 +65,14 @@ class Loader:
         store: Store,
         now_ms: Callable[[], int],
         isolation: Isolation | None = None,
+        beside: Beside | None = None,
     ) -> None:
         self._isolation = isolation
         self.holds: dict[str, LateHold] = {}
         self._registry = registry
+        self._services = registry if beside is None else beside.services
+        self._importing = load_class if beside is None else beside.importing
+        self._opened = beside is None
         self._manager = manager
         self._guard = guard
         self._config = config
@@ -72,35 +82,33 @@ class Loader:
         self._deadline = config.plugins.call_timeout_seconds
         self.models: dict[str, type[BaseModel]] = {}
 
-    async def load(self, wanted: Sequence[tuple[Standing, Share]]) -> dict[str, HostedContext]:
-        """Load the plugins; return the contexts of those that did not fail. The others have become `failed`.
+    async def load(self, wanted: Sequence[tuple[Standing, Share]]) -> dict[str, Hosted]:
+        """Load the plugins; return those that did not fail, by id. The others have become `failed`.
 
         Raises:
             Unclassified: a plugin has a method or an event of which it does not say who may have it.
         """
         built = await self._construct_all(wanted)
-        contexts: dict[str, HostedContext] = {}
+        loaded: dict[str, Hosted] = {}
         # pluggy calls the last registered first; thus the bundled ones, which are first here, get their names first.
-        for standing, context, plugin in reversed(built):
+        for hosted in reversed(built):
             try:
-                await self._register(standing.found.id, plugin)
-                contexts[standing.found.id] = context
+                await self._register(hosted.id, hosted.plugin)
+                loaded[hosted.id] = hosted
             except PluginFault as fault:
-                self._fail(standing, fault)
-        standings = {standing.found.id: standing for standing, _ in wanted}
-        for plugin_id, failure in (await self._call_hooks(contexts)).items():
-            del contexts[plugin_id]
-            self._fail(standings[plugin_id], failure)
-        return contexts
+                self._fail(hosted.standing, fault)
+        for plugin_id, failure in (await self._call_hooks(loaded)).items():
+            self._fail(loaded.pop(plugin_id).standing, failure)
+        return loaded
 
-    async def _construct_all(self, wanted: Sequence[tuple[Standing, Share]]) -> list[tuple[Standing, HostedContext, object]]:
+    async def _construct_all(self, wanted: Sequence[tuple[Standing, Share]]) -> list[Hosted]:
         """Construct one after the other, but wait for none longer than `_PATIENCE_SECONDS` before the next begins.
 
         Several that hang thus hang together, and the start waits for one deadline, not for the sum of all.
         """
         owner = TaskOwner("load", lambda name, error: logger.debug("%s ended with %s", name, describe(error)))
         tasks = []
-        built: list[tuple[Standing, HostedContext, object]] = []
+        built: list[Hosted] = []
         try:
             for standing, share in wanted:
                 task = owner.spawn(standing.found.id, self._construct(standing, share))
@@ -108,72 +116,94 @@ class Loader:
                 await asyncio.wait({task}, timeout=_PATIENCE_SECONDS)
             for standing, task in tasks:
                 try:
-                    built.append((standing, *await task))
+                    built.append(await task)
                 except PluginFault as fault:
                     self._fail(standing, fault)
         finally:
             await owner.close(0)
         return built
 
-    async def _construct(self, standing: Standing, share: Share) -> tuple[HostedContext, object]:
+    async def _construct(self, standing: Standing, share: Share) -> Hosted:
         found = standing.found
         if share.isolated:
             return await self._isolate(standing, share)
-        plugin_class = await self._guard.run_sync(found.id, "import", lambda: load_class(found), self._deadline)
-        settings = await self._guard.run_sync(found.id, "settings", lambda: self._settings(standing, share, plugin_class), self._deadline)
-        standing.fault("settings", "; ".join(settings.faults) or None)
-        context = self._context(standing, settings)
+        plugin_class = await self._guard.run_sync(found.id, "import", lambda: self._importing(found), self._deadline)
+        model = getattr(plugin_class, "settings", None)
+        self._note_model(found, plugin_class, model)
+        snapshot, faults = await self.validate(found, share, model)
+        standing.fault("settings", "; ".join(faults) or None)
+        context = self._context(standing, snapshot)
         plugin = await self._guard.run_sync(found.id, "constructor", lambda: plugin_class(context), self._deadline)
-        return context, plugin
+        return self._hosted(standing, context, plugin)
 
-    def _context(self, standing: Standing, settings: _Settings) -> HostedContext:
+    def _hosted(self, standing: Standing, context: HostedContext, plugin: object) -> Hosted:
+        return Hosted(standing, context, plugin=plugin, calls=Calls(opened=self._opened))
+
+    def _context(self, standing: Standing, snapshot: Snapshot) -> HostedContext:
         return HostedContext(
             standing=standing,
-            config=self._config,
+            snapshot=snapshot,
             home=self._home,
             store=self._store,
-            registry=self._registry,
-            settings=settings.section,
-            instances=settings.instances,
+            registry=self._services,
             now_ms=self._now_ms,
         )
 
-    async def _isolate(self, standing: Standing, share: Share) -> tuple[HostedContext, object]:
+    async def _isolate(self, standing: Standing, share: Share) -> Hosted:
         found, isolation = standing.found, self._isolation
         if isolation is None:
             raise PluginFault(found.id, "isolation", "is process", "run it in a gateway: nothing here starts processes")
-        context = self._context(standing, _Settings(None, {}))
+        context = self._context(standing, Snapshot(config=self._config))
         hold = self.holds[found.id] = LateHold()
         # It has deadlines of its own, for each step.
         plugin = await self._guard.run(found.id, "process", lambda: isolation.build(found, context, share, hold), None)
-        return context, plugin
+        hosted = self._hosted(standing, context, plugin)
+        hold.bind(hosted)
+        return hosted
 
-    def _settings(self, standing: Standing, share: Share, plugin_class: type[Any]) -> _Settings:
-        found = standing.found
-        model = getattr(plugin_class, "settings", None)
+    def _note_model(self, found: Found, plugin_class: type[Any], model: Any) -> None:
+        if model is None:
+            return
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            raise fault_of(
+                found.id, "settings", LoadFailed(f"{plugin_class.__name__}.settings is {model!r}; name a pydantic model, or None")
+            )
+        self.models[found.id] = model
+
+    async def validate(self, found: Found, share: Share, model: type[BaseModel] | None) -> tuple[Snapshot, Sequence[str]]:
+        """Return what a plugin with this settings model gets to see, and what is wrong with some of a provider's instances.
+
+        Raises:
+            PluginFault: the section is wrong, or no instance is right.
+        """
+        if share.isolated:
+            # Its process has the model.
+            return Snapshot(config=self._config), ()
+        return await self._guard.run_sync(found.id, "settings", lambda: self._snapshot(found, share, model), self._deadline)
+
+    def _snapshot(self, found: Found, share: Share, model: type[BaseModel] | None) -> tuple[Snapshot, Sequence[str]]:
         if model is None:
             if share.section.keys() - {"enabled"}:
                 raise SettingsRejected(f"{found.section}: the plugin takes no settings; remove the section's keys")
-            return _Settings(None, {})
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            raise LoadFailed(f"{plugin_class.__name__}.settings is {model!r}; name a pydantic model, or None")
-        self.models[found.id] = model
+            return Snapshot(config=self._config), ()
         if found.kind == "provider":
             validated = validate_instances(model, share.instances)
             if not validated.instances:
                 raise SettingsRejected("; ".join(validated.faults))
-            return _Settings(None, validated.instances, validated.faults)
+            return Snapshot(config=self._config, instances=validated.instances), validated.faults
         try:
-            return _Settings(validate_section(model, found.section, share.section), {})
+            return Snapshot(config=self._config, section=validate_section(model, found.section, share.section)), ()
         except ValueError as error:
             raise SettingsRejected(str(error)) from error
 
     async def _register(self, plugin_id: str, plugin: object) -> None:
         await self._guard.run_sync(plugin_id, "hooks", lambda: self._manager.register(plugin_id, plugin), self._deadline)
 
-    async def _call_hooks(self, contexts: Mapping[str, HostedContext]) -> dict[str, PluginFault]:
+    async def _call_hooks(self, loaded: Mapping[str, Hosted]) -> dict[str, PluginFault]:
         manager = self._manager
-        registrars: dict[str, PluginRegistrar] = {plugin_id: self._registry.registrar(plugin_id) for plugin_id in contexts}
+        registrars: dict[str, PluginRegistrar] = {
+            plugin_id: self._registry.registrar(plugin_id, hosted.calls) for plugin_id, hosted in loaded.items()
+        }
         everyone = list(registrars.values())
         faults: dict[str, PluginFault] = {}
         for call in (
@@ -201,5 +231,9 @@ class Loader:
         self._manager.remove(standing.found.id)
         if standing.found.id in self.holds and self._isolation is not None:
             self._isolation.discard(standing.found.id)
-        own = isinstance(fault.error, _OWN_WORDS)
-        standing.become(PluginState.FAILED, str(fault.error) if own else fault.reason)
+        standing.become(PluginState.FAILED, own_words(fault))
+
+
+def own_words(fault: PluginFault) -> str:
+    """Return what is wrong in the words of whoever found it, without the name of the plugin."""
+    return str(fault.error) if isinstance(fault.error, _OWN_WORDS) else fault.reason

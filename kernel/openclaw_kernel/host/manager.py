@@ -7,7 +7,7 @@ order: `tryfirst`, then the later registered before the earlier, then `trylast`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import pluggy
@@ -54,8 +54,7 @@ class PluginManager:
     def __init__(self, guard: Guard, report: Callable[[PluginFault], None]) -> None:
         self._guard = guard
         self._report = report
-        self._pluggy = pluggy.PluginManager("openclaw")
-        self._pluggy.add_hookspecs(hookspecs)
+        self._pluggy = _empty()
         self._hooks = frozenset(name for name in dir(hookspecs) if name.startswith(_PREFIX))
 
     def register(self, plugin_id: str, plugin: object) -> None:
@@ -81,6 +80,27 @@ class PluginManager:
         """Forget a plugin and its hooks."""
         if self._pluggy.has_plugin(plugin_id):
             self._pluggy.unregister(name=plugin_id)
+
+    def joined(self, staged: PluginManager, *, without: Collection[str], order: Sequence[str]) -> PluginManager:
+        """Return a manager of this one's plugins but those of `without`, and the staged ones; the first of `order` is asked first."""
+        taken = {name: plugin for name, plugin in self._pluggy.list_name_plugin() if name not in without}
+        taken |= dict(staged._pluggy.list_name_plugin())
+        result = PluginManager(self._guard, self._report)
+        # pluggy asks the last registered first.
+        for plugin_id in reversed(order):
+            if (plugin := taken.get(plugin_id)) is not None:
+                result._pluggy.register(plugin, plugin_id)
+        return result
+
+    def adopt(self, other: PluginManager) -> None:
+        """Ask the plugins of another manager from now on."""
+        self._pluggy = other._pluggy
+
+    def twin(self) -> PluginManager:
+        """Return a manager that asks the same plugins, and still does when this one has adopted others."""
+        twin = PluginManager(self._guard, self._report)
+        twin.adopt(self)
+        return twin
 
     async def register_services(self, registrars: Mapping[str, Registrar], deadline: float) -> dict[str, PluginFault]:
         """Call `openclaw_register_services` of each plugin; return the faults by plugin."""
@@ -197,6 +217,12 @@ class PluginManager:
         for name in dir(type(plugin)):
             if name.startswith(_PREFIX) and self._pluggy.parse_hookimpl_opts(plugin, name) is None:
                 raise HookRejected(f"{name} is not marked as a hook; decorate it with @hookimpl or rename it")
+
+
+def _empty() -> pluggy.PluginManager:
+    empty = pluggy.PluginManager("openclaw")
+    empty.add_hookspecs(hookspecs)
+    return empty
 
 
 def _bind(implementation: pluggy.HookImpl, arguments: Mapping[str, Any]) -> Callable[[], Any]:

@@ -6,8 +6,8 @@ import inspect
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from openclaw_kernel.api.authenticator import Authenticator
@@ -19,6 +19,7 @@ from openclaw_kernel.api.plugin import HttpRoute, Unit
 from openclaw_kernel.api.provider import Provider
 from openclaw_kernel.api.store import Migration
 from openclaw_kernel.api.tool import Tool
+from openclaw_kernel.host.calls import Calls, counted
 from openclaw_kernel.host.contract import misfit
 from openclaw_kernel.host.guard import contained, or_else
 
@@ -50,6 +51,8 @@ class Unclassified(RegistrationRefused):
 class Owned(Generic[ItemT]):
     plugin_id: str
     item: ItemT
+    calls: Calls = field(default_factory=Calls, compare=False)
+    """Shared by all that one instance of the plugin registered."""
 
 
 @dataclass(slots=True)
@@ -72,9 +75,40 @@ class Registry:
     services: dict[type, Owned[object]] = field(default_factory=dict)
     _migrations: dict[str, list[Migration]] = field(default_factory=dict)
 
-    def registrar(self, plugin_id: str) -> PluginRegistrar:
+    def registrar(self, plugin_id: str, calls: Calls | None = None) -> PluginRegistrar:
         """Return the view through which one plugin registers."""
-        return PluginRegistrar(self, plugin_id)
+        return PluginRegistrar(self, plugin_id, calls)
+
+    def without(self, plugin_ids: Collection[str]) -> Registry:
+        """Return a copy that lacks everything of these plugins."""
+        copy = Registry()
+        for each in fields(self):
+            setattr(copy, each.name, getattr(self, each.name).copy())
+        for plugin_id in plugin_ids:
+            copy.remove(plugin_id)
+        return copy
+
+    def arrange(self, order: Sequence[str]) -> None:
+        """Put everything into the order in which these plugins register; what they offer comes after what the kernel does."""
+        position = {plugin_id: number for number, plugin_id in enumerate(order)}
+        for mapping in self._owned():
+            ordered = sorted(mapping.items(), key=lambda entry: position.get(entry[1].plugin_id, -1))
+            mapping.clear()
+            mapping.update(ordered)
+        entries: tuple[list[tuple[str, Any]], ...] = (self.methods, self.events, self.routes, self.units)
+        for each in entries:
+            each.sort(key=lambda entry: position.get(entry[0], -1))
+
+    def adopt(self, other: Registry) -> None:
+        """Become what the other is, in one step: who looks something up finds either all of the old or all of the new."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(other, each.name))
+
+    def _owned(self) -> tuple[dict[Any, Owned[Any]], ...]:
+        return (
+            self.channels, self.providers, self.tools, self.commands, self.authenticators, self.services,
+            self.checks,
+        )  # fmt: skip
 
     def migrations(self) -> Mapping[str, Sequence[Migration]]:
         """Return each plugin's migrations, for `Store.open`."""
@@ -101,11 +135,7 @@ class Registry:
 
     def remove(self, plugin_id: str) -> None:
         """Forget everything of one plugin."""
-        mappings: tuple[dict[Any, Owned[Any]], ...] = (
-            self.channels, self.providers, self.tools, self.commands, self.authenticators, self.services,
-            self.checks,
-        )  # fmt: skip
-        for mapping in mappings:
+        for mapping in self._owned():
             # Labels and capabilities of a channel that is gone are never asked for.
             for name in [name for name, owned in mapping.items() if owned.plugin_id == plugin_id]:
                 del mapping[name]
@@ -119,9 +149,10 @@ class Registry:
 class PluginRegistrar:
     """Implements `openclaw_kernel.api.Registrar` for one plugin, until it is closed."""
 
-    def __init__(self, registry: Registry, plugin_id: str) -> None:
+    def __init__(self, registry: Registry, plugin_id: str, calls: Calls | None = None) -> None:
         self._registry = registry
         self._plugin_id = plugin_id
+        self._calls = Calls() if calls is None else calls
         self._closed = False
 
     def close(self) -> None:
@@ -208,7 +239,8 @@ class PluginRegistrar:
         for owner, other in self._registry.routes:
             if (other.method.upper(), other.path) == (route.method.upper(), route.path):
                 raise _taken("route", f"{route.method} {route.path}", owner, self._plugin_id)
-        self._registry.routes.append((self._plugin_id, route))
+        handler = counted(self._calls, self._plugin_id, route.handler)
+        self._registry.routes.append((self._plugin_id, replace(route, handler=handler)))
 
     def add_authenticator(self, authenticator: Authenticator) -> None:
         """Register an authenticator under its id."""
@@ -250,14 +282,15 @@ class PluginRegistrar:
         what = f"method {method.name}"
         # A plugin that cannot say which scopes a call needs lets nobody in but who may do everything.
         requires = method.requires and or_else(self._plugin_id, f"scopes of {what}", method.requires, (Scope.ADMIN,))
-        return replace(method, handler=contained(self._plugin_id, what, method.handler), requires=requires)
+        handler = counted(self._calls, self._plugin_id, contained(self._plugin_id, what, method.handler))
+        return replace(method, handler=handler, requires=requires)
 
     def _put(self, mapping: dict[str, Owned[ItemT]], what: str, name: str, item: ItemT) -> None:
         self._refuse_late(what)
         owner = mapping.get(name)
         if owner is not None:
             raise _taken(what, name, owner.plugin_id, self._plugin_id)
-        mapping[name] = Owned(self._plugin_id, item)
+        mapping[name] = Owned(self._plugin_id, item, self._calls)
 
     def _refuse_late(self, what: str) -> None:
         if self._closed:

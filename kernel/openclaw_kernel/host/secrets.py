@@ -19,13 +19,13 @@ class SecretBroker:
     """Implements `openclaw_kernel.api.Secrets`. Without an audit log nothing is handed out."""
 
     def __init__(self, config: Config, store: Store, audit: AuditLog | None) -> None:
-        self._config = config
+        self.config = config
         self._store = store
         self._audit = audit
 
     def names(self, agent_id: str) -> Sequence[str]:
         """Return the names in an agent's scope, sorted."""
-        return sorted(agent_scope(self._config, agent_id).secrets)
+        return sorted(agent_scope(self.config, agent_id).secrets)
 
     async def lease(self, agent_id: str, name: str, *, plugin_id: str, purpose: str) -> Secret:
         """Return a secret once it is on disk who got it; raise `Forbidden`, or `Unavailable` where it cannot be written down."""
@@ -38,7 +38,7 @@ class SecretBroker:
             subject=f"secret:{name}",
             details={"plugin": plugin_id, "purpose": purpose},
         )
-        secret = self._config.secrets.entries.get(name) if name in agent_scope(self._config, agent_id).secrets else None
+        secret = self.config.secrets.entries.get(name) if name in agent_scope(self.config, agent_id).secrets else None
         if secret is None:
             self._deny(agent_id, f"secret:{name}", plugin_id)
             raise Forbidden(
@@ -50,7 +50,7 @@ class SecretBroker:
 
     def permits_provider(self, agent_id: str, provider: str, plugin_id: str) -> bool:
         """Tell whether the agent may use a provider; that it may not is written down."""
-        permitted = agent_scope(self._config, agent_id).permits_provider(provider)
+        permitted = agent_scope(self.config, agent_id).permits_provider(provider)
         if not permitted:
             self._deny(agent_id, f"provider:{provider}", plugin_id)
         return permitted

@@ -17,6 +17,7 @@ from openclaw_kernel.api.messages import InboundMessage, OutboundMessage, Progre
 from openclaw_kernel.api.policy import Admission, Route, Verdict
 from openclaw_kernel.api.provider import Completed, ModelEvent, ModelInfo, ModelRequest, TextDelta, ThinkingDelta, ToolStep
 from openclaw_kernel.api.tool import Tool, ToolContext, ToolResult
+from openclaw_kernel.host.calls import in_force
 from openclaw_kernel.host.component import Component, ComponentState
 from openclaw_kernel.host.contract import ContractBroken, expect, expect_all, expect_line
 from openclaw_kernel.host.explain import explain, suggest
@@ -85,7 +86,7 @@ class HostedChannels:
     async def send(self, message: OutboundMessage) -> Receipt:
         """Send; every failure is a `SendFailed`."""
         channel = message.target.channel
-        owned = self._registry.channels.get(channel)
+        owned = await in_force(lambda: self._registry.channels.get(channel))
         if owned is None:
             cure = suggest(channel, self._registry.channels)
             raise SendFailed(f"there is no channel {channel!r}; {cure}", permanent=True)
@@ -95,7 +96,8 @@ class HostedChannels:
             raise SendFailed(f"channel {channel!r} is not running: {reason}")
         what = f"send on channel {channel}"
         try:
-            return await self._guard.run(owned.plugin_id, what, lambda: _send(owned.item, message), self._timing.send)
+            with owned.calls.call():
+                return await self._guard.run(owned.plugin_id, what, lambda: _send(owned.item, message), self._timing.send)
         except PluginHung as fault:
             raise SendFailed(str(fault), unknown=True) from fault
         except PluginFault as fault:
@@ -197,7 +199,7 @@ class HostedProviders:
 
     async def stream(self, provider: str, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         """Call a model; every failure leaves as `ProviderError`."""
-        owned = self._registry.providers.get(provider)
+        owned = await in_force(lambda: self._registry.providers.get(provider))
         if owned is None:
             reason = f"there is no provider {provider!r}; {suggest(provider, self._registry.providers)}"
             raise ProviderError(ProviderErrorKind.NOT_FOUND, reason, provider=provider, model=request.model)
@@ -205,18 +207,19 @@ class HostedProviders:
             reason = f"agent {request.agent_id!r} may not use provider {provider!r}; its scope is agents.entries.<agent>.providers"
             raise ProviderError(ProviderErrorKind.NOT_FOUND, reason, provider=provider, model=request.model)
         what = f"call of provider {provider}"
-        events = self._guard.iterate(owned.plugin_id, what, lambda: owned.item.stream(request))
         completed = False
-        try:
-            async for event in events:
-                completed = isinstance(event, Completed)
-                yield self._guard.call(owned.plugin_id, what, partial(_event, event))
-        except PluginFault as fault:
-            if isinstance(fault.error, ProviderError):
-                raise _plain_provider_error(fault.error, provider, request.model) from fault.error.__cause__
-            raise ProviderError(ProviderErrorKind.UNAVAILABLE, str(fault), provider=provider, model=request.model) from fault
-        finally:
-            await events.aclose()
+        with owned.calls.call():
+            events = self._guard.iterate(owned.plugin_id, what, lambda: owned.item.stream(request))
+            try:
+                async for event in events:
+                    completed = isinstance(event, Completed)
+                    yield self._guard.call(owned.plugin_id, what, partial(_event, event))
+            except PluginFault as fault:
+                if isinstance(fault.error, ProviderError):
+                    raise _plain_provider_error(fault.error, provider, request.model) from fault.error.__cause__
+                raise ProviderError(ProviderErrorKind.UNAVAILABLE, str(fault), provider=provider, model=request.model) from fault
+            finally:
+                await events.aclose()
         if not completed:
             reason = f"plugin {owned.plugin_id!r}: {what} ended without Completed; update the plugin"
             raise ProviderError(ProviderErrorKind.UNAVAILABLE, reason, provider=provider, model=request.model)
@@ -253,11 +256,12 @@ class HostedTools:
 
     async def run(self, name: str, context: ToolContext, arguments: Mapping[str, Any]) -> ToolResult:
         """Validate and run; every failure is an error result for the model."""
-        owned = self._registry.tools.get(name)
+        owned = await in_force(lambda: self._registry.tools.get(name))
         if owned is None:
             return _tool_error(f"there is no tool {name!r}; {suggest(name, self._registry.tools)}")
         secrets = ToolSecrets(self._broker, agent_id=context.agent_id, plugin_id=owned.plugin_id)
-        result = await self._run(owned, replace(context, secrets=secrets), arguments)
+        with owned.calls.call():
+            result = await self._run(owned, replace(context, secrets=secrets), arguments)
         return replace(result, text=secrets.clean(result.text))
 
     async def _run(self, owned: Owned[Tool[Any]], context: ToolContext, arguments: Mapping[str, Any]) -> ToolResult:
@@ -299,8 +303,12 @@ class HostedCommands:
     def _guarded(self, owned: Owned[Command]) -> Command:
         async def run(call: CommandCall) -> str:
             what = f"command /{owned.item.name}"
+            current = await in_force(lambda: self._registry.commands.get(owned.item.name))
+            if current is None:
+                return f"/{owned.item.name} is gone: the plugin {owned.plugin_id} does not run any more"
             try:
-                return await self._guard.run(owned.plugin_id, what, lambda: _answer(owned.item, call), self._timing.command)
+                with current.calls.call():
+                    return await self._guard.run(current.plugin_id, what, lambda: _answer(current.item, call), self._timing.command)
             except PluginFault as fault:
                 logger.warning("%s", fault, exc_info=fault.error)
                 return f"/{owned.item.name} failed: {fault}"

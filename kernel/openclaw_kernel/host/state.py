@@ -50,6 +50,10 @@ class Standing:
         """Whether its code is loaded and may be called."""
         return self._state in {PluginState.LOADED, PluginState.STARTED}
 
+    def follow(self, on_change: Callable[[PluginStatus], None]) -> None:
+        """Tell somebody else of changes from now on."""
+        self._on_change = on_change
+
     def become(self, state: PluginState, reason: str | None = None) -> None:
         """Reach a state of life."""
         self._state, self._reason = state, None if reason is None else self._place(one_line(reason))

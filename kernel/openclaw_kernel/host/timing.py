@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Timing:
     call: float = 10.0
     """Longest an import, constructor, hook, start or stop may take: `plugins.callTimeoutSeconds`."""
@@ -15,6 +15,8 @@ class Timing:
     """Longest a provider or channel waits for plugins that its manifest does not name in `after`."""
     backoff_first: float = 1.0
     backoff_ceiling: float = 60.0
+    retire: float = 600.0
+    """Longest an instance that was replaced is kept for what is still under way on it."""
     attempts: int = 5
     """How often a start that raised something else than `NotReady` is repeated."""
     send: float = 60.0

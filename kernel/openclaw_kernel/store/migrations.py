@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from openclaw_kernel.api.store import Migration
@@ -105,6 +106,23 @@ def migrate(
     return refused
 
 
+def migrate_one(connection: WriterConnection, owner: str, steps: Sequence[Migration]) -> None:
+    """Apply what is pending of one owner inside the transaction that is open; raise `MigrationRefused`, which undoes all of it."""
+    rows = connection.execute("SELECT number, name FROM kernel_migrations WHERE owner = ?", (owner,))
+    pending = _pending(owner, steps, dict(rows.fetchall()))
+    if not pending:
+        return
+    from sqlite_utils import Database
+
+    database = Database(connection, recursive_triggers=False, execute_plugins=False)
+    for migration in pending:
+        before = _names(connection)
+        error = capture(partial(migration.apply, database)) or _foreign_table(owner, before, _names(connection))
+        if error is not None:
+            raise MigrationRefused(f"{owner}: migration {migration.number} ({migration.name}) failed: {error}; nothing was kept") from error
+        connection.execute("INSERT INTO kernel_migrations VALUES (?, ?, ?, ?)", _row(owner, migration))
+
+
 def table_prefix(owner: str) -> str:
     """Return what the names of an owner's tables begin with."""
     return owner.replace("-", "_") + "_"
@@ -154,10 +172,13 @@ def _apply(connection: WriterConnection, owner: str, migration: Migration) -> No
 
 
 def _record(connection: WriterConnection, owner: str, migration: Migration) -> None:
-    row = (owner, migration.number, migration.name, time.time_ns() // 1_000_000)
-    connection.execute("INSERT INTO kernel_migrations VALUES (?, ?, ?, ?)", row)
+    connection.execute("INSERT INTO kernel_migrations VALUES (?, ?, ?, ?)", _row(owner, migration))
     connection.keep()
     connection.end()
+
+
+def _row(owner: str, migration: Migration) -> tuple[str, int, str, int]:
+    return owner, migration.number, migration.name, time.time_ns() // 1_000_000
 
 
 def _names(connection: sqlite3.Connection) -> set[str]:

@@ -7,7 +7,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from openclaw_kernel.api.store import Migration
 from openclaw_kernel.store.connection import SharedConnection, WriterConnection, open_reader, open_writer
@@ -20,7 +20,7 @@ from openclaw_kernel.store.errors import (
     from_sqlite,
 )
 from openclaw_kernel.store.lane import WATCH_SECONDS, Item, Lane, capture
-from openclaw_kernel.store.migrations import KERNEL, KERNEL_MIGRATIONS, migrate
+from openclaw_kernel.store.migrations import KERNEL, KERNEL_MIGRATIONS, migrate, migrate_one
 
 logger: Final = logging.getLogger(__name__)
 
@@ -70,6 +70,11 @@ class SqliteStore:
             raise StoreClosed(f"{self.path}: the store is not open")
         result: ValueT = await self._reader.submit(work)
         return result
+
+    async def migrate(self, owner: str, steps: Sequence[Migration]) -> None:
+        """Apply what is pending of one owner while the store is open: all of it, or nothing; raise `StoreError`."""
+        # What is handed to a work on the writing thread is the writer.
+        await self.write(lambda connection: migrate_one(cast("WriterConnection", connection), owner, steps))
 
     async def close(self) -> None:
         """Finish what is queued and close the file; a work that hangs is abandoned after 10 s. Safe to call twice."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from openclaw_config.models import Config
 from openclaw_kernel.api import InboundMessage, OutboundMessage, PluginState, PluginStatus, Target, ToolContext, Verdict
+from openclaw_kernel.api.config import ReloadOutcome, UnitResult
 from openclaw_kernel.host import PluginHost
 from openclaw_kernel.host.discovery import Discovery, discover
+from openclaw_kernel.host.replacing import Prepared
 from openclaw_kernel.host.timing import Timing
 from openclaw_kernel.store.sqlite import SqliteStore
 
@@ -57,6 +59,15 @@ class Hosting:
         await self.load()
         await self.host.start()
 
+    async def apply(self, config: Mapping[str, Any], **wanted: ReloadOutcome) -> Sequence[UnitResult]:
+        """Prepare and commit a config, with what the plan says of each plugin."""
+        return await (await self.prepare(config, **wanted)).commit()
+
+    async def prepare(self, config: Mapping[str, Any], **wanted: ReloadOutcome) -> Prepared:
+        """Prepare a config; the changed keys are said to be the sections of the plugins named."""
+        paths = {plugin_id: [f"plugins.entries.{plugin_id}.config"] for plugin_id in wanted}
+        return await self.host.prepare(config_of(config), wanted, paths=paths)
+
     async def stop(self, timeout: float = 3.0) -> list[str]:
         """Stop and close the store."""
         abandoned = await self.host.stop(timeout)
@@ -100,6 +111,13 @@ class Hosting:
         assert self.host.policies.admit(MESSAGE, route).verdict is Verdict.ALLOW
 
 
+def config_of(config: Mapping[str, Any]) -> Config:
+    """The config of a test: the channel `good` is configured and calls may take 0.5 s."""
+    document = {"plugins": {"callTimeoutSeconds": 0.5}, "channels": {"good": {}}, **config}
+    document["plugins"] = {"callTimeoutSeconds": 0.5, **document["plugins"]}
+    return Config.model_validate(document)
+
+
 def make_hosting(
     home: Path,
     config: Mapping[str, Any] | None = None,
@@ -109,12 +127,10 @@ def make_hosting(
     discovery: Discovery | None = None,
 ) -> Hosting:
     """Build a host of the strangers' plugins; the channel `good` is configured and calls may take 0.5 s."""
-    document = {"plugins": {"callTimeoutSeconds": 0.5}, "channels": {"good": {}}, **(config or {})}
-    document["plugins"] = {"callTimeoutSeconds": 0.5, **document["plugins"]}
     store = SqliteStore(home / "state.sqlite3")
     changes: list[Callable[[PluginStatus], None]] = []
     host = PluginHost(
-        config=Config.model_validate(document),
+        config=config_of(config or {}),
         home=home,
         store=store,
         discovery=discovery or strangers(),

@@ -232,5 +232,5 @@ async def test_the_kernels_services_are_there_for_plugins(good: Distributions, h
     facts: Any = Facts()
     running = hosting(services={Gateway: facts})
     await running.run()
-    context = running.host._hosted["good"].context
+    context = running.host.current().hosted["good"].context
     assert context.service(Gateway) is facts

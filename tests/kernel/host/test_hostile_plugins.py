@@ -166,7 +166,7 @@ async def test_a_fault_may_be_reported_from_any_thread(good: Distributions, host
     running = hosting()
     await running.run()
     told_on: list[int] = []
-    context = running.host._hosted["good"].context
+    context = running.host.current().hosted["good"].context
     running.host._on_state = lambda _status: told_on.append(threading.get_ident())
     await asyncio.to_thread(context.degrade, "no disk")
     await asyncio.sleep(0)

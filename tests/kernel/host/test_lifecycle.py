@@ -135,7 +135,7 @@ async def test_a_channel_that_raises_is_tried_again_a_few_times_only(good: Distr
     good.add("bells", CHANNEL.format(start='raise ValueError("boom")'), kind="channel")
     running = hosting(BELLS)
     await running.run()
-    component = running.host._hosted["bells"].components[0]
+    component = running.host.current().hosted["bells"].components[0]
     retry = component._retry
     assert retry is not None
     await retry
@@ -150,7 +150,7 @@ async def test_a_rejected_config_is_not_tried_again(good: Distributions, hosting
     running = hosting(BELLS)
     await running.run()
     assert running.reason("bells") == "channels.bells.token: it is wrong; ask for a new one"
-    assert running.host._hosted["bells"].components[0]._retry is None
+    assert running.host.current().hosted["bells"].components[0]._retry is None
 
 
 async def test_the_back_off_doubles_to_its_ceiling(good: Distributions, hosting: MakeHosting, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +225,7 @@ async def test_a_channel_stopped_by_hand_is_not_tried_again(good: Distributions,
     good.add("bells", CHANNEL.format(start='raise NotReady("no")'), kind="channel")
     running = hosting(BELLS, timing=replace(QUICK, backoff_first=30.0))
     await running.run()
-    component = running.host._hosted["bells"].components[0]
+    component = running.host.current().hosted["bells"].components[0]
     retry = component._retry
     assert retry is not None
     assert await running.host.channels.stop("bells")
@@ -260,7 +260,7 @@ async def test_a_plugin_whose_migration_is_refused_does_not_start(good: Distribu
 async def test_what_a_plugin_reports_itself_is_shown_until_it_is_over(good: Distributions, hosting: MakeHosting) -> None:
     running = hosting()
     await running.run()
-    context = running.host._hosted["good"].context
+    context = running.host.current().hosted["good"].context
     context.degrade("the token expires tomorrow; renew it")
     assert (running.state("good"), running.reason("good")) == (
         PluginState.DEGRADED,
@@ -273,7 +273,7 @@ async def test_what_a_plugin_reports_itself_is_shown_until_it_is_over(good: Dist
 async def test_a_context_offers_what_its_protocol_says(good: Distributions, hosting: MakeHosting) -> None:
     running = hosting()
     await running.run()
-    context = running.host._hosted["good"].context
+    context = running.host.current().hosted["good"].context
     assert context.state_dir.is_dir()
     assert context.state_dir.stat().st_mode & 0o777 == 0o700
     assert context.home in context.state_dir.parents
