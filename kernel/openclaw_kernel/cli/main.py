@@ -25,6 +25,7 @@ from openclaw_kernel.cli.commands import (
     doctor,
     health,
     logs,
+    onboard,
     plugins,
     qr,
     restart,
@@ -42,6 +43,7 @@ from openclaw_kernel.cli.parsing import DEFAULTS, PROGRAM, Commands, add_gateway
 from openclaw_kernel.cli.terminal import escaped, printable
 
 COMMANDS: Final = (
+    onboard,
     run,
     open_,
     status,

@@ -11,7 +11,7 @@ from openclaw_kernel.cli.parsing import Commands
 from tests.kernel.cli.command import run_command
 
 COMMANDS = (
-    *("run", "open", "status", "health", "restart", "chat", "call", "logs", "why", "dead"),
+    *("onboard", "run", "open", "status", "health", "restart", "chat", "call", "logs", "why", "dead"),
     *("devices", "qr", "audit", "plugins", "config", "secrets", "security", "doctor", "service", "backup", "auth", "version", "completion"),
 )
 TAKES_AN_ID = {"restore", "set", "login", "logout", "reject", "remove", "rotate", "revoke", "why", "show", "retry", "forget"}

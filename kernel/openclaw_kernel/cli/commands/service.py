@@ -52,7 +52,7 @@ def install(options: argparse.Namespace) -> int:
     """Write the unit and start it, or show both."""
     from openclaw_kernel.service.managers import install as put
 
-    manager, facts = _manager(options), _facts(options)
+    manager, facts = manager_of(options), facts_of(options)
     start = not getattr(options, "no_start", False)
     if getattr(options, "preview", False):
         commands = [" ".join(command) for command in manager.after_install(start=start)]
@@ -76,9 +76,9 @@ def install(options: argparse.Namespace) -> int:
 
 def status(options: argparse.Namespace) -> int:
     """Ask the manager; 1 where the service is not at work."""
-    manager = _manager(options)
+    manager = manager_of(options)
     state = manager.state()
-    current = manager.file.exists() and manager.file.read_text(encoding="utf-8") == manager.text(_facts(options))
+    current = manager.file.exists() and manager.file.read_text(encoding="utf-8") == manager.text(facts_of(options))
     if options.json:
         emit_json({"manager": manager.name, "file": str(manager.file), "current": current, **_shown(state)})
     else:
@@ -104,7 +104,7 @@ def logs(options: argparse.Namespace) -> int:
     lines = getattr(options, "lines", 100)
     if lines < 1:
         raise BadUsage(f"--lines: found {lines}; give a number over 0")
-    manager = _manager(options)
+    manager = manager_of(options)
     command = list(manager.log_command(find_home(options.home), follow=getattr(options, "follow", False), lines=lines))
     try:
         return subprocess.run(command, check=False).returncode
@@ -116,7 +116,7 @@ def uninstall(options: argparse.Namespace) -> int:
     """Stop it and remove the unit."""
     from openclaw_kernel.service.managers import uninstall as take
 
-    manager = _manager(options)
+    manager = manager_of(options)
     with _named_failures():
         was_there = take(manager)
     if options.json:
@@ -136,14 +136,16 @@ def _named_failures() -> Iterator[None]:
         raise CommandFailed(f"service: {error}") from error
 
 
-def _manager(options: argparse.Namespace) -> ServiceManager:
+def manager_of(options: argparse.Namespace) -> ServiceManager:
+    """The manager that the options name."""
     from openclaw_kernel.service.managers import find_manager
 
     with _named_failures():
         return find_manager(is_system=getattr(options, "system", False))
 
 
-def _facts(options: argparse.Namespace) -> ServiceFacts:
+def facts_of(options: argparse.Namespace) -> ServiceFacts:
+    """What the unit is made of."""
     from openclaw_config.home import find_home
     from openclaw_kernel.service.units import ServiceFacts
 

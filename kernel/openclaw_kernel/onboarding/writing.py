@@ -1,0 +1,46 @@
+"""Putting the answers into the state folder: secrets first, then the smallest edit of `openclaw.yaml` that names them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from openclaw_config.edit import changed_lines
+from openclaw_config.home import config_path
+from openclaw_config.patching import CannotEdit, CannotMerge, patched
+from openclaw_config.secret_files import FOLDER, store_private
+from openclaw_config.source import ConfigError, read_text
+from openclaw_kernel.onboarding.answers import BadAnswers, Outcome
+
+
+def planned(home: Path, outcome: Outcome) -> tuple[str, Sequence[tuple[int, str, str]]]:
+    """The text that `openclaw.yaml` would have, and the lines that differ; raise `BadAnswers`."""
+    path = config_path(home)
+    try:
+        before = read_text(path)
+        after = patched(path.name, before, outcome.patch)
+    except (CannotEdit, CannotMerge, ConfigError) as error:
+        raise BadAnswers(str(error)) from error
+    return after, changed_lines(before, after)
+
+
+def write(home: Path, outcome: Outcome, text: str) -> None:
+    """Write secrets and file; each is there whole or not at all. Raise `OSError`."""
+    for name, value in outcome.secrets.items():
+        store_private(home / FOLDER / name, f"{value}\n")
+    # A link stays one: what it leads to is written.
+    path = config_path(home).resolve()
+    mode = path.stat().st_mode & 0o777
+    fresh = path.with_name(f".{path.name}.onboard")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.chmod(mode)
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
