@@ -78,6 +78,17 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Written(Applied):
+    """What became of a write of the file. `noop`: it said that already, and was not written."""
+
+    hash: str
+    """That of the file now."""
+    changed_keys: Sequence[str]
+    """The keys of the file that say something else now, dotted, sorted."""
+    noop: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """Who wants a configuration, and why. `by_agent` where a model decided it: then only leaves marked agent-writable can change."""
 
@@ -87,10 +98,13 @@ class Change:
 
 
 class ConfigConflict(InvalidRequest):
-    """The file is not what the caller read. `diff` says for each key what it was (`base`), is (`theirs`) and should become (`yours`)."""
+    """The file is not what the caller read. `diff` says for each key what it was (`base`), is (`theirs`) and should become (`yours`).
+
+    On the wire the error has no details, for clients know a conflict by that; the diff is the payload beside it.
+    """
 
     def __init__(self, message: str, diff: Sequence[Mapping[str, Any]]) -> None:
-        super().__init__(message)
+        super().__init__(message, payload={"diff": list(diff)})
         self.diff = diff
 
 
@@ -126,8 +140,8 @@ Edit = Callable[[str], str]
 class Configuration(Protocol):
     """The one way to the configuration: reading it, changing it, looking back. Whoever changes waits until it was applied."""
 
-    def snapshot(self) -> Mapping[str, Any]:
-        """The redacted result of `config.get`."""
+    async def snapshot(self) -> Mapping[str, Any]:
+        """The redacted result of `config.get`: of the file as it is on disk, valid or not."""
 
     def schema(self) -> Mapping[str, Any]:
         """The result of `config.schema`: the kernel's and every plugin's part, one JSON Schema."""
@@ -138,16 +152,23 @@ class Configuration(Protocol):
     async def plan(self, text: str) -> ConfigPlan:
         """Say what this file would do, and do nothing; raise `InvalidRequest` with `issues` where it is not valid."""
 
-    async def write(self, edit: Edit, change: Change, *, base_hash: str | None) -> Applied:
+    async def plan_edit(self, edit: Edit) -> ConfigPlan:
+        """Say what the file would do after an edit; raise as `plan`."""
+
+    async def write(self, edit: Edit, change: Change, *, base_hash: str | None, shrink: bool = False) -> Written:
         """Write the file and apply it; return when every unit has its new snapshot or instance.
+
+        Redaction marks in what the edit returns are replaced by what is hidden at their place. `base_hash` None means whatever is there.
+        `shrink` allows a file to lose more than half of itself.
 
         Raises:
             ConfigConflict: `base_hash` is not the hash of the file.
             NotApplied: a unit refused; file and units are as they were.
-            InvalidRequest: the result is not valid; details hold `issues`.
+            Forbidden: an agent may not write one of the keys.
+            InvalidRequest: the result is not valid; details hold `issues`. Or the edit cannot be made.
         """
 
-    async def reload(self, change: Change) -> Applied:
+    async def reload(self, change: Change) -> Written:
         """Take the file as it is on disk, whatever the mode; raise as `write` does, but for the conflict."""
 
     async def history(self, *, limit: int = 50, before: int | None = None) -> Sequence[Generation]:
@@ -156,5 +177,5 @@ class Configuration(Protocol):
     async def text_of(self, generation: int) -> str:
         """The file's text of a generation with secrets redacted; raise `InvalidRequest` for one that is not kept."""
 
-    async def rollback(self, generation: int, change: Change) -> Applied:
+    async def rollback(self, generation: int, change: Change) -> Written:
         """Make an earlier generation the newest, as a new number; raise as `write` does."""
