@@ -30,6 +30,7 @@ from openclaw_kernel.audit.trail import AuditTrail
 from openclaw_kernel.bus import EventBus
 from openclaw_kernel.cannot_start import CannotStart, faulty
 from openclaw_kernel.checks.recording import FixRecorder, record_at_start
+from openclaw_kernel.children.late import LateIsolation
 from openclaw_kernel.events.log import EventLog
 from openclaw_kernel.events.records import Bounds
 from openclaw_kernel.events.replay import LogReplay
@@ -191,11 +192,13 @@ class GatewayApp:
             arrivals=self._arrivals,
             held=self._held,
         )
+        isolation = LateIsolation(GatewayFacts.version)
+        stack.push_async_callback(isolation.close, STOP_SECONDS)
         self.host = PluginHost(
             config=self.loaded.config,
             home=self.home,
             store=store,
-            discovery=discover(),
+            discovery=discover(self.home),
             services={
                 AuditLog: self._audit,
                 AuditReader: self._audit,
@@ -211,6 +214,7 @@ class GatewayApp:
             },
             on_state=self._plugin_changed,
             place=self.loaded.placed,
+            isolation=isolation,
         )
         stack.push_async_callback(self._close_tasks)
         self._tasks.spawn("leftovers", self._end_leftovers())

@@ -97,6 +97,9 @@ def _plain(kind: type) -> Callable[[object], bool]:
         return lambda value: isinstance(value, int) and not isinstance(value, bool)
     if kind is float:
         return lambda value: isinstance(value, int | float) and not isinstance(value, bool)
+    if getattr(kind, "_is_protocol", False) and not getattr(kind, "_is_runtime_protocol", False):
+        # One that cannot be asked about.
+        return _anything
     if is_dataclass(kind):
         return lambda value: isinstance(value, kind) and misfit(value) is None
     return lambda value: isinstance(value, kind)

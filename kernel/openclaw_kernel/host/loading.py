@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel
 
@@ -53,6 +53,8 @@ class Beside:
 
 class Loader:
     """Loads plugins one after the other. `models` are the settings models of those that were imported, by plugin id."""
+
+    context_class: ClassVar[type[HostedContext]] = HostedContext
 
     def __init__(
         self,
@@ -140,7 +142,7 @@ class Loader:
         return Hosted(standing, context, plugin=plugin, calls=Calls(opened=self._opened))
 
     def _context(self, standing: Standing, snapshot: Snapshot) -> HostedContext:
-        return HostedContext(
+        return self.context_class(
             standing=standing,
             snapshot=snapshot,
             home=self._home,

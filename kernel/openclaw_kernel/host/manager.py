@@ -102,6 +102,11 @@ class PluginManager:
         twin.adopt(self)
         return twin
 
+    def implements(self, hook: str) -> bool:
+        """Tell whether any plugin has an implementation of the hook."""
+        caller: pluggy.HookCaller = getattr(self._pluggy.hook, hook)
+        return bool(caller.get_hookimpls())
+
     async def register_services(self, registrars: Mapping[str, Registrar], deadline: float) -> dict[str, PluginFault]:
         """Call `openclaw_register_services` of each plugin; return the faults by plugin."""
         return await self._register("openclaw_register_services", registrars, deadline)

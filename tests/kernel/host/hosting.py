@@ -13,6 +13,7 @@ from openclaw_kernel.api import InboundMessage, OutboundMessage, PluginState, Pl
 from openclaw_kernel.api.config import ReloadOutcome, UnitResult
 from openclaw_kernel.host import PluginHost
 from openclaw_kernel.host.discovery import Discovery, discover
+from openclaw_kernel.host.isolation import Isolation
 from openclaw_kernel.host.replacing import Prepared
 from openclaw_kernel.host.timing import Timing
 from openclaw_kernel.store.sqlite import SqliteStore
@@ -125,6 +126,7 @@ def make_hosting(
     timing: Timing = QUICK,
     services: Mapping[type, object] | None = None,
     discovery: Discovery | None = None,
+    isolation: Isolation | None = None,
 ) -> Hosting:
     """Build a host of the strangers' plugins; the channel `good` is configured and calls may take 0.5 s."""
     store = SqliteStore(home / "state.sqlite3")
@@ -137,6 +139,7 @@ def make_hosting(
         services=services or {},
         on_state=lambda status: [note(status) for note in changes].clear(),
         timing=timing,
+        isolation=isolation,
     )
     hosting = Hosting(host, store)
     changes.append(hosting.note)

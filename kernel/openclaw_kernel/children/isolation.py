@@ -1,0 +1,128 @@
+"""Makes the plugins whose code runs in a process of its own, and ends what is left of them with the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from openclaw_config.models import ChildLimits
+from openclaw_kernel.api.plugin import PluginContext
+from openclaw_kernel.children.bridge import Bridge
+from openclaw_kernel.children.exchange import Exchange
+from openclaw_kernel.children.handed import handed_over
+from openclaw_kernel.children.peer import Bounds
+from openclaw_kernel.children.plugin import ChildPlugin
+from openclaw_kernel.children.process import Launch
+from openclaw_kernel.children.stderr import ChildLog
+from openclaw_kernel.children.supervisor import ChildTiming, Supervisor
+from openclaw_kernel.children.wire import PROTOCOL
+from openclaw_kernel.host.discovery import Found
+from openclaw_kernel.host.isolation import ChildFailed, Hold
+from openclaw_kernel.host.sections import Share
+from openclaw_kernel.tasks import TaskOwner
+
+logger: Final = logging.getLogger(__name__)
+
+RUNNER: Final = "openclaw_kernel.children.runner"
+
+
+class Children:
+    """Implements `host.isolation.Isolation`. Whoever makes one calls `close` after the host has stopped."""
+
+    def __init__(self, *, version: str, timing: ChildTiming | None = None) -> None:
+        self._version = version
+        self._timing = timing or ChildTiming()
+        self._tasks = TaskOwner("children", _failed)
+        self._open: dict[str, list[Supervisor]] = {}
+
+    async def build(self, found: Found, context: PluginContext, share: Share, hold: Hold) -> ChildPlugin:
+        """Start the child and return what stands for it; raise `ChildFailed`, `ConfigRejected`."""
+        if found.kind == "provider":
+            raise ChildFailed(f"a model provider cannot run in a process of its own; remove plugins.entries.{found.id}.isolation")
+        config = context.config
+        entry = config.plugins.entries.get(found.id)
+        limits = entry.limits if entry is not None else ChildLimits()
+        timing = replace(self._timing, call=config.plugins.call_timeout_seconds, answer=limits.answer_seconds)
+        log = ChildLog(context.logger, asyncio.get_running_loop().time)
+        exchange = Exchange(context.state_dir / "exchange")
+        bridge = Bridge(context, exchange, log)
+        hello = self._hello(found, context, share, exchange)
+        launch = Launch(
+            plugin_id=found.id,
+            command=found.program or [sys.executable, "-I", "-m", RUNNER],
+            home=context.home,
+            state_folder=context.state_dir,
+            memory_mb=limits.memory_mb,
+            files=limits.files,
+            processes=limits.processes,
+        )
+        supervisor = Supervisor(
+            launch,
+            hello=lambda: hello,
+            prepare=lambda: asyncio.to_thread(exchange.clear),
+            handlers=bridge.handlers,
+            notices=bridge.notices,
+            log=log,
+            hold=hold,
+            timing=timing,
+        )
+        self._open.setdefault(found.id, []).append(supervisor)
+        registered = await supervisor.open()
+        bridge.channels = tuple(channel.id for channel in registered.channels)
+        return ChildPlugin(registered, supervisor, bridge, exchange=exchange, call_seconds=timing.call)
+
+    def discard(self, plugin_id: str) -> None:
+        """End the newest process of a plugin that failed while it was loaded."""
+        supervisors = self._open.get(plugin_id)
+        if supervisors:
+            self._tasks.spawn(f"discard {plugin_id}", supervisors.pop().close())
+
+    async def close(self, timeout: float) -> None:
+        """End every process that is left."""
+        left = [supervisor for supervisors in self._open.values() for supervisor in supervisors]
+        self._open.clear()
+        for number, supervisor in enumerate(left):
+            self._tasks.spawn(f"close {number}", supervisor.close())
+        await self._tasks.wait(timeout)
+        await self._tasks.close(1.0)
+
+    def pids(self, plugin_id: str) -> list[int]:
+        """Return the processes of a plugin that run now."""
+        return [supervisor.pid for supervisor in self._open.get(plugin_id, ()) if supervisor.pid is not None]
+
+    def _hello(self, found: Found, context: PluginContext, share: Share, exchange: Exchange) -> Mapping[str, Any]:
+        bounds = Bounds()
+        hello = {
+            "protocol": PROTOCOL,
+            "gateway": {"version": self._version},
+            "plugin": found.id,
+            "settings": handed_over({key: value for key, value in share.section.items() if found.program is None or key != "enabled"}),
+            "stateFolder": str(context.state_dir),
+            "exchangeFolder": str(exchange.folder),
+            "bounds": {"lineBytes": bounds.line_bytes, "handled": bounds.handled, "asked": bounds.asked},
+        }
+        if found.program is None:
+            hello["python"] = _python_of(found, context)
+        return hello
+
+
+def _python_of(found: Found, context: PluginContext) -> dict[str, Any]:
+    """Return what the runner needs to find and load the class; for our own module only, and no part of the contract."""
+    return {
+        "path": [entry for entry in sys.path if entry],
+        "entryPoint": [found.entry_point.name, found.entry_point.value, found.entry_point.group],
+        "kind": found.kind,
+        "distribution": found.distribution,
+        "version": found.version,
+        "manifest": found.manifest.model_dump() if found.manifest is not None else None,
+        "callTimeoutSeconds": context.config.plugins.call_timeout_seconds,
+        "logLevel": context.config.logging.level,
+    }
+
+
+def _failed(name: str, error: BaseException) -> None:
+    logger.error("%s failed", name, exc_info=error)

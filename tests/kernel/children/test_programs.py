@@ -1,0 +1,286 @@
+"""A program in any language: found by its manifest, trusted only where nobody else could have put it, and held to the contract."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from openclaw_kernel.api import OutboundMessage, PluginState, SendFailed, Target
+from openclaw_kernel.host.discovery import discover
+from tests.kernel.children.conftest import DEADLINE, Start
+from tests.kernel.children.support import PRELUDE, add_program, processes_below
+
+CHANNEL = (
+    PRELUDE
+    + """
+REGISTERED = {"channels": [{"id": "lines", "label": "Lines"}],
+              "tools": [{"name": "shout", "label": "Shout", "description": "Shouts.", "parameters": {"type": "object"},
+                         "retryClass": "pure", "timeoutSeconds": 5}],
+              "commands": [{"name": "wave", "description": "Waves."}]}
+
+def accept(number, channel, **more):
+    target = {"channel": channel, "accountId": "default", "peerKind": "direct", "peerId": "ann"}
+    say({"id": number, "method": "channel.accept", "params": {"message": {"target": target, "messageId": "1", "senderId": "ann", **more}}})
+    while True:
+        heard = json.loads(sys.stdin.readline())
+        if heard.get("id") == number and "method" not in heard:
+            return heard.get("error", heard.get("result"))
+
+def send(params):
+    text = params["message"]["text"]
+    if text == "as another":
+        return {"messageIds": [json.dumps(accept("a", "good", text="forged"))]}
+    if text == "wrong":
+        return {"messageIds": [json.dumps(accept("b", "lines", text=5))]}
+    if text == "link":
+        os.symlink("/etc/passwd", os.path.join(serve.hello["exchangeFolder"], "evil"))
+        files = [{"kind": "file", "mimeType": "x", "fileName": "f", "file": "evil"}]
+        return {"messageIds": [json.dumps(accept("c", "lines", attachments=files))]}
+    if text == "path":
+        files = [{"kind": "file", "mimeType": "x", "fileName": "f", "file": "../x"}]
+        return {"messageIds": [json.dumps(accept("d", "lines", attachments=files))]}
+    if text == "garbled":
+        return {"messageIds": 5}
+    return {"messageIds": [text, json.dumps(serve.hello["settings"])]}
+
+serve(**{"channel.send": send, "tool.run": lambda p: {"text": p["arguments"]["text"].upper()}, "command.run": lambda p: {"text": "waves"}})
+"""
+)
+TARGET = Target(channel="lines", account_id="default", peer_kind="direct", peer_id="ann")
+
+
+def line(text: str) -> OutboundMessage:
+    return OutboundMessage(target=TARGET, outbox_id="1", text=text)
+
+
+async def test_it_is_a_plugin_with_a_channel_a_tool_and_a_command(home: Path, start: Start) -> None:
+    add_program(home, "lines", CHANNEL, kind="channel")
+    family = await start({}, {"lines": {"enabled": True, "colour": "red"}})
+    status = family.hosting.status("lines")
+    assert (status.state, status.version, status.kind) == (PluginState.STARTED, "2.0", "channel"), status.reason
+    assert (await family.hosting.host.channels.send(line("x"))).message_ids == ("x", '{"colour": "red"}')
+    assert (await family.tool("shout", text="ab")).text == "AB"
+    await family.hosting.check_good()
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "told"),
+    [
+        ("as another", -32007, "is no channel that you registered"),
+        ("wrong", -32602, "text is a int"),
+        ("link", -32602, "cannot be read"),
+        ("path", -32602, "nor the name of a file"),
+    ],
+)
+async def test_it_speaks_for_its_own_channels_in_the_shapes_of_the_contract_only(
+    home: Path, start: Start, text: str, code: int, told: str
+) -> None:
+    add_program(home, "lines", CHANNEL, kind="channel")
+    family = await start({}, {"lines": {}})
+    (answer,) = (await family.hosting.host.channels.send(line(text))).message_ids
+    assert str(code) in answer
+    assert told in answer
+    assert family.door.accepted == []
+
+
+async def test_a_receipt_that_is_none_leaves_the_message_in_doubt(home: Path, start: Start) -> None:
+    add_program(home, "lines", CHANNEL, kind="channel")
+    family = await start({}, {"lines": {}})
+    with pytest.raises(SendFailed, match="messageIds") as caught:
+        await family.hosting.host.channels.send(line("garbled"))
+    assert caught.value.unknown
+
+
+async def test_only_the_config_makes_a_program_run_and_no_key_of_it_names_one(home: Path, start: Start) -> None:
+    add_program(home, "idle", PRELUDE + "serve()")
+    family = await start({})
+    assert family.hosting.state("idle") is PluginState.DISABLED
+    assert family.hosting.reason("idle") == "there is no section plugins.entries.idle"
+    assert processes_below(os.getpid()) == []
+
+
+async def test_it_runs_once_its_entry_is_there(home: Path, start: Start) -> None:
+    add_program(home, "idle", PRELUDE + "serve()")
+    family = await start({"idle": {}})
+    assert family.hosting.state("idle") is PluginState.STARTED, family.hosting.reason("idle")
+
+
+def test_what_somebody_else_could_have_put_there_is_not_run(home: Path) -> None:
+    folder = add_program(home, "lines", CHANNEL, kind="channel")
+    manifest = folder / "plugin.toml"
+    text = manifest.read_text()
+
+    def told() -> str:
+        (found,) = [each for each in discover(home).plugins if each.id == "lines"]
+        assert found.state in {"failed", "discovered"}
+        return found.reason or found.state
+
+    assert told() == "discovered"
+    for path in (folder, folder.parent, manifest, folder / "main.py"):
+        mode = path.stat().st_mode
+        path.chmod(mode | 0o002)
+        assert told() == f"{path}: can be changed by others; run chmod go-w on it"
+        path.chmod(mode)
+    manifest.write_text(text.replace(sys.executable, "python3"))
+    assert "give the program's absolute path" in told()
+    manifest.write_text(text.replace(sys.executable, "/nowhere/python3"))
+    assert "/nowhere/python3: cannot be read" in told()
+    manifest.write_text(text.replace(sys.executable, str(manifest)))
+    assert "is no program that can be run" in told()
+    manifest.write_text(text.partition("[child]")[0])
+    assert "has no table [child]" in told()
+    manifest.write_text(text)
+    assert told() == "discovered"
+    if os.geteuid() == 0:
+        os.chown(folder / "main.py", 12345, -1)
+        assert "belongs to another user (12345)" in told()
+
+
+def test_a_distribution_brings_a_program_with_the_same_table(home: Path, distributions: object, tmp_path: Path) -> None:
+    package = tmp_path / "site" / "acme_lines"
+    package.mkdir(mode=0o755)
+    (tmp_path / "site").chmod(0o755)
+    (package / "__init__.py").touch()
+    (package / "main.py").write_text(CHANNEL)
+    text = f'api = 1\nid = "lines"\nsummary = "x"\n[child]\ncommand = ["{sys.executable}", "./main.py"]\n'
+    (package / "plugin.toml").write_text(text)
+    for path in package.iterdir():
+        path.chmod(0o644)
+    info = tmp_path / "site" / "acme_lines-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-lines\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[openclaw.channels]\nlines = acme_lines:program\n")
+    (found,) = [each for each in discover(home).plugins if each.id == "lines"]
+    assert (found.kind, found.distribution, found.state) == ("channel", "acme-lines", "discovered"), found.reason
+    assert found.program == (sys.executable, str(package / "main.py"))
+
+
+BROKEN = {
+    "garbage": ("sys.stdout.write('hello\\n'); sys.stdout.flush()", "broke the contract: it wrote what is no JSON: 'hello'"),
+    "half": ("sys.stdout.write('{\"jsonrpc\"'); sys.stdout.flush(); os._exit(4)", "ended by itself with status 4"),
+    "closed": ("os.close(1); time.sleep(600)", "closed its standard output"),
+    "long": ("sys.stdout.write('x' * 3_000_000); sys.stdout.flush()", "broke the contract: it wrote a line longer than 1048576 bytes"),
+    "exit": ("print('the database is gone', file=sys.stderr); sys.exit(3)", "ended by itself with status 3 (the database is gone)"),
+    "abort": ("os.abort()", "was ended by SIGABRT"),
+    "hang": ("while True: pass", "did not answer a ping in 0.5 s and was killed"),
+    "deaf": ("time.sleep(600)", "did not answer a ping in 0.5 s and was killed"),
+}
+
+
+@pytest.mark.parametrize("fault", sorted(BROKEN))
+async def test_what_it_does_wrong_is_its_state_and_it_is_started_again(home: Path, start: Start, fault: str) -> None:
+    body, told = BROKEN[fault]
+    # The second life is a good one, so that it is seen to come.
+    once = f"""
+def go():
+    if not os.path.exists("lived"):
+        open("lived", "w").close()
+        {body}
+
+serve(on_ping=go)
+"""
+    add_program(home, "wild", PRELUDE + once)
+    family = await start({"wild": {"limits": {"answerSeconds": 2.5 if fault == "closed" else 0.5}}})
+    hosting = family.hosting
+    await hosting.wait_until(lambda: hosting.state("wild") is PluginState.DEGRADED, DEADLINE)
+    assert told in hosting.reason("wild")
+    await hosting.check_good()
+    await hosting.wait_until(lambda: hosting.state("wild") is PluginState.STARTED, DEADLINE)
+
+
+async def test_memory_over_its_limit_ends_it_alone(home: Path, start: Start) -> None:
+    hog = """
+def go():
+    if not os.path.exists("lived"):
+        open("lived", "w").close()
+        held = []
+        while True:
+            held.append(bytearray(4_000_000))
+
+serve(on_ping=go)
+"""
+    add_program(home, "wild", PRELUDE + hog)
+    family = await start({"wild": {"limits": {"answerSeconds": 2, "memoryMb": 128}}})
+    hosting = family.hosting
+    await hosting.wait_until(lambda: hosting.state("wild") is PluginState.DEGRADED, DEADLINE)
+    assert "ended by itself with status 1 (MemoryError" in hosting.reason("wild")
+    await hosting.check_good()
+
+
+async def test_the_limits_of_the_config_are_the_limits_of_the_process(home: Path, start: Start) -> None:
+    limits = """
+import resource
+def limit(kind):
+    return resource.getrlimit(getattr(resource, "RLIMIT_" + kind))
+def run(params):
+    return {"text": json.dumps([limit(kind) for kind in ("DATA", "NOFILE", "CORE")])}
+REGISTERED = {"tools": [{"name": "limits", "label": "L", "description": "D.", "parameters": {"type": "object"}, "retryClass": "pure",
+              "timeoutSeconds": 5}]}
+serve(**{"tool.run": run})
+"""
+    add_program(home, "wild", PRELUDE + limits)
+    family = await start({"wild": {"limits": {"memoryMb": 200, "files": 40}}})
+    assert (await family.tool("limits")).text == "[[209715200, 209715200], [40, 40], [0, 0]]"
+
+
+async def test_its_log_is_in_the_gateways_bounded_and_under_its_name(home: Path, start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    noise = """
+def run(params):
+    for number in range(500):
+        print("<4>line", number, file=sys.stderr)
+    sys.stderr.write("y" * 100_000 + "\\n")
+    sys.stderr.flush()
+    return {"text": "done"}
+REGISTERED = {"tools": [{"name": "noise", "label": "L", "description": "D.", "parameters": {"type": "object"}, "retryClass": "pure",
+              "timeoutSeconds": 5}]}
+serve(**{"tool.run": run})
+"""
+    add_program(home, "wild", PRELUDE + noise)
+    family = await start({"wild": {}})
+    assert (await family.tool("noise")).text == "done"
+    await family.hosting.stop(10.0)
+    records = [record for record in caplog.records if record.name == "openclaw.plugin.wild"]
+    assert ("WARNING", "line 0") in {(record.levelname, record.getMessage()) for record in records}
+    assert 50 <= len(records) <= 52
+    assert any("further lines of its log were left out" in record.getMessage() for record in records)
+    assert max(len(record.getMessage()) for record in records) <= 2_000
+
+
+async def test_one_that_cannot_speak_this_version_says_so(home: Path, start: Start) -> None:
+    add_program(home, "wild", PRELUDE.replace('"protocol": 1', '"protocol": 2') + "serve()")
+    family = await start({"wild": {}})
+    assert family.hosting.state("wild") is PluginState.FAILED
+    assert "speaks version 2 of the contract, this gateway speaks 1" in family.hosting.reason("wild")
+    assert processes_below(os.getpid()) == []
+
+
+async def test_one_that_registers_nonsense_is_told_where(home: Path, start: Start) -> None:
+    add_program(home, "wild", PRELUDE + 'REGISTERED = {"tools": [{"name": "x"}]}\nserve()')
+    family = await start({"wild": {}})
+    assert family.hosting.state("wild") is PluginState.FAILED
+    assert "tools[0].label: is missing" in family.hosting.reason("wild")
+
+
+async def test_one_that_does_not_answer_its_first_question_holds_up_nobody(home: Path, start: Start) -> None:
+    add_program(home, "wild", "import time; time.sleep(600)")
+    family = await start({"wild": {}}, callTimeoutSeconds=1)
+    assert family.hosting.state("wild") is PluginState.FAILED
+    assert "did not answer in 1 s when it was started" in family.hosting.reason("wild")
+    await family.hosting.check_good()
+
+
+async def test_what_it_starts_ends_with_it(home: Path, start: Start) -> None:
+    forker = """
+import subprocess
+def go():
+    subprocess.Popen(["/bin/sleep", "600"], start_new_session=True)
+serve(on_start=go)
+"""
+    add_program(home, "wild", PRELUDE + forker)
+    family = await start({"wild": {}})
+    assert len(processes_below(os.getpid())) == 3
+    await family.hosting.stop(10.0)
+    assert processes_below(os.getpid()) == []
