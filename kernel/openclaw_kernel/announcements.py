@@ -15,7 +15,7 @@ DELAY_SECONDS: Final = 0.1
 
 
 class Announcements:
-    """The events presence, health and tick; `close` when nobody is there to be told any more."""
+    """The events presence, health, plugins.changed and tick; `close` when nobody is there to be told any more."""
 
     def __init__(self, bus: EventBus, facts: GatewayFacts, presence: PresenceBook) -> None:
         self._bus = bus
@@ -23,6 +23,7 @@ class Announcements:
         self._presence = presence
         self._presence_timer: asyncio.TimerHandle | None = None
         self._health_timer: asyncio.TimerHandle | None = None
+        self._plugins_timer: asyncio.TimerHandle | None = None
 
     def presence_soon(self) -> None:
         """Tell who is present, with all that changes in the same moment."""
@@ -33,6 +34,11 @@ class Announcements:
         """Tell how the gateway is, with all that changes in the same moment."""
         if self._health_timer is None:
             self._health_timer = asyncio.get_running_loop().call_later(DELAY_SECONDS, self.health)
+
+    def plugins_soon(self) -> None:
+        """Tell that plugins changed, once for all that do in the same moment."""
+        if self._plugins_timer is None:
+            self._plugins_timer = asyncio.get_running_loop().call_later(DELAY_SECONDS, self._tell_plugins)
 
     def health(self) -> None:
         """Look how the gateway is, and tell."""
@@ -47,9 +53,14 @@ class Announcements:
 
     def close(self) -> None:
         """Tell nothing more."""
-        for timer in (self._presence_timer, self._health_timer):
+        for timer in (self._presence_timer, self._health_timer, self._plugins_timer):
             if timer is not None:
                 timer.cancel()
+
+    def _tell_plugins(self) -> None:
+        self._plugins_timer = None
+        states = {plugin.id: plugin.state.value for plugin in self._facts.plugins()}
+        self._bus.publish(EventFrame("plugins.changed", dumps({"plugins": states})))
 
     def _tell_presence(self) -> None:
         self._presence_timer = None

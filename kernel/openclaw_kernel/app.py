@@ -43,7 +43,7 @@ from openclaw_kernel.host.guard import PluginFault
 from openclaw_kernel.host.loader import load_driver
 from openclaw_kernel.host.pairing import HostedPairing
 from openclaw_kernel.host.registry import Unclassified
-from openclaw_kernel.http import Door, Probes, build_application
+from openclaw_kernel.http import PLUGIN_ROUTES, Door, Probes, build_application
 from openclaw_kernel.leaves import KernelLeaves, credential, proxies
 from openclaw_kernel.listening import Port, fenced
 from openclaw_kernel.lock import CannotLock, StateLock
@@ -69,6 +69,7 @@ from openclaw_kernel.protocol.server import GatewayServer
 from openclaw_kernel.restart import RestartDesk
 from openclaw_kernel.store.keyvalue import StoredKeyValue
 from openclaw_kernel.store.requests import RequestTable
+from openclaw_kernel.surface import LiveSurface
 from openclaw_kernel.tasks import TaskOwner
 
 logger = logging.getLogger("openclaw.gateway")
@@ -358,6 +359,8 @@ class GatewayApp:
             door=self._door,
             refuse_foreign=lambda request: self.wire.server.refuse_foreign(request, surface="http"),
         )
+        surface = LiveSurface(self.wire.registry, self._bus.events, application[PLUGIN_ROUTES], changed=self._announcements.plugins_soon)
+        self.host.surface = surface.build
         farewell = partial(self.wire.server.close, Close(1012, "service restart"))
         url = await self._port.serve(application, stack, farewell)
         self._follow_tls()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from aiohttp import web
+from aiohttp import web, web_urldispatcher
+from yarl import URL
 
 from openclaw_kernel.protocol.arrivals import Arrivals
 from openclaw_kernel.protocol.limiter import network_of
@@ -222,6 +223,70 @@ class Probes:
         return web.json_response(body, status=200 if started else 503)
 
 
+class PluginRoutes(web_urldispatcher.AbstractResource):
+    """The routes of plugins as one resource of the application, whose router is frozen at the start. They are swapped as a whole."""
+
+    def __init__(self, base_path: str, guard: Callable[[str, Handler], Handler]) -> None:
+        super().__init__()
+        self._base_path = base_path
+        self._guard = guard
+        self._table = web.UrlDispatcher()
+
+    @property
+    def canonical(self) -> str:
+        """They may lie anywhere."""
+        return "/"
+
+    def build(self, routes: Iterable[tuple[str, HttpRoute]]) -> web.UrlDispatcher:
+        """Return a table of these; raise `ValueError` for one that cannot be."""
+        table = web.UrlDispatcher()
+        for owner, route in routes:
+            table.add_route(route.method, self._base_path + route.path, self._guard(owner, route.handler))
+        table.freeze()
+        return table
+
+    def use(self, table: web.UrlDispatcher) -> None:
+        """Answer by this table from now on."""
+        self._table = table
+
+    async def resolve(self, request: web.Request) -> tuple[web_urldispatcher.UrlMappingMatchInfo | None, set[str]]:
+        """Look the request up in the table in force."""
+        found = await self._table.resolve(request)
+        if not isinstance(found, web_urldispatcher.MatchInfoError):
+            return found, set()
+        refusal = found.http_exception
+        return None, set(refusal.allowed_methods) if isinstance(refusal, web.HTTPMethodNotAllowed) else set()
+
+    def add_prefix(self, prefix: str) -> None:
+        """Not for them: they are in no application below another.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError(f"routes of plugins cannot be moved below {prefix!r}")
+
+    def url_for(self, **_kwargs: str) -> URL:
+        """Return the root: none of them has a name."""
+        return URL("/")
+
+    def get_info(self) -> Any:
+        """Return where they lie."""
+        return {"path": "/"}
+
+    def raw_match(self, path: str) -> bool:
+        """Match nothing: every route is found by `resolve`."""
+        return path == ""
+
+    def __iter__(self) -> Iterator[web.AbstractRoute]:
+        return iter(self._table.routes())
+
+    def __len__(self) -> int:
+        return len(self._table.routes())
+
+
+PLUGIN_ROUTES: Final = web.AppKey("plugin_routes", PluginRoutes)
+
+
 def build_application(
     *,
     base_path: str,
@@ -236,9 +301,10 @@ def build_application(
 ) -> web.Application:
     """Assemble the listener's application. `routes` are (plugin id, route); `guard` fences a plugin's handler.
 
-    A request whose body has not arrived after `body_seconds` is answered 408. Behind a trusted proxy of `arrivals` the handlers see
-    the client's address, host and scheme, and the `door` counts the connection by its client. What changes something is answered as
-    `refuse_foreign` says where a page of another site asks for it.
+    Those of plugins are in `application[PLUGIN_ROUTES]`, where they can be swapped. A request whose body has not arrived after
+    `body_seconds` is answered 408. Behind a trusted proxy of `arrivals` the handlers see the client's address, host and scheme, and the
+    `door` counts the connection by its client. What changes something is answered as `refuse_foreign` says where a page of another site
+    asks for it.
     """
     known = Arrivals() if arrivals is None else arrivals
 
@@ -256,8 +322,9 @@ def build_application(
     application.on_response_prepare.append(_harden)
     for path, handler in probes.routes():
         application.router.add_get(base_path + path, handler)
-    for owner, route in routes:
-        application.router.add_route(route.method, base_path + route.path, guard(owner, route.handler))
+    plugins = application[PLUGIN_ROUTES] = PluginRoutes(base_path, guard)
+    plugins.use(plugins.build(routes))
+    application.router.register_resource(plugins)
     return application
 
 

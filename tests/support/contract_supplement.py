@@ -363,6 +363,23 @@ SUPPLEMENT: dict[str, dict[str, Any]] = {
     ),
     "EventsUnsubscribeResult": shape({"subscribed": {"const": False}}, {"cursor": NONEMPTY}),
     "EventsItemEvent": shape({"cursor": NONEMPTY, "event": NONEMPTY, "payload": OBJECT}),
+    "PluginsChangedEvent": {
+        "type": "object",
+        "required": ["plugins"],
+        "properties": {"plugins": {"type": "object", "additionalProperties": {"type": "string", "minLength": 1}}},
+        "additionalProperties": False,
+    },
+    "PluginsInstallProgressEvent": {
+        "type": "object",
+        "required": ["operation", "requirement", "step", "line"],
+        "properties": {
+            "operation": {"enum": ["install", "upgrade", "remove"]},
+            "requirement": {"type": "string", "minLength": 1},
+            "step": {"enum": ["pip", "load", "restore", "done", "failed"]},
+            "line": {"type": "string"},
+        },
+        "additionalProperties": False,
+    },
     "EventsGapEvent": shape(
         {"cursor": NONEMPTY, "reason": one_of_words("too-old", "unknown", "crash", "lost", "paused")}, {"oldestTs": COUNT}
     ),
@@ -416,6 +433,8 @@ EVENT_DEFINITIONS = {
     "node.pair.resolved": "NodePairResolvedEvent",
     "events.current": "EventsCurrentEvent",
     "events.gap": "EventsGapEvent",
+    "plugins.changed": "PluginsChangedEvent",
+    "plugins.install.progress": "PluginsInstallProgressEvent",
     "events.item": "EventsItemEvent",
     "health": "HealthResult",
     "heartbeat": "HeartbeatEvent",

@@ -126,6 +126,9 @@ class Prepared:
 
     def _swap(self) -> None:
         self._before = self._place.current()
+        if self._staged.swap is None:
+            self._place.put_in_force(self._staged.after)
+            return
         self._undo_swap = self._back(self._before)
         self._place.put_in_force(self._staged.after)
         self._staged.swap()

@@ -62,10 +62,10 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Staged:
-    """What is to be in force. `swap` makes the outside follow it."""
+    """What is to be in force. `swap` makes the outside follow it, None where there is nothing to follow."""
 
     after: InForce
-    swap: Swap
+    swap: Swap | None
     snapshots: Mapping[str, Snapshot]
     """Of the plugins that stay and get to see the change."""
     hot: Mapping[str, ConfigChange]
@@ -141,7 +141,7 @@ class Stager:
             hosted = _in_start_order({**{name: one for name, one in now.hosted.items() if name not in gone}, **loaded})
             for one in loaded.values():
                 adopt(one, registry)
-            swap = _built(surface, registry)
+            swap = _built(surface, registry) if gone else None
             await self._migrate(registry, loaded)
         except BaseException:
             await give_up(loaded.values())

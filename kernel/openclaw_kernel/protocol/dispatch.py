@@ -64,17 +64,19 @@ class Dispatcher:
         self._now_ms = now_ms
         self._phase = phase
         self._requests = requests
-        self._is_async = {
-            method.name: inspect.iscoroutinefunction(method.handler) or method.idempotency is not Idempotency.NONE
-            for method in registry.all()
-        }
+        self._is_async: dict[str, tuple[Method, bool]] = {}
         self._running: dict[tuple[str, str, str], _Running] = {}
         self._joined = TaskOwner("joined calls", _task_failed)
         self._control_plane: dict[tuple[str, str], deque[int]] = {}
 
     def waits(self, invoke: Invoke) -> bool:
         """Tell whether the call must run in a task."""
-        return self._is_async[invoke.method.name]
+        method = invoke.method
+        known = self._is_async.get(method.name)
+        if known is None or known[0] is not method:
+            known = method, inspect.iscoroutinefunction(method.handler) or method.idempotency is not Idempotency.NONE
+            self._is_async[method.name] = known
+        return known[1]
 
     def run_now(self, caller: Caller, invoke: Invoke) -> None:
         """Run a sync method and answer."""

@@ -36,6 +36,16 @@ KERNEL_EVENTS: Final = (
         doc="One event of the past, as it was sent then. For who asked by `events.subscribe {since}`.",
     ),
     EventSpec(name="health", scope=Access.ANYONE, doc="The health changed, or a minute has passed."),
+    EventSpec(
+        name="plugins.changed",
+        scope=Scope.READ,
+        doc="Plugins came, went or were replaced; methods, events, tools and commands may be others. Ask `plugins.list`.",
+    ),
+    EventSpec(
+        name="plugins.install.progress",
+        scope=Scope.ADMIN,
+        doc="An installation, an upgrade or a removal of a plugin goes on: the step that it is at, and a line of what pip says.",
+    ),
     EventSpec(name="presence", scope=Scope.READ, doc="Somebody came or went."),
     EventSpec(name="shutdown", scope=Access.ANYONE, doc="The gateway stops; the close with 1012 follows."),
     EventSpec(name="tick", scope=Access.ANYONE, doc="Every 30 seconds, so that a client knows the connection is alive."),
@@ -90,7 +100,7 @@ def protocol_scope(event: str) -> Scope | Access | None:
 
 
 class EventRegistry:
-    """Immutable after construction. Takes the events of plugins, each with its owner; those of the kernel are in it."""
+    """Changes only as a whole, by `become`. Takes the events of plugins, each with its owner; those of the kernel are in it."""
 
     def __init__(self, events: Iterable[tuple[str, EventSpec]] = ()) -> None:
         self._specs: dict[str, EventSpec] = {}
@@ -110,6 +120,10 @@ class EventRegistry:
             )
         self._specs[spec.name] = spec
         self._scopes[spec.name] = None if spec.scope is Access.ANYONE else spec.scope.value
+
+    def become(self, other: EventRegistry) -> None:
+        """Hold what the other holds from now on, in one step."""
+        self._specs, self._scopes, self.advertised = other._specs, other._scopes, other.advertised
 
     def scope(self, event: str) -> str | None:
         """The scope that an event needs, None for everybody; raise `LookupError` for one that nobody declared."""

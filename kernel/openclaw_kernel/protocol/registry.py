@@ -12,15 +12,16 @@ from openclaw_kernel.api.methods import Access, Idempotency, Method, Scope
 from openclaw_kernel.protocol.handshake import describe_validation
 
 _LONGEST_NAME: Final = 128
+_GONE: Final = "that is gone"
 _WRITING: Final = frozenset({Scope.ADMIN, Scope.WRITE, Scope.SESSIONS_WRITE})
 
 
-class RegistryError(Exception):
-    """A method cannot be registered; the gateway does not start with it."""
+class RegistryError(ValueError):
+    """A method or an event cannot be registered; the gateway does not start with it, and takes no plugin that brings it."""
 
 
 class MethodRegistry:
-    """Immutable after construction; iteration is by name."""
+    """Changes only as a whole, by `become`; iteration is by name."""
 
     def __init__(self, methods: Iterable[tuple[str, Method]]) -> None:
         self._methods: dict[str, Method] = {}
@@ -48,8 +49,12 @@ class MethodRegistry:
         return self._methods.get(name)
 
     def owner(self, name: str) -> str:
-        """Return the plugin that declared a method."""
-        return self._owners[name]
+        """Return the plugin that declared a method, also of one that is gone since it was called."""
+        return self._owners.get(name, _GONE)
+
+    def become(self, other: MethodRegistry) -> None:
+        """Hold what the other holds from now on, in one step."""
+        self._methods, self._owners, self.advertised = other._methods, other._owners, other.advertised
 
     def all(self) -> tuple[Method, ...]:
         """Return every method, by name."""

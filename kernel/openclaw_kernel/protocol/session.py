@@ -74,11 +74,10 @@ class Session:
             return Reply(failure(bad.request_id, InvalidRequest(f"invalid request frame: {bad.problem}")))
         if request.method == "connect":
             return Reply(failure(request.id, InvalidRequest("already connected; connect is only the first request")))
-        # Role, scopes and registry are fixed for the session's life, so what was allowed once stays allowed.
-        known = self._allowed.get(request.method)
-        if known is not None:
-            return self._admit(request, known)
         method = self._registry.get(request.method)
+        # Role and scopes are fixed for the session's life, so what was allowed once stays allowed, until the method is another.
+        if method is not None and self._allowed.get(request.method) is method:
+            return self._admit(request, method)
         refusal = authorize(method, request.method, self._role, self._scopes)
         if refusal is not None or method is None:
             return self._refused(request, refusal or InvalidRequest(f"unknown method: {request.method}"))
