@@ -11,8 +11,9 @@ from typing import Any, Final
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode, SequenceNode
 
+from openclaw_config.issues import ConfigError, KeyPath, dotted
 from openclaw_config.redaction import plain
-from openclaw_config.source import ConfigError, KeyPath, dotted, parse
+from openclaw_config.source import parse
 
 _BY_HAND: Final = "edit it by hand"
 _BLOCK: Final = ("|", ">")

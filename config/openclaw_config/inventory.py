@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
+from openclaw_config.issues import KeyPath, dotted
 from openclaw_config.redaction import REFERENCE, secret_places
-from openclaw_config.source import KeyPath, dotted
 
 Kind: TypeAlias = Literal["env", "file", "keyring", "exec", "variable", "literal"]
 """`variable` is `${NAME}` in the place of a secret, `literal` a value that stands in the file itself."""

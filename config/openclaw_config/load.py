@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,20 +12,12 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from openclaw_config.agent_scope import scope_faults
+from openclaw_config.issues import ConfigError, Fix, Issue, KeyPath, dotted
+from openclaw_config.layers import Layered, Origin, read_layers
 from openclaw_config.models import Config
 from openclaw_config.redaction import is_secret_place, redact, redact_source, secrets_in
 from openclaw_config.secrets import Secret, known_secrets
-from openclaw_config.source import (
-    FILE_NAME,
-    ConfigError,
-    Issue,
-    KeyPath,
-    Resolver,
-    dotted,
-    line_of,
-    parse,
-    read_text,
-)
+from openclaw_config.source import FILE_NAME, Resolver, parse, read_text
 
 _LONGEST_SHOWN: Final = 60
 _CURES: Final = {
@@ -36,45 +27,110 @@ _CURES: Final = {
     "string_type": "write it as text, in quotes",
     "is_instance_of": "write it as text, in quotes",
 }
+_FIXES: Final = {"extra_forbidden": Fix.UNKNOWN_KEY, "missing": Fix.MISSING_KEY}
 
-__all__ = ["FILE_NAME", "ConfigError", "Issue", "KeyPath", "Loaded", "dotted", "explain", "load"]
+__all__ = ["FILE_NAME", "ConfigError", "Issue", "KeyPath", "Loaded", "dotted", "explain", "load", "load_text"]
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A file that validated: the resolved config, and the source it came from."""
+    """A config that validated: the resolved values, and all that they were made of."""
 
     config: Config
-    path: Path
-    text: str
-    source: Mapping[str, Any]
-    """The file's content with references unresolved."""
+    layers: Layered
     secrets: tuple[str, ...] = field(default=(), repr=False)
     """Every secret value, for redaction at the log's sink."""
 
     @property
+    def path(self) -> Path:
+        """`openclaw.yaml`."""
+        return self.layers.path
+
+    @property
+    def text(self) -> str:
+        """The text of `openclaw.yaml`, without what it includes."""
+        return self.layers.text
+
+    @property
+    def source(self) -> Mapping[str, Any]:
+        """The content of `openclaw.yaml` alone, references unresolved, with the YAML library's positions: what can be edited."""
+        return self.layers.source
+
+    @property
+    def document(self) -> Mapping[str, Any]:
+        """All layers merged, references unresolved, defaults left out: what counts."""
+        return self.layers.document
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that took part, `openclaw.yaml` first: what a watcher has to follow."""
+        return self.layers.files
+
+    @property
+    def origins(self) -> Mapping[KeyPath, tuple[Origin, ...]]:
+        """For every key that is set: which layers set it, the winner first."""
+        return self.layers.origins
+
+    @property
+    def profile(self) -> str | None:
+        """The profile's name, None without one."""
+        return self.layers.profile
+
+    @property
     def hash(self) -> str:
-        """SHA-256 of the file's bytes, hexadecimal."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
+        """SHA-256 of the file's bytes, hexadecimal; with includes or a profile, of all of these files."""
+        return self.layers.hash
 
     def place(self, key: str) -> str:
-        """Say where in the file a dotted key stands: `openclaw.yaml:12`."""
-        line = line_of(self.source, tuple(key.split(".")))
-        return f"{self.path.name}:{line}" if line else self.path.name
+        """Say where a dotted key stands: `openclaw.yaml:12:5`, or the file of the layer that sets it."""
+        origin = self.layers.origin(self._path_of(key))
+        return origin.place if origin is not None else self.path.name
+
+    def issue(self, key: str, found: str, cure: str, *, fix: Fix | None = Fix.BAD_VALUE) -> Issue:
+        """Say what is wrong at a dotted key, with its place."""
+        where = self._path_of(key)
+        file, line, column = self.layers.stands(where)
+        return Issue(file, line, key, found, cure, column=column, fix=fix, where=where)
 
     def placed(self, text: str) -> str:
-        """Put file and line before a text that begins with a dotted key of this file; leave any other as it is."""
+        """Put the place before a text that begins with a dotted key of this config; leave any other as it is."""
         key, separator, _ = text.partition(": ")
         place = self.place(key) if separator and " " not in key else self.path.name
-        return f"{place}: {text}" if ":" in place else text
+        return text if place == self.path.name else f"{place}: {text}"
+
+    def _path_of(self, key: str) -> KeyPath:
+        # A dotted key does not tell the dots of its parts from those between them, nor an index from a key: the config does.
+        node: Any = self.document
+        path: list[str | int] = []
+        parts = key.split(".")
+        while parts:
+            part: str | int = parts[0]
+            length = 1
+            if isinstance(node, Mapping):
+                length = next((count for count in range(len(parts), 0, -1) if ".".join(parts[:count]) in node), 1)
+                part = ".".join(parts[:length])
+                node = node.get(part)
+            elif isinstance(node, list) and parts[0].isdecimal() and int(parts[0]) < len(node):
+                part = int(parts[0])
+                node = node[part]
+            else:
+                node = None
+            path.append(part)
+            parts = parts[length:]
+        return tuple(path)
 
     def redacted(self) -> dict[str, Any]:
-        """The source with literal secrets replaced by the redaction mark; references stay."""
+        """What counts, all layers merged, with secrets replaced by the redaction mark; references stay."""
+        known = self._known()
+        return {str(key): redact(key, value, known) for key, value in self.document.items()}
+
+    def redacted_source(self) -> dict[str, Any]:
+        """The content of `openclaw.yaml` alone, with secrets replaced by the redaction mark; references stay."""
         known = self._known()
         return {str(key): redact(key, value, known) for key, value in self.source.items()}
 
     def redacted_text(self) -> str | None:
-        """The file's text with every secret replaced, None where some cannot be told from the rest."""
+        """The text of `openclaw.yaml` with every secret replaced, None where some cannot be told from the rest."""
         return redact_source(self.text, self.source, self._known(), lambda text: _parsed(self.path.name, text))
 
     def _known(self) -> frozenset[str]:
@@ -95,46 +151,70 @@ def load(
     resolve_by: type[Resolver] = Resolver,
     read: Callable[[Path], str] = read_text,
 ) -> Loaded:
-    """Read, resolve and validate the file; raise `ConfigError` with every problem found.
+    """Read the file with its layers, resolve and validate; raise `ConfigError` with every problem found.
 
+    `environment` (default: this process's) gives references, the profile (`OPENCLAW_PROFILE`) and overrides (`OPENCLAW_CONFIG__...`).
     `read` gives the text of every file that takes part, also of one that is not on disk as it is to be loaded.
     """
-    name, text = path.name, read(path)
-    source = parse(name, text)
-    resolver = resolve_by(name, path.parent, os.environ if environment is None else environment, source)
-    resolved = resolver.resolve(source, ())
+    environment = os.environ if environment is None else environment
+    layers = read_layers(path, environment, read)
+    resolver = resolve_by(path.name, path.parent, environment, layers.document)
+    resolver.stands = layers.stands
+    resolved = resolver.resolve(layers.document, ())
     if resolver.issues:
-        raise ConfigError(resolver.issues)
+        raise ConfigError(resolver.issues, files=layers.files)
     try:
         config = Config.model_validate(resolved)
     except ValidationError as error:
-        raise ConfigError(_issues(name, source, error)) from None
-    faults = [Issue(name, line_of(source, where), dotted(where), found, cure) for where, found, cure in scope_faults(config)]
+        raise ConfigError(_issues(layers, error), files=layers.files) from None
+    faults = [_placed_issue(layers, where, found, cure, Fix.UNKNOWN_NAME) for where, found, cure in scope_faults(config)]
     if faults:
-        raise ConfigError(faults)
-    return Loaded(config, path, text, source, (*resolver.secrets, *secrets_in(source)))
+        raise ConfigError(faults, files=layers.files)
+    return Loaded(config, layers, (*resolver.secrets, *_written_out(layers)))
 
 
-def _issues(name: str, source: Mapping[str, Any], error: ValidationError) -> list[Issue]:
+def load_text(text: str, path: Path, *, environment: Mapping[str, str] | None = None, resolve_by: type[Resolver] = Resolver) -> Loaded:
+    """Do as `load` does with a text that is not on disk, as if it stood in the file at `path`; all other layers are those on disk."""
+    return load(path, environment=environment, resolve_by=resolve_by, read=lambda each: text if each == path else read_text(each))
+
+
+def _written_out(layers: Layered) -> list[str]:
+    # What lost to another layer is as secret as what won.
+    lost = [
+        secret
+        for where, origins in layers.origins.items()
+        for origin in origins[1:]
+        for secret in secrets_in({"secret" if is_secret_place(where) else where[-1]: origin.value})
+    ]
+    return [*secrets_in(layers.document), *secrets_in(layers.source), *lost]
+
+
+def _placed_issue(layers: Layered, where: KeyPath, found: str, cure: str, fix: Fix) -> Issue:
+    file, line, column = layers.stands(where)
+    return Issue(file, line, dotted(where), found, cure, column=column, fix=fix, where=where)
+
+
+def _issues(layers: Layered, error: ValidationError) -> list[Issue]:
     by_place: dict[KeyPath, list[Any]] = {}
     for item in error.errors(include_url=False):
-        by_place.setdefault(_real_path(source, item), []).append(item)
+        by_place.setdefault(real_path(layers.document, item), []).append(item)
     # A union tells a fault of each branch: the deeper one knows what the author meant.
     deepest = [where for where in by_place if not any(other != where and other[: len(where)] == where for other in by_place)]
-    return [_issue(name, source, where, by_place[where]) for where in deepest]
+    return [_issue(layers, where, by_place[where]) for where in deepest]
 
 
-def _issue(name: str, source: Mapping[str, Any], where: KeyPath, items: Sequence[Any]) -> Issue:
+def _issue(layers: Layered, where: KeyPath, items: Sequence[Any]) -> Issue:
     # The branch that asks for an instance cannot be met from a file.
     possible = [item for item in items if item["type"] != "is_instance_of"] or items
     is_secret = is_secret_place(where)
     told = [explain(item, Config, is_secret=is_secret) for item in possible]
     cures = dict.fromkeys(cure for _, cure in told)
-    return Issue(name, line_of(source, where), dotted(where), told[0][0], ", or ".join(cures))
+    return _placed_issue(layers, where, told[0][0], ", or ".join(cures), _FIXES.get(possible[0]["type"], Fix.BAD_VALUE))
 
 
-def _real_path(source: Any, item: Any) -> KeyPath:
-    # A union adds the name of its branch to the location, a mapping's key a mark: only what is in the file counts, or is missing there.
+def real_path(source: Any, item: Any) -> KeyPath:
+    """Where in a document a pydantic error stands: the names of a union's branches, which nobody wrote, are left out."""
+    # A mapping's key adds a mark besides: only what is in the file counts, or is missing there.
     loc = [part for part in item["loc"] if part != "[key]"]
     absent = {len(loc) - 1} if item["type"] in {"missing", "extra_forbidden"} else set()
     path: list[str | int] = []

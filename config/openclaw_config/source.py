@@ -6,8 +6,7 @@ The command line reads its few keys through this module alone, for `load` costs 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,117 +14,129 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from openclaw_config.issues import ConfigError, Fix, Issue, KeyPath, dotted
 from openclaw_config.redaction import KINDS, REFERENCE, is_secret_place, plain
 from openclaw_config.references import Places, Unresolved, read_regular
 from openclaw_config.secrets import Secret
 
 FILE_NAME: Final = "openclaw.yaml"
+__all__ = [
+    "FILE_NAME",
+    "ConfigError",
+    "Issue",
+    "KeyPath",
+    "Resolver",
+    "dotted",
+    "line_of",
+    "parse",
+    "parse_any",
+    "position_of",
+    "read_text",
+]
+
 _VARIABLE: Final = re.compile(r"\$?\$\{([A-Z_][A-Z0-9_]*)\}")
 _INSIDE: Final = re.compile(rf"(?<!\$)\$\{{({'|'.join(KINDS)}):")
 _OF_NO_KIND: Final = re.compile(r"^\$\{([a-z]+):[^{}]*\}$")
-_SIZE_LIMIT: Final = 2_097_152
-_DEPTH_LIMIT: Final = 100
-_NODE_LIMIT: Final = 100_000
+SIZE_LIMIT: Final = 2_097_152
+DEPTH_LIMIT: Final = 100
+NODE_LIMIT: Final = 100_000
 
 _KINDS: Final = {"TimeStamp": "a date", "date": "a date", "datetime": "a date", "bytes": "binary data"}
 
 _SHOWN_KINDS: Final = "${env:NAME}, ${file:PATH}, ${keyring:SERVICE/NAME}, ${exec:/PATH ARGUMENTS}"
 
-KeyPath = tuple[str | int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Issue:
-    """One thing wrong with the file. `line` counts from 1, 0 where there is none."""
-
-    file: str
-    line: int
-    key: str
-    found: str
-    cure: str
-
-    def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{place}: {self.key}: {self.found}; {self.cure}" if self.key else f"{place}: {self.found}; {self.cure}"
-
-
-class ConfigError(Exception):
-    """The file cannot be used; `issues` says why, one line each."""
-
-    def __init__(self, issues: Sequence[Issue]) -> None:
-        super().__init__("\n".join(str(issue) for issue in issues))
-        self.issues = tuple(issues)
-
 
 def read_text(path: Path) -> str:
     """The file's text; raise `ConfigError` where there is none."""
+    shown, fix = str(path), Fix.UNREADABLE_FILE
     try:
-        text = read_regular(path, _SIZE_LIMIT)
+        text = read_regular(path, SIZE_LIMIT)
     except FileNotFoundError:
-        raise ConfigError([Issue(str(path), 0, "", "the file is not there", "start the gateway once to have it written")]) from None
+        cure = "start the gateway once to have it written"
+        raise ConfigError([Issue(shown, 0, "", "the file is not there", cure, fix=fix)]) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise ConfigError([Issue(str(path), 0, "", f"cannot be read ({reason})", "make it a readable UTF-8 file")]) from None
+        raise ConfigError([Issue(shown, 0, "", f"cannot be read ({reason})", "make it a readable UTF-8 file", fix=fix)]) from None
     if text is None:
-        raise ConfigError([Issue(path.name, 0, "", f"is longer than {_SIZE_LIMIT} bytes", "make it shorter")])
+        raise ConfigError([Issue(path.name, 0, "", f"is longer than {SIZE_LIMIT} bytes", "make it shorter", fix=fix)])
     return text
 
 
 def parse(name: str, text: str) -> dict[str, Any]:
     """The document with the positions of its keys; an empty file is an empty mapping. Raise `ConfigError`."""
-    try:
-        document = YAML(typ="rt").load(text)
-    except DuplicateKeyError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 0
-        # The library's words show both values, and they may be secrets.
-        key = re.match(r'found duplicate key "?([^"]*)"? with value', error.problem or "")
-        found = f"the key {key[1][:60]!r} is there twice" if key else "a key is there twice"
-        raise ConfigError([Issue(name, line, "", found, "keep one of them")]) from None
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 0
-        problem = (error.problem or "is not YAML").strip()
-        raise ConfigError([Issue(name, line, "", f"not valid YAML: {problem}", "mend the indentation or quoting there")]) from None
-    except YAMLError as error:
-        raise ConfigError([Issue(name, 0, "", f"not valid YAML: {str(error).splitlines()[0]}", "mend the file")]) from None
-    except RecursionError:
-        raise ConfigError([Issue(name, 0, "", "is nested too deeply", f"keep it under {_DEPTH_LIMIT} levels")]) from None
-    except (ValueError, ArithmeticError):
-        found = "holds a number or date that cannot be read"
-        raise ConfigError([Issue(name, 0, "", found, "write it shorter, or put it in quotes")]) from None
+    document = parse_any(name, text)
     if document is None:
         return {}
     if not isinstance(document, dict):
-        raise ConfigError([Issue(name, 1, "", f"holds {_kind(document)}", "write it as a mapping of keys such as gateway:")])
+        found, cure = f"holds {_kind(document)}", "write it as a mapping of keys such as gateway:"
+        raise ConfigError([Issue(name, 1, "", found, cure, column=1, fix=Fix.UNREADABLE_FILE)])
+    return document
+
+
+def parse_any(name: str, text: str) -> Any:
+    """The document of a file that may hold a mapping, a list or one value; None where it is empty. Raise `ConfigError`."""
+    unreadable = Fix.UNREADABLE_FILE
+    try:
+        document = YAML(typ="rt").load(text)
+    except DuplicateKeyError as error:
+        line, column = _marked(error)
+        # The library's words show both values, and they may be secrets.
+        key = re.match(r'found duplicate key "?([^"]*)"? with value', error.problem or "")
+        found = f"the key {key[1][:60]!r} is there twice" if key else "a key is there twice"
+        raise ConfigError([Issue(name, line, "", found, "keep one of them", column=column, fix=Fix.DUPLICATE_KEY)]) from None
+    except MarkedYAMLError as error:
+        line, column = _marked(error)
+        found, cure = f"not valid YAML: {(error.problem or 'is not YAML').strip()}", "mend the indentation or quoting there"
+        raise ConfigError([Issue(name, line, "", found, cure, column=column, fix=unreadable)]) from None
+    except YAMLError as error:
+        raise ConfigError([Issue(name, 0, "", f"not valid YAML: {str(error).splitlines()[0]}", "mend the file", fix=unreadable)]) from None
+    except RecursionError:
+        raise ConfigError([Issue(name, 0, "", "is nested too deeply", f"keep it under {DEPTH_LIMIT} levels", fix=unreadable)]) from None
+    except (ValueError, ArithmeticError):
+        found = "holds a number or date that cannot be read"
+        raise ConfigError([Issue(name, 0, "", found, "write it shorter, or put it in quotes", fix=unreadable)]) from None
     issues = list(_odd_nodes(name, document))
     if issues:
         raise ConfigError(issues)
     return document
 
 
-def _odd_nodes(name: str, document: dict[Any, Any]) -> Iterator[Issue]:
+def _marked(error: MarkedYAMLError) -> tuple[int, int]:
+    mark = error.problem_mark
+    return (mark.line + 1, mark.column + 1) if mark else (0, 0)
+
+
+def _odd_nodes(name: str, document: Any) -> Iterator[Issue]:
     # Aliases make a file of a few lines a tree without end: every way through it counts.
     waiting: list[tuple[KeyPath, Any]] = [((), document)]
     seen = 0
     while waiting:
         where, node = waiting.pop()
         seen += 1
-        if seen > _NODE_LIMIT or len(where) > _DEPTH_LIMIT:
-            found, cure = "aliases or nesting make it too large", f"keep it under {_NODE_LIMIT} values and {_DEPTH_LIMIT} levels"
-            yield Issue(name, line_of(document, where), dotted(where[:4]), found, cure)
+        if seen > NODE_LIMIT or len(where) > DEPTH_LIMIT:
+            found, cure = "aliases or nesting make it too large", f"keep it under {NODE_LIMIT} values and {DEPTH_LIMIT} levels"
+            yield _odd(name, document, where, found, cure, key=where[:4], fix=Fix.UNREADABLE_FILE)
             return
         if isinstance(node, dict) and not _is_tagged(node):
             names: set[str] = set()
             for key, item in node.items():
-                if not isinstance(key, str | int) or isinstance(key, bool) or str(key) in names:
-                    found = "a key that is no text" if str(key) not in names else f"the key {str(key)[:60]!r} is there twice"
-                    yield Issue(name, line_of(document, (*where, key)), dotted(where), found, "write each key once, as text in quotes")
+                is_twice = str(key) in names
+                if not isinstance(key, str | int) or isinstance(key, bool) or is_twice:
+                    found = f"the key {str(key)[:60]!r} is there twice" if is_twice else "a key that is no text"
+                    fix = Fix.DUPLICATE_KEY if is_twice else Fix.UNKNOWN_KEY
+                    yield _odd(name, document, (*where, key), found, "write each key once, as text in quotes", key=where, fix=fix)
                     continue
                 names.add(str(key))
                 waiting.append(((*where, key), item))
         elif isinstance(node, list) and not _is_tagged(node):
             waiting.extend(((*where, index), item) for index, item in enumerate(node))
         elif not _is_scalar(node):
-            yield Issue(name, line_of(document, where), dotted(where), f"found {_kind(node)}", "write it as text in quotes")
+            yield _odd(name, document, where, f"found {_kind(node)}", "write it as text in quotes", key=where, fix=Fix.BAD_VALUE)
+
+
+def _odd(name: str, document: Any, where: KeyPath, found: str, cure: str, *, key: KeyPath, fix: Fix) -> Issue:
+    line, column = position_of(document, where)
+    return Issue(name, line, dotted(key), found, cure, column=column, fix=fix, where=key)
 
 
 def _is_tagged(node: Any) -> bool:
@@ -153,10 +164,10 @@ class Resolver:
     """Replaces references by what they name; `issues` are those that name nothing, `secrets` the values found."""
 
     def __init__(self, name: str, folder: Path, environment: Mapping[str, str], source: Mapping[str, Any]) -> None:
-        self._name = name
+        self.stands: Callable[[KeyPath], tuple[str, int, int]] = lambda where: (name, *position_of(source, where))
+        """In which file, line and column a place stands: for a config of several files, whoever merged them knows."""
         self._environment = environment
         self._places = Places.of(folder, environment, source)
-        self._source = source
         self.issues: list[Issue] = []
         self.secrets: list[str] = []
 
@@ -207,17 +218,19 @@ class Resolver:
         return value
 
     def _problem(self, where: KeyPath, found: str, cure: str) -> None:
-        self.issues.append(Issue(self._name, line_of(self._source, where), dotted(where), found, cure))
-
-
-def dotted(where: Sequence[str | int]) -> str:
-    """Write a key path with dots."""
-    return ".".join(str(part) for part in where)
+        file, line, column = self.stands(where)
+        fix = Fix.UNRESOLVED_REFERENCE
+        self.issues.append(Issue(file, line, dotted(where), found, cure, column=column, fix=fix, where=where))
 
 
 def line_of(source: Any, where: Sequence[str | int]) -> int:
     """The line of the deepest part of a path that is in the file, from 1; 0 for none."""
-    node, line = source, 0
+    return position_of(source, where)[0]
+
+
+def position_of(source: Any, where: Sequence[str | int]) -> tuple[int, int]:
+    """Line and column, from 1, of the deepest part of a path that is in the file; 0 and 0 for none."""
+    node, found = source, (0, 0)
     for part in where:
         positions = getattr(node, "lc", None)
         data = getattr(positions, "data", None)
@@ -227,6 +240,6 @@ def line_of(source: Any, where: Sequence[str | int]) -> int:
         if not keys:
             break
         key = keys[0]
-        line = data[key][0] + 1
+        found = (data[key][0] + 1, data[key][1] + 1)
         node = node[key]
-    return line
+    return found

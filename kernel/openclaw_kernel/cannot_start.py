@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openclaw_config.load import Issue, Loaded
+from openclaw_config.load import Loaded
 
 
 class CannotStart(Exception):
@@ -15,5 +15,4 @@ class CannotStart(Exception):
 
 def faulty(loaded: Loaded, key: str, found: str, cure: str, *, status: int = 78) -> CannotStart:
     """A start that a key of the configuration keeps from happening; names its file and line."""
-    name, _, line = loaded.place(key).partition(":")
-    return CannotStart(str(Issue(name, int(line or 0), key, found, cure)), status)
+    return CannotStart(str(loaded.issue(key, found, cure)), status)

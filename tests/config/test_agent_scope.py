@@ -45,13 +45,13 @@ def test_a_name_that_names_nothing_is_refused_with_its_place(tmp_path: Path) -> 
     path = tmp_path / "openclaw.yaml"
     path.write_text(
         "secrets: {entries: {github: x}}\nmodels: {providers: {echo: {}}}\nagents:\n  defaults:\n    secrets: [githb]\n"
-        "  entries:\n    main:\n      secrets: [else]\n      providers: [ech, vllm]\n"
+        "  entries:\n    main:\n      secrets: [els]\n      providers: [ech, vl]\n"
     )
     with pytest.raises(ConfigError) as refused:
         load(path, environment={})
     assert [str(issue) for issue in refused.value.issues] == [
-        "openclaw.yaml:5: agents.defaults.secrets: names 'githb', which secrets.entries does not have; did you mean 'github'?",
-        "openclaw.yaml:8: agents.entries.main.secrets: names 'else', which secrets.entries does not have; add it there; there are: github",
-        "openclaw.yaml:9: agents.entries.main.providers: names 'ech', which models.providers does not have; did you mean 'echo'?",
-        "openclaw.yaml:9: agents.entries.main.providers: names 'vllm', which models.providers does not have; add it there; there are: echo",
+        "openclaw.yaml:5:5: agents.defaults.secrets: names 'githb', which secrets.entries does not have; did you mean 'github'?",
+        "openclaw.yaml:8:7: agents.entries.main.secrets: names 'els', which secrets.entries does not have; add it there; there are: github",
+        "openclaw.yaml:9:7: agents.entries.main.providers: names 'ech', which models.providers does not have; did you mean 'echo'?",
+        "openclaw.yaml:9:7: agents.entries.main.providers: names 'vl', which models.providers does not have; add it there; there are: echo",
     ]

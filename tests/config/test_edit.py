@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from openclaw_config.edit import CannotEdit, changed_lines, with_value
-from openclaw_config.source import KeyPath, parse
+from openclaw_config.issues import KeyPath
+from openclaw_config.source import parse
 
 FILE = """\
 # first line

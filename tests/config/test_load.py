@@ -45,48 +45,48 @@ def test_an_empty_file_or_section_is_the_default(tmp_path: Path, text: str) -> N
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("gateway:\n  prot: 1\n", "openclaw.yaml:2: gateway.prot: unknown key 'prot'; did you mean 'port'?"),
-        ("gateway:\n  port: 70000\n", "openclaw.yaml:2: gateway.port: found 70000; input should be less than or equal to 65535"),
-        ("gateway:\n  bind: wan\n", "openclaw.yaml:2: gateway.bind: found 'wan'; use 'loopback' or 'lan'"),
+        ("gateway:\n  prot: 1\n", "openclaw.yaml:2:3: gateway.prot: unknown key 'prot'; did you mean 'port'?"),
+        ("gateway:\n  port: 70000\n", "openclaw.yaml:2:3: gateway.port: found 70000; input should be less than or equal to 65535"),
+        ("gateway:\n  bind: wan\n", "openclaw.yaml:2:3: gateway.bind: found 'wan'; use 'loopback' or 'lan'"),
         (
             "gateway:\n  trustedProxies: [proxy]\n",
-            "openclaw.yaml:2: gateway.trustedProxies.0: found 'proxy'; write it as 192.0.2.7, or 192.0.2.0/24",
+            "openclaw.yaml:2:20: gateway.trustedProxies.0: found 'proxy'; write it as 192.0.2.7, or 192.0.2.0/24",
         ),
         (
             "gateway:\n  trustedProxies:\n  - 10.0.0.5\n  - 0.0.0.0/0\n",
-            "openclaw.yaml:4: gateway.trustedProxies.1: found '0.0.0.0/0'; that is everybody; name the proxy's own",
+            "openclaw.yaml:4:5: gateway.trustedProxies.1: found '0.0.0.0/0'; that is everybody; name the proxy's own",
         ),
         (
             "gateway:\n  trustedProxies: ['::ffff:0.0.0.0/96']\n",
-            "openclaw.yaml:2: gateway.trustedProxies.0: found '::ffff:0.0.0.0/96'; that is everybody; name the proxy's own",
+            "openclaw.yaml:2:20: gateway.trustedProxies.0: found '::ffff:0.0.0.0/96'; that is everybody; name the proxy's own",
         ),
-        ("channels: []\n", "openclaw.yaml:1: channels: found a list; write it as a mapping of keys"),
-        ("gateway: 5\n", "openclaw.yaml:1: gateway: found 5; write it as a mapping of keys"),
-        ("bindings:\n- match: {channel: x}\n", "openclaw.yaml:2: bindings.0.agentId: is missing; add it"),
-        ("- a\n", "openclaw.yaml:1: holds a list; write it as a mapping of keys such as gateway:"),
-        ("a: 1\n---\nb: 2\n", "openclaw.yaml:2: not valid YAML: but found another document; mend the indentation or quoting there"),
-        ("gateway:\n  port: 1\n  port: 2\n", "openclaw.yaml:3: the key 'port' is there twice; keep one of them"),
+        ("channels: []\n", "openclaw.yaml:1:1: channels: found a list; write it as a mapping of keys"),
+        ("gateway: 5\n", "openclaw.yaml:1:1: gateway: found 5; write it as a mapping of keys"),
+        ("bindings:\n- match: {channel: x}\n", "openclaw.yaml:2:3: bindings.0.agentId: is missing; add it"),
+        ("- a\n", "openclaw.yaml:1:1: holds a list; write it as a mapping of keys such as gateway:"),
+        ("a: 1\n---\nb: 2\n", "openclaw.yaml:2:1: not valid YAML: but found another document; mend the indentation or quoting there"),
+        ("gateway:\n  port: 1\n  port: 2\n", "openclaw.yaml:3:3: the key 'port' is there twice; keep one of them"),
         (
             "session:\n  identityLinks:\n    1: [a]\n    '1': [b]\n",
-            "openclaw.yaml:4: session.identityLinks: the key '1' is there twice; write each key once, as text in quotes",
+            "openclaw.yaml:4:5: session.identityLinks: the key '1' is there twice; write each key once, as text in quotes",
         ),
-        ("? [a, b]\n: x\n", "openclaw.yaml:1: a key that is no text; write each key once, as text in quotes"),
-        ("null: x\n", "openclaw.yaml:1: a key that is no text; write each key once, as text in quotes"),
-        ("gateway:\n  port: 2024-01-01\n", "openclaw.yaml:2: gateway.port: found a date; write it as text in quotes"),
-        ("gateway:\n  port: !foo 12\n", "openclaw.yaml:2: gateway.port: found a tagged value; write it as text in quotes"),
-        ("gateway: !foo\n  port: 12\n", "openclaw.yaml:1: gateway: found a mapping with a tag; write it as text in quotes"),
-        ('gateway:\n  bind: "\\ud800"\n', "openclaw.yaml:2: gateway.bind: found characters that are no text; write it as text in quotes"),
+        ("? [a, b]\n: x\n", "openclaw.yaml:1:3: a key that is no text; write each key once, as text in quotes"),
+        ("null: x\n", "openclaw.yaml:1:1: a key that is no text; write each key once, as text in quotes"),
+        ("gateway:\n  port: 2024-01-01\n", "openclaw.yaml:2:3: gateway.port: found a date; write it as text in quotes"),
+        ("gateway:\n  port: !foo 12\n", "openclaw.yaml:2:3: gateway.port: found a tagged value; write it as text in quotes"),
+        ("gateway: !foo\n  port: 12\n", "openclaw.yaml:1:1: gateway: found a mapping with a tag; write it as text in quotes"),
+        ('gateway:\n  bind: "\\ud800"\n', "openclaw.yaml:2:3: gateway.bind: found characters that are no text; write it as text in quotes"),
         (
             "gateway:\n  port: " + "9" * 5000 + "\n",
             "openclaw.yaml: holds a number or date that cannot be read; write it shorter, or put it in quotes",
         ),
         (
             "gateway:\n  port: " + "9" * 500 + "\n",
-            "openclaw.yaml:2: gateway.port: found a number; input should be less than or equal to 65535",
+            "openclaw.yaml:2:3: gateway.port: found a number; input should be less than or equal to 65535",
         ),
         (
             "agents:\n  entries:\n    Ä: {}\n",
-            "openclaw.yaml:3: agents.entries.Ä: found 'Ä'; string should match pattern '^[a-z0-9][a-z0-9_-]{0,63}$'",
+            "openclaw.yaml:3:5: agents.entries.Ä: found 'Ä'; string should match pattern '^[a-z0-9][a-z0-9_-]{0,63}$'",
         ),
         ("channels: " + "[" * 3000 + "]" * 3000, "openclaw.yaml: is nested too deeply; keep it under 100 levels"),
     ],
@@ -96,7 +96,7 @@ def test_each_fault_is_placed_named_and_has_a_cure(tmp_path: Path, text: str, pr
 
 
 def test_tabs_and_control_characters_are_placed(tmp_path: Path) -> None:
-    assert problems(tmp_path, "gateway:\n\tport: 1\n")[0].startswith("openclaw.yaml:2: not valid YAML")
+    assert problems(tmp_path, "gateway:\n\tport: 1\n")[0].startswith("openclaw.yaml:2:1: not valid YAML")
     found = problems(tmp_path, 'gateway: "a\x00b"\n')
     assert len(found) == 1
     assert "\n" not in found[0]
@@ -120,14 +120,14 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["1234567890", "[hunter22]", "{a: hunter22}", "12345.25"])
 def test_a_mistyped_secret_is_not_shown(tmp_path: Path, value: str) -> None:
     (found,) = problems(tmp_path, f"gateway:\n  auth:\n    token: {value}\n")
-    assert found.startswith("openclaw.yaml:3: gateway.auth.token: found ")
+    assert found.startswith("openclaw.yaml:3:5: gateway.auth.token: found ")
     assert value not in found
     assert "hunter22" not in found
 
 
 def test_a_secret_that_is_there_twice_is_not_shown(tmp_path: Path) -> None:
     (found,) = problems(tmp_path, "gateway:\n  auth:\n    token: firstsecret\n    token: othersecret\n")
-    assert found == "openclaw.yaml:4: the key 'token' is there twice; keep one of them"
+    assert found == "openclaw.yaml:4:5: the key 'token' is there twice; keep one of them"
 
 
 def test_the_file_itself_may_be_missing_too_long_or_no_file(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_a_reference_that_leads_nowhere_is_placed(tmp_path: Path, reference: str
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     os.mkfifo(tmp_path / "pipe")
     (problem,) = problems(tmp_path, auth(reference), {"SET": "x"})
-    assert problem.startswith("openclaw.yaml:4: gateway.auth.token: ")
+    assert problem.startswith("openclaw.yaml:4:4: gateway.auth.token: ")
     assert found in problem
 
 
@@ -268,14 +268,16 @@ def test_a_misspelt_key_is_refused_by_its_name(tmp_path: Path, path: tuple[str, 
     if path[-1] in {"x", "main"} or wrong[:-1] in {("channels",), ("models", "providers")}:
         return
     found = problems(tmp_path, nested(wrong, "1"))
-    assert f"openclaw.yaml:{len(path)}: {'.'.join(wrong)}: unknown key '{wrong[-1]}'; did you mean '{path[-1]}'?" in found
+    assert (
+        f"openclaw.yaml:{len(path)}:{2 * len(path) - 1}: {'.'.join(wrong)}: unknown key '{wrong[-1]}'; did you mean '{path[-1]}'?" in found
+    )
 
 
 def test_a_text_about_a_key_gets_its_place(tmp_path: Path) -> None:
     path = tmp_path / "openclaw.yaml"
     path.write_text("gateway:\n  port: 1\nchannels:\n  telegram:\n    botTokn: x\n")
     loaded = load(path)
-    assert loaded.placed("channels.telegram.botTokn: unknown key") == "openclaw.yaml:5: channels.telegram.botTokn: unknown key"
-    assert loaded.placed("channels.telegram.botToken: is missing") == "openclaw.yaml:4: channels.telegram.botToken: is missing"
+    assert loaded.placed("channels.telegram.botTokn: unknown key") == "openclaw.yaml:5:5: channels.telegram.botTokn: unknown key"
+    assert loaded.placed("channels.telegram.botToken: is missing") == "openclaw.yaml:4:3: channels.telegram.botToken: is missing"
     assert loaded.placed("telegram: does not answer") == "telegram: does not answer"
     assert loaded.placed("the network is down: retry") == "the network is down: retry"

@@ -41,7 +41,7 @@ def problem(folder: Path, reference: str, variables: Mapping[str, str] | None = 
     with pytest.raises(ConfigError) as refused:
         loaded(folder, reference, variables, **of_exec)
     (issue,) = refused.value.issues
-    assert str(issue).startswith("openclaw.yaml:4: gateway.auth.token: ")
+    assert str(issue).startswith("openclaw.yaml:4:4: gateway.auth.token: ")
     assert "\n" not in str(issue)
     return str(issue)
 

@@ -88,23 +88,23 @@ FAULTS: dict[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
 FATAL: dict[str, tuple[Callable[[str], str], str]] = {
     "a top-level key": (
         lambda text: text.replace('"models"', '"modles"'),
-        "openclaw.yaml:9: modles: unknown key 'modles'; did you mean 'models'?",
+        "openclaw.yaml:9:3: modles: unknown key 'modles'; did you mean 'models'?",
     ),
     "a key of the gateway": (
         lambda text: text.replace('"port"', '"prot"'),
-        "openclaw.yaml:3: gateway.prot: unknown key 'prot'; did you mean 'port'?",
+        "openclaw.yaml:3:5: gateway.prot: unknown key 'prot'; did you mean 'port'?",
     ),
     "the file's syntax": (
         lambda text: text.replace("}", "]", 1),
-        "openclaw.yaml:7: not valid YAML",
+        "openclaw.yaml:7:5: not valid YAML",
     ),
     "a variable": (
         lambda text: text.replace("test-token-0123456789abcdef", "${env:NOT_SET_ANYWHERE}"),
-        "openclaw.yaml:6: gateway.auth.token: the environment variable NOT_SET_ANYWHERE is not set",
+        "openclaw.yaml:6:7: gateway.auth.token: the environment variable NOT_SET_ANYWHERE is not set",
     ),
     "a missing token": (
         lambda text: text.replace('"token": "test-token-0123456789abcdef"', '"token": null'),
-        "openclaw.yaml:6: gateway.auth.token: not set",
+        "openclaw.yaml:6:7: gateway.auth.token: not set",
     ),
 }
 """What keeps the gateway from starting: how the file is spoilt, and how the one line begins."""
@@ -173,7 +173,7 @@ async def test_a_port_in_use_is_one_line_and_75(as_json: bool, tmp_path: Path) -
     assert status == TEMPORARY
     assert out == []
     (line,) = [line for line in err if '"info"' not in line and f"{port}" in line]
-    assert f"openclaw.yaml:3: gateway.port: {port} is in use by another program; stop that program, or set another port" in line
+    assert f"openclaw.yaml:3:5: gateway.port: {port} is in use by another program; stop that program, or set another port" in line
     assert line.startswith("{") == as_json
     assert line == err[-1]
 

@@ -147,10 +147,13 @@ async def test_the_page_of_an_encrypted_gateway_gets_a_cookie_for_tls_alone(star
 @pytest.mark.parametrize(
     ("spoil", "line"),
     [
-        ("key.pem", r"openclaw.yaml:\d+: gateway.tls.keyPath: .*key.pem, where nothing is; put the private key there, or correct the path"),
+        (
+            "key.pem",
+            r"openclaw.yaml:\d+:\d+: gateway.tls.keyPath: .*key.pem, where nothing is; put the private key there, or correct the path",
+        ),
         (
             "cert.pem",
-            r"openclaw.yaml:\d+: gateway.tls.certPath: .*cert.pem, where nothing is; put the certificate there, or correct the path",
+            r"openclaw.yaml:\d+:\d+: gateway.tls.certPath: .*cert.pem, where nothing is; put the certificate there, or correct the path",
         ),
     ],
 )

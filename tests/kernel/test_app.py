@@ -135,7 +135,7 @@ async def test_a_start_that_fails_gives_everything_back(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         app = app_in(tmp_path, port=taken.getsockname()[1])
-        with pytest.raises(CannotStart, match=r"openclaw.yaml:1: gateway.port: \d+ is in use by another program; .*") as refused:
+        with pytest.raises(CannotStart, match=r"openclaw.yaml:1:\d+: gateway.port: \d+ is in use by another program; .*") as refused:
             await app.start()
         assert refused.value.status == 75
     again = app_in(tmp_path)
@@ -170,7 +170,7 @@ async def test_a_config_that_would_open_the_door_does_not_start(tmp_path: Path, 
         await app_in(tmp_path, **section).start()
     assert refused.value.status == 78
     assert line in str(refused.value)
-    assert str(refused.value).startswith("openclaw.yaml:1: ")
+    assert str(refused.value).startswith("openclaw.yaml:1:")
 
 
 @pytest.mark.parametrize(

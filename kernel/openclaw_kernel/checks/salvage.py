@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from openclaw_config.layers import single
 from openclaw_config.load import Loaded, load
 from openclaw_config.models import Config
 from openclaw_config.source import ConfigError, Issue, KeyPath, Resolver, parse, read_text
@@ -42,14 +43,15 @@ def _of_parts(path: Path, environment: Mapping[str, str], resolve_by: type[Resol
     try:
         text = read_text(path)
     except ConfigError:
-        return Salvaged(Loaded(Config(), path, "", {}), None, tuple(_fault(issue, {}) for issue in error.issues))
+        return Salvaged(Loaded(Config(), single(path, "", {})), None, tuple(_fault(issue, {}) for issue in error.issues))
     try:
         source = parse(path.name, text)
     except ConfigError as broken:
-        return Salvaged(Loaded(Config(), path, text, {}), text, tuple(_fault(issue, {}) for issue in broken.issues))
+        return Salvaged(Loaded(Config(), single(path, text, {})), text, tuple(_fault(issue, {}) for issue in broken.issues))
     faults = tuple(_fault(issue, source) for issue in error.issues)
     resolver = resolve_by(path.name, path.parent, environment, source)
-    return Salvaged(Loaded(_valid_part(resolver.resolve(source, ())), path, text, source, tuple(resolver.secrets)), text, faults)
+    loaded = Loaded(_valid_part(resolver.resolve(source, ())), single(path, text, source), tuple(resolver.secrets))
+    return Salvaged(loaded, text, faults)
 
 
 def _valid_part(document: Any) -> Config:

@@ -8,18 +8,20 @@ import secrets
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 from openclaw_config.home import config_path
 from openclaw_config.inventory import Slot, inventory
+from openclaw_config.issues import KeyPath
+from openclaw_config.layers import Layer
 from openclaw_config.load import Loaded, load
 from openclaw_config.migrating import pending
 from openclaw_config.redaction import REFERENCE, is_secret_place
 from openclaw_config.secrets import Secret
-from openclaw_config.source import KeyPath, Resolver
+from openclaw_config.source import Resolver
 from openclaw_kernel.api.check import CheckContext, FileEntry, Probe, SecretSlot
 from openclaw_kernel.api.strength import weakness_of_secret
 from openclaw_kernel.audit.verifying import verify_files
@@ -125,7 +127,7 @@ def survey(home: Path, discovery: Discovery, *, running: Running | None, probe: 
     context = CheckContext(
         home=home,
         config=loaded.config,
-        document=loaded.source,
+        document=loaded.document,
         config_path=path,
         files=files_below(home),
         look=_look,
@@ -154,9 +156,16 @@ def _look(path: Path) -> FileEntry | None:
 
 
 def _slots(loaded: Loaded, environment: Mapping[str, str]) -> list[SecretSlot]:
-    resolver = SurveyResolver(loaded.path.name, loaded.path.parent, environment, loaded.source)
+    resolver = SurveyResolver(loaded.path.name, loaded.path.parent, environment, loaded.document)
     key = secrets.token_bytes(32)
-    return [_slot(slot, resolver, key) for slot in inventory(loaded.source)]
+    return [_slot(_of_variable(slot, loaded), resolver, key) for slot in inventory(loaded.document)]
+
+
+def _of_variable(slot: Slot, loaded: Loaded) -> Slot:
+    # What an environment variable sets stands in no file.
+    origin = loaded.layers.origin(slot.where)
+    is_variable = slot.kind == "literal" and origin is not None and origin.layer is Layer.ENVIRONMENT
+    return replace(slot, kind="variable") if is_variable else slot
 
 
 def _slot(slot: Slot, resolver: SurveyResolver, key: bytes) -> SecretSlot:

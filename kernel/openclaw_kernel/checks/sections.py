@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 from openclaw_config.load import Loaded
-from openclaw_config.source import line_of
 from openclaw_kernel.api.check import ConfigFault
 from openclaw_kernel.checks.salvage import NEAR, located
 from openclaw_kernel.host.discovery import Discovery, Found
@@ -57,11 +56,11 @@ def _faults(found: Found, share: Share) -> Iterator[str]:
 def _fault(loaded: Loaded, line: str) -> ConfigFault:
     key, _, rest = line.partition(": ")
     found, _, cure = rest.partition("; ")
-    where = located(loaded.source, key)
+    where = located(loaded.document, key)
     near = NEAR.search(cure) if found.startswith("unknown key") else None
     return ConfigFault(
         key=where,
-        line=line_of(loaded.source, where),
+        line=loaded.layers.stands(where)[1],
         found=found or line,
         cure=cure or "see the plugin's settings in the documentation",
         kind="section",

@@ -11,8 +11,10 @@ from typing import Any, Final
 
 from openclaw_config.fingerprints import fingerprint_of_pem, read_fingerprint
 from openclaw_config.home import config_path, find_home
+from openclaw_config.issues import ConfigError, Fix, Issue
+from openclaw_config.layers import read_layers
 from openclaw_config.secrets import Secret
-from openclaw_config.source import ConfigError, Issue, Resolver, line_of, parse, read_text
+from openclaw_config.source import Resolver
 from openclaw_kernel.cli.errors import BadConfig, BadUsage, Unreachable
 from openclaw_kernel.cli.parsing import TOKEN_VARIABLE
 from openclaw_kernel.lock import read_owner
@@ -144,8 +146,7 @@ def _read_file(home: Path, *, wants_secret: bool) -> _FromFile:
     path = config_path(home)
     if not path.exists():
         return _FromFile(f"http://127.0.0.1:{DEFAULT_PORT}", None, "", is_open=False)
-    source = parse(path.name, read_text(path))
-    keys = _Keys(path, source)
+    keys = _Keys(path)
     auth = keys.mapping("gateway", "auth")
     mode = keys.resolve(auth.get("mode", "token"), "gateway", "auth", "mode")
     # Where a proxy names the users, the gateway takes from programs on its machine whichever there is.
@@ -163,10 +164,10 @@ def _read_file(home: Path, *, wants_secret: bool) -> _FromFile:
 class _Keys:
     """The few keys of the file that a client needs."""
 
-    def __init__(self, path: Path, source: Mapping[str, Any]) -> None:
-        self._name = path.name
-        self._source = source
-        self._resolver = Resolver(path.name, path.parent, os.environ, source)
+    def __init__(self, path: Path) -> None:
+        self._layers = read_layers(path, os.environ)
+        self._resolver = Resolver(path.name, path.parent, os.environ, self._layers.document)
+        self._resolver.stands = self._layers.stands
 
     def url(self) -> str | None:
         """The address the file gives the gateway; None where the system chooses its port."""
@@ -195,7 +196,7 @@ class _Keys:
 
     def mapping(self, *where: str) -> Mapping[str, Any]:
         """A mapping of the file, empty where it is not there."""
-        node: Any = self._source
+        node: Any = self._layers.document
         for depth, key in enumerate(where):
             node = node.get(key)
             if node is None:
@@ -212,4 +213,5 @@ class _Keys:
         return resolved
 
     def _issue(self, found: str, cure: str, *where: str) -> Issue:
-        return Issue(self._name, line_of(self._source, where), ".".join(where), found, cure)
+        file, line, column = self._layers.stands(where)
+        return Issue(file, line, ".".join(where), found, cure, column=column, fix=Fix.BAD_VALUE, where=where)

@@ -167,7 +167,7 @@ class Generations:
 
 def content_of(loaded: Loaded) -> dict[Path, bytes]:
     """The bytes of the files that took part, the config file first."""
-    return {loaded.path: loaded.text.encode()}
+    return {loaded.path: loaded.text.encode(), **{path: text.encode() for path, text in loaded.layers.parts.items()}}
 
 
 def _digests(files: GenerationFiles, loaded: Loaded) -> dict[str, str]:

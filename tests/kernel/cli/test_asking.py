@@ -31,7 +31,7 @@ async def test_status_shows_what_is_wrong(start_gateway: StartGateway) -> None:
     assert shown.status == 0
     assert "telegram  failed" in shown.out
     assert "unknown key 'botTokn'; did you mean 'botToken'?" in shown.out
-    assert re.search(r"problem: openclaw.yaml:\d+: channels.nosuch: no channel plugin 'nosuch' is installed", shown.out)
+    assert re.search(r"problem: openclaw.yaml:\d+:\d+: channels.nosuch: no channel plugin 'nosuch' is installed", shown.out)
 
 
 async def test_health_says_well(gateway: RunningGateway) -> None:

@@ -89,15 +89,15 @@ async def test_a_good_file_validates(home: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("gateway:\n  prot: 1\n", "openclaw.yaml:2: gateway.prot: unknown key 'prot'; did you mean 'port'?"),
+        ("gateway:\n  prot: 1\n", "openclaw.yaml:2:3: gateway.prot: unknown key 'prot'; did you mean 'port'?"),
         ("models: {providers: {openai: {apiKey: '${env:NOSUCH}'}}}", "the environment variable NOSUCH is not set"),
-        ("channels:\n  telegram:\n    botTokn: x\n", "openclaw.yaml:3: channels.telegram.botTokn: unknown key 'botTokn'"),
+        ("channels:\n  telegram:\n    botTokn: x\n", "openclaw.yaml:3:5: channels.telegram.botTokn: unknown key 'botTokn'"),
         (
             "channels:\n\n  telegrm: {}\n",
-            "openclaw.yaml:3: channels.telegrm: no channel plugin 'telegrm' is installed; did you mean 'telegram'?",
+            "openclaw.yaml:3:3: channels.telegrm: no channel plugin 'telegrm' is installed; did you mean 'telegram'?",
         ),
-        ("models: {providers: {echo: {delayMs: fast}}}", "openclaw.yaml:1: models.providers.echo.delayMs: "),
-        ("plugins:\n  entries:\n    web-tools: {config: {nonsense: 1}}", "openclaw.yaml:3: plugins.entries.web-tools.config.nonsense: "),
+        ("models: {providers: {echo: {delayMs: fast}}}", "openclaw.yaml:1:29: models.providers.echo.delayMs: "),
+        ("plugins:\n  entries:\n    web-tools: {config: {nonsense: 1}}", "openclaw.yaml:3:26: plugins.entries.web-tools.config.nonsense: "),
         ("plugins: {entries: {control: {config: {x: 1}}}}", "the plugin takes no settings"),
     ],
 )

@@ -72,6 +72,7 @@ async def test_each_is_listed_with_its_kind_and_who_uses_it(home: Path) -> None:
         "key": "secrets.entries.github",
         "name": "github",
         "kind": "file",
+        "file": "openclaw.yaml",
         "line": 5,
         "usedBy": ["agents.defaults", "agents.entries.main", "shell-tool as GH_TOKEN"],
     }

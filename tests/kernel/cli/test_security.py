@@ -117,7 +117,7 @@ async def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:
     assert both.status == USAGE
     (tmp_path / "openclaw.yaml").write_text("gateway: {prot: 1}\n")
     broken = await audit(tmp_path)
-    assert (broken.status, broken.err) == (CONFIG, "openclaw.yaml:1: gateway.prot: unknown key 'prot'; did you mean 'port'?\n")
+    assert (broken.status, broken.err) == (CONFIG, "openclaw.yaml:1:11: gateway.prot: unknown key 'prot'; did you mean 'port'?\n")
 
 
 async def test_a_reference_that_leads_nowhere_does_not_end_it(tmp_path: Path) -> None:

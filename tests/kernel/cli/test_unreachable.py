@@ -110,10 +110,10 @@ async def test_the_local_secret_is_not_sent_to_another_url(gateway: RunningGatew
 @pytest.mark.parametrize(
     ("config", "complaint"),
     [
-        ("gateway: [", "openclaw.yaml:1: not valid YAML: "),
-        ("- gateway", "openclaw.yaml:1: holds a list"),
-        ("gateway:\n  port: many", "openclaw.yaml:2: gateway.port: found 'many'; use a number"),
-        ("gateway: 3", "openclaw.yaml:1: gateway: holds a "),
+        ("gateway: [", "openclaw.yaml:1:11: not valid YAML: "),
+        ("- gateway", "openclaw.yaml:1:1: holds a list"),
+        ("gateway:\n  port: many", "openclaw.yaml:2:3: gateway.port: found 'many'; use a number"),
+        ("gateway: 3", "openclaw.yaml:1:1: gateway: holds a "),
         ("gateway: {auth: {token: '${file:nosuch}'}}", "gateway.auth.token: the file "),
     ],
 )

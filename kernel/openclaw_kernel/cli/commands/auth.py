@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openclaw_kernel.cli.errors import BadConfig, CommandFailed
@@ -16,6 +15,7 @@ from openclaw_kernel.cli.parsing import Commands
 from openclaw_kernel.cli.terminal import duration, emit, emit_json, note, printable, table
 
 if TYPE_CHECKING:
+    from openclaw_config.layers import Layered
     from openclaw_config.oauth import OAuthClient
     from openclaw_kernel.oauth.flow import DeviceCode, Tokens
     from openclaw_kernel.oauth.tokens import TokenStore
@@ -133,19 +133,22 @@ def _on_store(store: TokenStore, work: Any) -> Any:
 def _clients(options: argparse.Namespace) -> dict[str, OAuthClient]:
     """Every provider with a section oauth; raise `BadConfig`. References elsewhere in the file are left alone."""
     from openclaw_config.home import config_path, find_home
-    from openclaw_config.source import ConfigError, Resolver, parse, read_text
+    from openclaw_config.issues import ConfigError
+    from openclaw_config.layers import read_layers
+    from openclaw_config.source import Resolver
 
     path = config_path(find_home(options.home))
     try:
-        source = parse(path.name, read_text(path))
-        resolver = Resolver(path.name, path.parent, os.environ, source)
-        models = source.get("models")
+        layers = read_layers(path, os.environ)
+        resolver = Resolver(path.name, path.parent, os.environ, layers.document)
+        resolver.stands = layers.stands
+        models = layers.document.get("models")
         providers = models.get("providers") if isinstance(models, Mapping) else None
         found = {}
         for provider, section in (providers if isinstance(providers, Mapping) else {}).items():
             if isinstance(section, Mapping) and section.get("oauth") is not None:
                 where = ("models", "providers", str(provider), "oauth")
-                found[str(provider)] = _client(path, source, where, resolver.resolve(section["oauth"], where))
+                found[str(provider)] = _client(layers, where, resolver.resolve(section["oauth"], where))
         if resolver.issues:
             raise ConfigError(resolver.issues)
     except ConfigError as error:
@@ -153,13 +156,13 @@ def _clients(options: argparse.Namespace) -> dict[str, OAuthClient]:
     return found
 
 
-def _client(path: Path, source: Mapping[str, Any], where: tuple[str, ...], resolved: Any) -> OAuthClient:
+def _client(layers: Layered, where: tuple[str, ...], resolved: Any) -> OAuthClient:
     from pydantic import ValidationError
 
+    from openclaw_config.issues import ConfigError, Issue, dotted
     from openclaw_config.load import explain
     from openclaw_config.oauth import OAuthClient
     from openclaw_config.redaction import is_secret_place
-    from openclaw_config.source import ConfigError, Issue, dotted, line_of
 
     try:
         return OAuthClient.model_validate(resolved)
@@ -168,7 +171,8 @@ def _client(path: Path, source: Mapping[str, Any], where: tuple[str, ...], resol
         for item in error.errors(include_url=False):
             place = (*where, *item["loc"])
             found, cure = explain(item, OAuthClient, is_secret=is_secret_place(place))
-            issues.append(Issue(path.name, line_of(source, place), dotted(place), found, cure))
+            file, line, column = layers.stands(place)
+            issues.append(Issue(file, line, dotted(place), found, cure, column=column, where=place))
         raise ConfigError(issues) from None
 
 

@@ -27,8 +27,9 @@ declares their settings is imported, nothing is started."""
 def get_value(options: argparse.Namespace) -> int:
     """Print the source as it stands in the file, with references unresolved."""
     from openclaw_config.home import config_path, find_home
+    from openclaw_config.issues import ConfigError
     from openclaw_config.redaction import redact, redact_source, secrets_in
-    from openclaw_config.source import ConfigError, parse, read_text
+    from openclaw_config.source import parse, read_text
 
     path = config_path(find_home(options.home))
     try:
@@ -55,7 +56,8 @@ def get_value(options: argparse.Namespace) -> int:
 
 
 def _read_again(name: str, text: str) -> Any:
-    from openclaw_config.source import ConfigError, parse
+    from openclaw_config.issues import ConfigError
+    from openclaw_config.source import parse
 
     try:
         return parse(name, text)

@@ -16,6 +16,7 @@ from openclaw_kernel.cli.terminal import GREEN, RED, emit, emit_json, note, pain
 
 if TYPE_CHECKING:
     from openclaw_config.inventory import Slot
+    from openclaw_config.layers import Layered
 
 _KINDS: Final = {"variable": "variable", "literal": "this file"}
 
@@ -36,11 +37,9 @@ reference that stands for it in openclaw.yaml, e.g. secrets: {entries: {github: 
 
 def list_all(options: argparse.Namespace) -> int:
     """Show a table."""
-    from openclaw_config.source import line_of
-
-    path, source, slots = _read(options)
+    path, layers, slots = _read(options)
     if options.json:
-        emit_json({"secrets": [_row(slot, line_of(source, slot.where)) for slot in slots]})
+        emit_json({"secrets": [_row(slot, layers) for slot in slots]})
         return OK
     if not slots:
         emit(f"{path.name} has no secrets")
@@ -81,43 +80,47 @@ def set_one(options: argparse.Namespace) -> int:
 
 def check_all(options: argparse.Namespace) -> int:
     """Follow all."""
-    from openclaw_config.source import Resolver, line_of
+    from openclaw_config.issues import placed
+    from openclaw_config.source import Resolver
 
-    path, source, slots = _read(options)
+    path, layers, slots = _read(options)
     rows: list[dict[str, Any]] = []
     for slot in slots:
         # One each: what one names must not stand in the way of another.
-        resolver = Resolver(path.name, path.parent, os.environ, source)
+        resolver = Resolver(path.name, path.parent, os.environ, layers.document)
+        resolver.stands = layers.stands
         resolver.resolve(slot.value, slot.where)
         problem = next((f"{issue.found}; {issue.cure}" for issue in resolver.issues), None)
-        rows.append({**_row(slot, line_of(source, slot.where)), "ok": problem is None, "problem": problem})
+        rows.append({**_row(slot, layers), "ok": problem is None, "problem": problem})
     failed = [row for row in rows if not row["ok"]]
     if options.json:
         emit_json({"ok": not failed, "secrets": rows})
     else:
         for row in rows:
             word = paint_out("ok", GREEN) if row["ok"] else paint_out("fails", RED)
-            place = "" if row["ok"] else f": {path.name}:{row['line']}: {row['problem']}"
+            place = "" if row["ok"] else f": {placed(row['file'], row['line'], 0)}: {row['problem']}"
             emit(f"{word}  {row['key']}{place}")
         emit(f"{len(rows)} secrets, {len(failed)} fail" if rows else f"{path.name} has no secrets")
     return FAILED if failed else OK
 
 
-def _read(options: argparse.Namespace) -> tuple[Path, dict[str, Any], list[Slot]]:
+def _read(options: argparse.Namespace) -> tuple[Path, Layered, list[Slot]]:
     from openclaw_config.home import config_path, find_home
     from openclaw_config.inventory import inventory
-    from openclaw_config.source import ConfigError, parse, read_text
+    from openclaw_config.issues import ConfigError
+    from openclaw_config.layers import read_layers
 
     path = config_path(find_home(options.home))
     try:
-        source = parse(path.name, read_text(path))
+        layers = read_layers(path, os.environ)
     except ConfigError as error:
         raise BadConfig(str(error)) from error
-    return path, source, inventory(source)
+    return path, layers, inventory(layers.document)
 
 
-def _row(slot: Slot, line: int) -> dict[str, Any]:
-    row = {"key": slot.key, "kind": slot.kind, "line": line, "usedBy": list(slot.used_by)}
+def _row(slot: Slot, layers: Layered) -> dict[str, Any]:
+    file, line, _ = layers.stands(slot.where)
+    row = {"key": slot.key, "kind": slot.kind, "file": file, "line": line, "usedBy": list(slot.used_by)}
     return row if slot.name is None else {**row, "name": slot.name}
 
 

@@ -61,7 +61,7 @@ def audit(options: argparse.Namespace) -> int:
 def _look(home: Path, running: Running | None, *, deep: bool, fix: bool) -> Outcome:
     import asyncio
 
-    from openclaw_config.source import ConfigError
+    from openclaw_config.issues import ConfigError
     from openclaw_kernel.checks.audit import audit as look
 
     try:
