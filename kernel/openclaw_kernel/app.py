@@ -16,14 +16,14 @@ from aiohttp import web
 
 from openclaw_config.load import ConfigError, Loaded, load
 from openclaw_kernel.announcements import Announcements
-from openclaw_kernel.api.audit import BY_GATEWAY, AuditAction, AuditEntry, AuditLog, AuditOrigin, AuditReader
+from openclaw_kernel.api.audit import AuditAction, AuditEntry, AuditLog, AuditReader
 from openclaw_kernel.api.check import Fixes
 from openclaw_kernel.api.children import kill_leftovers
 from openclaw_kernel.api.errors import GatewayError, InvalidRequest
 from openclaw_kernel.api.oauth import Logins
 from openclaw_kernel.api.requests import Requests
 from openclaw_kernel.api.scopes import effective_scopes
-from openclaw_kernel.api.services import Connections, EventReplay, Events, Gateway, PageAccess, PluginState, PluginStatus, Restarts
+from openclaw_kernel.api.services import Connections, EventReplay, Events, Gateway, PageAccess, PluginStatus, Restarts
 from openclaw_kernel.api.store import Store
 from openclaw_kernel.audit.starts import Start
 from openclaw_kernel.audit.trail import AuditTrail
@@ -31,12 +31,14 @@ from openclaw_kernel.bus import EventBus
 from openclaw_kernel.cannot_start import CannotStart, faulty
 from openclaw_kernel.checks.recording import FixRecorder, record_at_start
 from openclaw_kernel.children.late import LateIsolation
+from openclaw_kernel.chronicle import Chronicle
 from openclaw_kernel.events.log import EventLog
 from openclaw_kernel.events.records import Bounds
 from openclaw_kernel.events.replay import LogReplay
 from openclaw_kernel.exposure import refusal_of
 from openclaw_kernel.gateway import GatewayFacts
 from openclaw_kernel.generations import Generations
+from openclaw_kernel.handover.belongings import Belongings
 from openclaw_kernel.host import PluginHost
 from openclaw_kernel.host.discovery import discover
 from openclaw_kernel.host.guard import PluginFault
@@ -50,8 +52,8 @@ from openclaw_kernel.lock import CannotLock, StateLock
 from openclaw_kernel.lockouts import KeptLockouts
 from openclaw_kernel.oauth.broker import LoginDesk
 from openclaw_kernel.presence import PresenceBook
-from openclaw_kernel.protocol.arrivals import Arrivals, Complaints, shown_names
-from openclaw_kernel.protocol.auth import CERTIFICATE, IDENTITY, TRUSTED_PROXY, Refused, Verifier
+from openclaw_kernel.protocol.arrivals import Arrivals, Complaints
+from openclaw_kernel.protocol.auth import CERTIFICATE, Refused, Verifier
 from openclaw_kernel.protocol.connection import Connection
 from openclaw_kernel.protocol.connections import AUTHORITIES_CHANGED, OpenConnections
 from openclaw_kernel.protocol.dispatch import Dispatcher
@@ -81,6 +83,8 @@ PAGE_SESSIONS_KEY: Final = "page-sessions"
 STOP_SECONDS: Final = 10.0
 DRAIN_GRACE_SECONDS: Final = 2.0
 RESTART_EXPECTED_MS: Final = 1000
+FOLLOWER_SECONDS: Final = 1.0
+"""How long after a restart a client is kept waiting for the plugins to start, before it is told to come back."""
 
 
 @dataclass(slots=True)
@@ -94,6 +98,20 @@ class _Wire:
     proofs: Proofs
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What is constructed before anything is opened."""
+
+    store: Any
+    """The driver: a `Store` that is opened and closed."""
+    logins: LoginDesk
+    event_log: EventLog
+    values: StoredKeyValue
+    pages: PageSessions
+    limiter: FailureLimiter
+    isolation: LateIsolation
+
+
 def now_ms() -> int:
     """Unix milliseconds."""
     return time.time_ns() // 1_000_000
@@ -102,7 +120,15 @@ def now_ms() -> int:
 class GatewayApp:
     """One gateway in one process. `start` returns when it serves, `stop` when nothing of it is left."""
 
-    def __init__(self, *, loaded: Loaded, home: Path, limits: Limits | None = None, event_bounds: Bounds | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        loaded: Loaded,
+        home: Path,
+        limits: Limits | None = None,
+        event_bounds: Bounds | None = None,
+        belongings: Belongings | None = None,
+    ) -> None:
         self.loaded = loaded
         self._event_bounds = event_bounds
         self.home = home
@@ -117,13 +143,20 @@ class GatewayApp:
         self._open = OpenConnections()
         self._held = HeldAnswers()
         self._hurry = asyncio.Event()
+        self._serving = asyncio.Event()
         self._stops = False
         self._requests: RequestTable
         self._replay: LogReplay
         self._audit: AuditTrail
+        self._chronicle: Chronicle
         self.generations: Generations
         self._lock = StateLock(home)
-        self._port = Port(loaded, home, door=self._door, now_ms=now_ms)
+        self._keeps_lock = False
+        self.candidate: Callable[[], Awaitable[None]] | None = None
+        """Tries the program that a restart would run; raises `GatewayError`. None where this process is not restarted."""
+        given = belongings or Belongings()
+        self._passed_lock, self._paused_at = given.lock, given.paused_at
+        self._port = Port(loaded, home, door=self._door, now_ms=now_ms, given=given.sockets)
         self._announcements: Announcements
         self.facts: GatewayFacts
         self.leaves: KernelLeaves
@@ -139,12 +172,43 @@ class GatewayApp:
             await self._stack.aclose()
             raise
 
+    async def rehearse(self) -> list[str]:
+        """Load what a start would serve, beside a gateway that runs: no lock, no port, no store. Return the plugins' problems.
+
+        Raises:
+            CannotStart: as `start` would.
+            RegistryError: as `start` would.
+        """
+        self._refuse_open_door()
+        await self._port.load_tls()
+        parts = self._construct()
+        try:
+            await self._load_plugins()
+            self._build_wire(parts.pages, parts.limiter)
+            return self.host.problems()
+        finally:
+            await self.host.stop(1.0)
+            await self._close_tasks()
+            await parts.isolation.close(1.0)
+
     async def stop(self, reason: str = "service restart") -> None:
         """Let what is under way end, tell the clients, stop the plugins in reverse, close the store, release the lock."""
         await self.drain()
         self._bus.publish(EventFrame("shutdown", dumps({"reason": reason, "restartExpectedMs": RESTART_EXPECTED_MS})))
-        self._note_life(AuditAction.GATEWAY_STOPPED, reason)
+        self._chronicle.life(AuditAction.GATEWAY_STOPPED, reason)
         await self._stack.aclose()
+
+    async def hand_over(self, reason: str = "gateway restart") -> Belongings:
+        """Stop, but leave the port open and the folder locked: both are the caller's, for the next process."""
+        self._port.pass_on()
+        self._keeps_lock = True
+        await self.stop(reason)
+        return Belongings(lock=self._lock.pass_on(), sockets=self._port.hand_over(), paused_at=self._port.closed_at)
+
+    @property
+    def started(self) -> bool:
+        """Whether the start is over."""
+        return self._serving.is_set()
 
     @property
     def stops(self) -> bool:
@@ -162,23 +226,47 @@ class GatewayApp:
 
     async def _assemble(self) -> None:
         stack = self._stack
-        try:
-            self._lock.acquire()
-        except CannotLock as error:
-            raise CannotStart(str(error), 78) from error
-        stack.callback(self._lock.release)
-        self._refuse_open_door()
+        self._take_hold(stack)
         await self._port.load_tls()
+        parts = self._construct()
+        stack.push_async_callback(parts.isolation.close, STOP_SECONDS)
+        stack.push_async_callback(self._close_tasks)
+        self._tasks.spawn("leftovers", self._end_leftovers())
+        stack.push_async_callback(parts.store.close)
+        stack.push_async_callback(self._audit.close)
+        stack.push_async_callback(parts.logins.close)
+        stack.push_async_callback(parts.event_log.close)
+        stack.push_async_callback(self.host.stop, STOP_SECONDS)
+        await self._load_plugins()
+        refused = await parts.store.open(self.host.registry.migrations())
+        self.host.refuse_migrations(refused)
+        await self._audit.open()
+        await self._record_start(parts.store)
+        await parts.event_log.open()
+        stack.push_async_callback(self._replay.close)
+        self._bus.log = parts.event_log
+        await self._restore(parts.values, parts.pages, parts.limiter)
+        self.wire = self._build_wire(parts.pages, parts.limiter)
+        await self._listen(stack)
+        self._lock.describe(self.facts.describe_owner())
+        await self.host.start()
+        await self._begin_to_serve()
+
+    def _construct(self) -> _Parts:
+        # Nothing here opens, starts or writes: it is done in a rehearsal too, beside the gateway that runs.
         self._presence = PresenceBook(version=GatewayFacts.version, now_ms=now_ms)
         self.facts = GatewayFacts(loaded=self.loaded, home=self.home, presence=self._presence, limits=self.limits, now_ms=now_ms)
+        self.facts.further_problems.append(lambda: [self.loaded.placed(line) for line in self._port.problems()])
         self._announcements = Announcements(self._bus, self.facts, self._presence)
         self.facts.presence_changed = self._announcements.presence_soon
-        self.restarts = RestartDesk(boot_id=self.facts.boot_id, check=self._check_config)
         self._tasks = TaskOwner("gateway", _task_failed)
+        self.restarts = RestartDesk(boot_id=self.facts.boot_id, check=self._check_candidate, spawn=self._tasks.spawn)
+        self.facts.further_problems.append(self.restarts.problems)
         store = load_driver("openclaw.stores", "sqlite")(self.home / DATABASE)
         limiter = FailureLimiter()
         self._requests = RequestTable(store, now_ms=now_ms, keep_seconds=self.limits.dedupe_seconds, limit=self.limits.dedupe_entries)
         self._audit = AuditTrail(store, home=self.home, now_ms=now_ms)
+        self._chronicle = Chronicle(self._audit, version=self.facts.version, boot_id=self.facts.boot_id)
         self.generations = Generations(self.home, store, self._audit, now_ms=now_ms)
         logins = LoginDesk(self.home, store, self._audit, now_ms=now_ms)
         event_log = EventLog(store, now_ms=now_ms, bounds=self._event_bounds)
@@ -194,7 +282,6 @@ class GatewayApp:
             held=self._held,
         )
         isolation = LateIsolation(GatewayFacts.version)
-        stack.push_async_callback(isolation.close, STOP_SECONDS)
         self.host = PluginHost(
             config=self.loaded.config,
             home=self.home,
@@ -217,33 +304,14 @@ class GatewayApp:
             place=self.loaded.placed,
             isolation=isolation,
         )
-        stack.push_async_callback(self._close_tasks)
-        self._tasks.spawn("leftovers", self._end_leftovers())
-        stack.push_async_callback(store.close)
-        stack.push_async_callback(self._audit.close)
-        stack.push_async_callback(logins.close)
-        stack.push_async_callback(event_log.close)
-        stack.push_async_callback(self.host.stop, STOP_SECONDS)
-        await self._load_plugins()
-        refused = await store.open(self.host.registry.migrations())
-        self.host.refuse_migrations(refused)
-        await self._audit.open()
-        await self._record_start(store)
-        await event_log.open()
-        stack.push_async_callback(self._replay.close)
-        self._bus.log = event_log
-        await self._restore(kernel_values, pages, limiter)
-        self.wire = self._build_wire(pages, limiter)
-        await self._listen(stack)
-        self._lock.describe(self.facts.describe_owner())
-        await self.host.start()
-        await self._begin_to_serve()
+        return _Parts(store, logins, event_log, kernel_values, pages, limiter, isolation)
 
     async def _begin_to_serve(self) -> None:
         self.facts.refresh_health()
         self.facts.phase = Phase.SERVING
+        self._serving.set()
         await self.generations.mark_good()
-        self._note_life(AuditAction.GATEWAY_STARTED, None)
+        self._chronicle.life(AuditAction.GATEWAY_STARTED, None)
         self._tasks.spawn("clock", self._run_clock())
         self._tasks.spawn("health", self._run_health())
         self._tasks.spawn("requests", self._run_requests())
@@ -275,10 +343,6 @@ class GatewayApp:
             self._audit.note(start.late())
         await self.generations.take_start(self.loaded)
         await record_at_start(FixRecorder(home=self.home, store=store, audit=self._audit))
-
-    def _note_life(self, action: AuditAction, reason: str | None) -> None:
-        details = {"version": self.facts.version, "bootId": self.facts.boot_id}
-        self._audit.note(AuditEntry(action=action, origin=BY_GATEWAY, subject="gateway", reason=reason, details=details))
 
     async def _load_plugins(self) -> None:
         try:
@@ -335,6 +399,7 @@ class GatewayApp:
             arrivals=self._arrivals,
         )
         server.auth_epoch = lambda: verifier.epoch
+        server.open_door = self._until_serving
         server.prove = proofs.of
         server.stands = proofs.stands
         server.proved = lambda request: self._door.release(request.protocol)
@@ -363,6 +428,8 @@ class GatewayApp:
         self.host.surface = surface.build
         farewell = partial(self.wire.server.close, Close(1012, "service restart"))
         url = await self._port.serve(application, stack, farewell)
+        if self._paused_at is not None:
+            logger.info("restarted; for %.3f s nobody was accepted, who came meanwhile is served now", time.monotonic() - self._paused_at)
         self._follow_tls()
         self.facts.url = url + base_path
 
@@ -381,11 +448,34 @@ class GatewayApp:
             if connection.method == CERTIFICATE:
                 self._open.invalidate(connection.principal, AUTHORITIES_CHANGED)
 
-    def _check_config(self) -> None:
+    async def _until_serving(self) -> None:
+        # Who was connected to the process before comes back in the same instant: a moment here is shorter than its pause after a refusal.
+        if self._paused_at is not None and not self._serving.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FOLLOWER_SECONDS):
+                    await self._serving.wait()
+
+    async def _check_candidate(self) -> None:
         try:
-            load(self.loaded.path)
+            await asyncio.to_thread(load, self.loaded.path)
         except ConfigError as error:
             raise InvalidRequest(f"not restarted, for the gateway could not start again: {error}") from error
+        if self.candidate is not None:
+            await self.candidate()
+
+    def _take_hold(self, stack: contextlib.AsyncExitStack) -> None:
+        stack.callback(self._port.close)
+        try:
+            self._lock.acquire(self._passed_lock)
+        except CannotLock as error:
+            raise CannotStart(str(error), 78) from error
+        stack.callback(self._release_lock)
+        self._refuse_open_door()
+        self._port.take()
+
+    def _release_lock(self) -> None:
+        if not self._keeps_lock:
+            self._lock.release()
 
     def _refuse_open_door(self) -> None:
         refusal = refusal_of(self.loaded.config.gateway)
@@ -404,9 +494,7 @@ class GatewayApp:
 
     def _not_believed(self, arrival: Arrival) -> None:
         self._complain(arrival)
-        origin = AuditOrigin(actor="nobody", surface="http", address=arrival.peer)
-        details = {"headers": shown_names(arrival)}
-        self._audit.refused(AuditEntry(action=AuditAction.PROXY_HEADERS_IGNORED, origin=origin, reason=arrival.said.value, details=details))
+        self._chronicle.not_believed(arrival)
 
     async def _trusted(self, request: web.Request) -> bool:
         if self.wire.pages.authenticated(request):
@@ -428,7 +516,7 @@ class GatewayApp:
     def _connection_opened(self, connection: Connection) -> Callable[[], None]:
         detach = self._bus.attach(connection)
         forget = self._replay.attach(connection)
-        self._audit_admission(connection)
+        self._chronicle.admitted(connection)
         entry = connection.presence()
         if entry is not None:
             self._presence.connected(connection.connection_id, entry)
@@ -442,25 +530,11 @@ class GatewayApp:
 
         return closed
 
-    def _audit_admission(self, connection: Connection) -> None:
-        if connection.method not in {CERTIFICATE, TRUSTED_PROXY, IDENTITY}:
-            return
-        origin = AuditOrigin(actor=connection.principal, surface="ws", address=connection.address)
-        details = {"method": connection.method, "scopes": sorted(connection.scopes)}
-        self._audit.note(AuditEntry(action=AuditAction.IDENTITY_ADMITTED, origin=origin, subject=connection.principal, details=details))
-
     def _plugin_changed(self, status: PluginStatus) -> None:
-        self._record_plugin(status)
-        if self.facts.phase is Phase.SERVING:
+        serving = self.facts.phase is Phase.SERVING
+        self._chronicle.plugin(status, serving=serving)
+        if serving:
             self._announcements.health_soon()
-
-    def _record_plugin(self, status: PluginStatus) -> None:
-        # That all start and all stop is what the gateway's own rows say.
-        ordinary = self.facts.phase is not Phase.SERVING and status.state not in {PluginState.FAILED, PluginState.DEGRADED}
-        if not ordinary:
-            details = {"version": status.version, "why": status.reason}
-            subject, state = f"plugin:{status.id}", status.state.value
-            self._audit.note(AuditEntry(action=AuditAction.PLUGIN_STATE, origin=BY_GATEWAY, subject=subject, reason=state, details=details))
 
     async def _run_clock(self) -> None:
         loop = asyncio.get_running_loop()

@@ -22,16 +22,14 @@ class Refusal:
     cure: str
 
 
-def refusal_of(gateway: Gateway) -> Refusal | None:
-    """Why this configuration may not be served; None where it may."""
+def refusal_of(gateway: Gateway, *, listens_at: str | None = None) -> Refusal | None:
+    """Why this configuration may not be served; None where it may. `listens_at` is an address beyond loopback that was given to us."""
     if gateway.mode == "remote":
         found = "remote, which only says where the command line finds a gateway"
         return Refusal("gateway.mode", found, "use local to run one here")
-    for check in (_credential, _proxy, _beyond_loopback):
-        refusal = check(gateway)
-        if refusal is not None:
-            return refusal
-    return None
+    bind = None if gateway.bind == "loopback" else f"gateway.bind is {gateway.bind}"
+    beyond = bind if listens_at is None else f"the socket that was passed listens at {listens_at}"
+    return _credential(gateway) or _proxy(gateway) or (None if beyond is None else _beyond_loopback(gateway, beyond))
 
 
 def _credential(gateway: Gateway) -> Refusal | None:
@@ -57,18 +55,17 @@ def _proxy(gateway: Gateway) -> Refusal | None:
     return None
 
 
-def _beyond_loopback(gateway: Gateway) -> Refusal | None:
-    if gateway.bind == "loopback":
-        return None
-    auth, bind = gateway.auth, f"gateway.bind is {gateway.bind}"
+def _beyond_loopback(gateway: Gateway, beyond: str) -> Refusal | None:
+    auth = gateway.auth
     if auth.mode == "none":
-        return Refusal("gateway.auth.mode", f"none, while {bind}", "use token or password, or bind to loopback")
+        return Refusal("gateway.auth.mode", f"none, while {beyond}", "use token or password, or bind to loopback")
     if not (gateway.trusted_proxies or gateway.tls.enabled):
         cure = "set gateway.tls.enabled to true, list the proxy that does TLS in gateway.trustedProxies, or bind to loopback"
-        return Refusal("gateway.bind", f"{gateway.bind}, with nothing that encrypts", cure)
+        found = gateway.bind if gateway.bind != "loopback" else f"{gateway.bind}, but {beyond}"
+        return Refusal("gateway.bind", f"{found}, with nothing that encrypts", cure)
     secret = {"token": auth.token, "password": auth.password}.get(auth.mode)
     weakness = weakness_of_secret(secret.unwrap()) if secret is not None else None
     if weakness is not None:
         cure = f"make one of {SHORTEST} characters or more, e.g. with {_STRONG}, or bind to loopback"
-        return Refusal(f"gateway.auth.{auth.mode}", f"{weakness}, while {bind}", cure)
+        return Refusal(f"gateway.auth.{auth.mode}", f"{weakness}, while {beyond}", cure)
     return None

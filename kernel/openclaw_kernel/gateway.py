@@ -88,6 +88,8 @@ class GatewayFacts:
         self.phase = Phase.STARTING
         self.url = ""
         self.encryption: Encryption | None = None
+        self.further_problems: list[Callable[[], Sequence[str]]] = []
+        """What else has to say what somebody should mend."""
         self.presence_changed: Callable[[], None] = lambda: None
 
     def bind(self, *, host: Host, registry: MethodRegistry, events: EventRegistry, ask: Ask) -> None:
@@ -109,7 +111,8 @@ class GatewayFacts:
             return lines
         agents: list[str] = self._ask(AgentRuntime, "problems of the agents", lambda runtime: list(runtime.problems()), [])
         encryption = () if self.encryption is None else self.encryption.problems()
-        return [*lines, *encryption, *self._host.problems(), *agents]
+        further = [line for problems in self.further_problems for line in problems()]
+        return [*lines, *encryption, *further, *self._host.problems(), *agents]
 
     @property
     def tls(self) -> TlsState | None:

@@ -28,6 +28,9 @@ IDLE_SECONDS: Final = 30.0
 """Longest a connection may take to send the head of a request, the first or a further one."""
 STRANGERS: Final = 512
 STRANGERS_PER_ADDRESS: Final = 128
+NEWCOMER_SECONDS: Final = 0.25
+"""How long after its accept a connection is waited for when the port is closed."""
+_ARRIVING_SECONDS: Final = 0.01
 _LINGERING_SECONDS: Final = 2.0
 _MAX_HEADERS: Final = 64
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -64,6 +67,10 @@ class Door:
     def strangers(self) -> int:
         """How many connections have proved nothing."""
         return len(self._network_of)
+
+    def inside(self) -> list[object]:
+        """The connections that have proved nothing."""
+        return list(self._network_of)
 
     def enter(self, connection: object, address: str, cut: Callable[[], None]) -> bool:
         """Let a new connection in, or tell that there are too many like it. `cut` ends it at once, should it have to make room.
@@ -113,11 +120,14 @@ class Door:
 
 
 class _Connection(web.RequestHandler):
-    __slots__ = ("_door",)
+    __slots__ = ("_door", "accepted_at", "asked")
 
     def __init__(self, server: web.Server, *, door: Door, **options: Any) -> None:
         super().__init__(server, **options)
         self._door = door
+        self.asked = False
+        """Whether the head of a request has come."""
+        self.accepted_at = asyncio.get_running_loop().time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
@@ -154,7 +164,11 @@ class _Connection(web.RequestHandler):
 
 class _Server(web.Server):
     def __init__(self, like: web.Server, door: Door, idle_seconds: float) -> None:
-        super().__init__(like.request_handler, request_factory=like.request_factory)
+        def asked(message: Any, payload: Any, protocol: _Connection, *rest: Any) -> web.BaseRequest:
+            protocol.asked = True
+            return like.request_factory(message, payload, protocol, *rest)
+
+        super().__init__(like.request_handler, request_factory=asked)  # type: ignore[arg-type]  # every protocol of ours is a _Connection
         self._door = door
         self._idle_seconds = idle_seconds
 
@@ -177,6 +191,16 @@ class Listener(web.AppRunner):
         super().__init__(application, access_log=None, shutdown_timeout=shutdown_timeout)
         self._door = door
         self._idle_seconds = idle_seconds
+
+    async def hear_out_newcomers(self) -> None:
+        """Once nobody new is accepted: give who came in last the moment in which a request arrives, so that it gets an answer."""
+        loop = asyncio.get_running_loop()
+        for _ in range(int(NEWCOMER_SECONDS / _ARRIVING_SECONDS)):
+            # Waited first: what was accepted in this very step becomes a connection in the next ones.
+            await asyncio.sleep(_ARRIVING_SECONDS)
+            newcomers = (one for one in self._door.inside() if isinstance(one, _Connection) and not one.asked)
+            if all(loop.time() - one.accepted_at > NEWCOMER_SECONDS for one in newcomers):
+                return
 
     async def _make_server(self) -> web.Server:
         return _Server(await super()._make_server(), self._door, self._idle_seconds)

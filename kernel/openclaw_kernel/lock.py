@@ -6,6 +6,7 @@ The folder, not a file in it: a file could be deleted, and whoever makes it anew
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -40,9 +41,15 @@ class StateLock:
         self.path = home / FILE_NAME
         self._descriptor: int | None = None
 
-    def acquire(self) -> None:
-        """Take the lock at once or raise `AlreadyRunning`, `CannotLock`."""
+    def acquire(self, passed_on: int | None = None) -> None:
+        """Take the lock at once or raise `AlreadyRunning`, `CannotLock`.
+
+        `passed_on` is the descriptor that the process before left: with it the lock was never free. One that is of another folder is
+        closed and done without.
+        """
         home = self.path.parent
+        if passed_on is not None and self._adopt(home, passed_on):
+            return
         try:
             descriptor = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -59,6 +66,20 @@ class StateLock:
             os.close(descriptor)
             raise CannotLock(home, error) from error
 
+    def _adopt(self, home: Path, descriptor: int) -> bool:
+        try:
+            if not os.path.samestat(os.fstat(descriptor), home.stat()):
+                os.close(descriptor)
+                return False
+            # Of the same open folder it is held already; what the file says stays true until the next address is known.
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+            return False
+        self._descriptor = descriptor
+        return True
+
     def describe(self, owner: dict[str, Any]) -> None:
         """Write who owns the folder, for people and for the command line."""
         if self._descriptor is None:
@@ -71,6 +92,11 @@ class StateLock:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(json.dumps(owner) + "\n")
         temporary.replace(self.path)
+
+    def pass_on(self) -> int | None:
+        """Hold the lock no longer and leave it locked: the descriptor is the caller's, None where the lock is not held."""
+        descriptor, self._descriptor = self._descriptor, None
+        return descriptor
 
     def release(self) -> None:
         """Give the lock up."""

@@ -36,6 +36,7 @@ DEBIAN_PACKAGES = {
     "nginx": ("nginx",),
     "caddy": ("caddy",),
     "systemd": ("systemd",),
+    "systemd-socket-activate": ("systemd",),
 }
 
 # A daemon that is installed for the tests must not be started by its package: policy-rc.d forbids that meanwhile.

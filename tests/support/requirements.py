@@ -233,6 +233,7 @@ REQUIREMENTS: dict[str, Callable[[], Path]] = {
     "reference-cli": find_reference_cli,
     "reference-control-ui": find_reference_control_ui,
     "systemd": find_systemd,
+    "systemd-socket-activate": functools.partial(find_program, "systemd-socket-activate", cure="install the Debian package systemd"),
     "xllamacpp": find_local_model,
 }
 

@@ -43,6 +43,10 @@ async def _nothing(_request: web.Request) -> Verified | Refused | None:
     return None
 
 
+async def _at_once() -> None:
+    return
+
+
 class GatewayServer:
     """Accepts upgrades and owns every connection."""
 
@@ -70,6 +74,8 @@ class GatewayServer:
         self._hello = hello
         self._opened = opened
         self._arrivals = Arrivals() if arrivals is None else arrivals
+        self.open_door: Callable[[], Awaitable[None]] = _at_once
+        """Awaited for each upgrade before it is answered."""
         self.prove: Callable[[web.Request], Awaitable[Verified | Refused | None]] = _nothing
         """Asks what an upgrade itself proves of who sends it."""
         self.stands: Callable[[web.Request, Verified], bool] = lambda _request, _verified: True
@@ -99,6 +105,7 @@ class GatewayServer:
         counted = [counted_as]
         epoch = self.auth_epoch()
         try:
+            await self.open_door()
             peer = Peer(
                 address=arrival.address,
                 direct_local=arrival.direct_local,

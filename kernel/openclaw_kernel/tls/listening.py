@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 
 if TYPE_CHECKING:
+    import socket
+
     from openclaw_kernel.http import Door
 
 HANDSHAKE_SECONDS: Final = 10.0
@@ -47,7 +49,7 @@ class _Entrance(SSLProtocol):
         self._door.release(self._handler)
 
 
-class TlsSite(web.TCPSite):
+class TlsSite(web.SockSite):
     """Where a runner listens, with TLS. `context` is asked for each connection anew."""
 
     __slots__ = ("_context", "_door", "_handshake_seconds")
@@ -55,15 +57,14 @@ class TlsSite(web.TCPSite):
     def __init__(
         self,
         runner: web.AppRunner,
-        host: str,
-        port: int,
+        listener: socket.socket,
         *,
         context: ssl.SSLContext,
         door: Door,
         backlog: int,
         handshake_seconds: float = HANDSHAKE_SECONDS,
     ) -> None:
-        super().__init__(runner, host, port, ssl_context=context, backlog=backlog)
+        super().__init__(runner, listener, ssl_context=context, backlog=backlog)
         self._context = context
         self._door = door
         self._handshake_seconds = handshake_seconds
@@ -77,4 +78,4 @@ class TlsSite(web.TCPSite):
             return _Entrance(server(), self._context, self._door, self._handshake_seconds)
 
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(entrance, self._host, self._port, backlog=self._backlog)
+        self._server = await loop.create_server(entrance, sock=self._sock, backlog=self._backlog)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -32,7 +33,9 @@ async def listening(context: ServedContext, door: Door, *, handshake_seconds: fl
     )
     runner = Listener(application, door, shutdown_timeout=1.0)
     await runner.setup()
-    site = TlsSite(runner, "127.0.0.1", 0, context=context, door=door, backlog=64, handshake_seconds=handshake_seconds)
+    site = TlsSite(
+        runner, socket.create_server(("127.0.0.1", 0)), context=context, door=door, backlog=64, handshake_seconds=handshake_seconds
+    )
     await site.start()
     try:
         yield runner.addresses[0][1]

@@ -456,6 +456,9 @@ class Harness:
 
         return time.time_ns() // 1_000_000 + self.offset_ms
 
+    async def _may_restart(self) -> None:
+        return
+
     async def start(self) -> None:
         self._tasks = TaskOwner("conversation", lambda _, error: self.failures.append(error))
         self.store = SqliteStore(self.home / "state.sqlite")
@@ -469,7 +472,7 @@ class Harness:
             Policies: self.policies,
             Providers: FixedProviders(),
             Gateway: self.gateway,
-            Restarts: RestartDesk(boot_id=uuid.uuid4().hex, check=lambda: None),
+            Restarts: RestartDesk(boot_id=uuid.uuid4().hex, check=self._may_restart, spawn=self._tasks.spawn),
             Requests: RequestTable(self.store, now_ms=self.now_ms, keep_seconds=7 * 86_400, limit=1000),
         }
         plugin = ConversationPlugin(Context(self, self._tasks, self.store))  # type: ignore[arg-type]

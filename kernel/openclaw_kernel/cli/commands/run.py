@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from openclaw_kernel.cli.errors import BadConfig, NotNow, NotRestarted
+from openclaw_kernel.cli.errors import BadConfig, CommandFailed, NotNow, NotRestarted
 from openclaw_kernel.cli.exits import CONFIG, OK
 from openclaw_kernel.cli.parsing import Commands
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
     from openclaw_config.load import Loaded
     from openclaw_kernel.app import GatewayApp
+    from openclaw_kernel.handover.belongings import Belongings
 
 _GIVE_UP_SECONDS = 15.0
 
@@ -26,8 +30,12 @@ def add(commands: Commands) -> None:
     """Add the command."""
     details = """\
 The first start writes a commented openclaw.yaml and a random token into the state folder.
-It prints one link that opens the chat page; Ctrl+C or SIGTERM stops it, openclaw-kernel restart begins it anew in the same process."""
-    commands.add("run", "run the gateway in the foreground", run=run, details=details)
+It prints one link that opens the chat page; Ctrl+C or SIGTERM stops it.
+openclaw-kernel restart, or SIGUSR1, begins it anew in the same process with the port open all the while, once a check as
+that of --check has shown that it can start again."""
+    parser = commands.add("run", "run the gateway in the foreground", run=run, details=details)
+    checking = "load configuration and plugins, say what is wrong, start nothing"
+    parser.add_argument("--check", action="store_true", help=checking, default=False)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -36,64 +44,124 @@ def run(options: argparse.Namespace) -> int:
 
     from openclaw_config.home import config_path, find_home, prepare_home
     from openclaw_config.load import ConfigError, load
-    from openclaw_kernel.logs import set_up_logging, tear_down_logging
+    from openclaw_kernel.handover.belongings import receive
+    from openclaw_kernel.handover.sockets import BadSocket
     from openclaw_kernel.tasks import run_whole
 
     home = find_home(options.home)
     try:
+        if options.check:
+            return run_whole(_check(load(config_path(home)), home, as_json=options.json))
+        belongings = receive(os.environ)
         first_start = prepare_home(home)
         loaded = load(config_path(home))
-        handlers = set_up_logging(home, level=loaded.config.logging.level, as_json=options.json, secrets=loaded.secrets)
-    except ConfigError as error:
+        return _keep_serving(loaded, home, belongings, as_json=options.json, first_start=first_start)
+    except (BadSocket, ConfigError) as error:
         raise BadConfig(str(error)) from error
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise BadConfig(f"{error.filename or home}: the state folder cannot be used ({reason}); make it writable or use --home") from error
-    try:
-        code = run_whole(_serve(loaded, home, as_json=options.json, first_start=first_start))
-    finally:
-        tear_down_logging(handlers)
-    return _run_again() if code is None else code
 
 
-def _run_again() -> int:
-    """Replace this process by a new one of the same program: its id, terminal and supervisor stay. Everything is closed before."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    try:
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the program that runs already
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise NotRestarted(f"{sys.executable}: cannot be run again ({reason}); start openclaw-kernel run yourself") from error
+def _keep_serving(loaded: Loaded, home: Path, belongings: Belongings, *, as_json: bool, first_start: bool) -> int:
+    """Serve until the end, or until a restart: then the program takes the place of this one."""
+    from openclaw_kernel.logs import set_up_logging, tear_down_logging
+    from openclaw_kernel.tasks import run_whole
+
+    failed: NotRestarted | None = None
+    while True:
+        handlers = set_up_logging(home, level=loaded.config.logging.level, as_json=as_json, secrets=loaded.secrets)
+        try:
+            if failed is not None:
+                logging.getLogger("openclaw.gateway").error("%s; this process goes on", failed)
+            outcome = run_whole(_serve(loaded, home, belongings, as_json=as_json, first_start=first_start))
+        except CommandFailed as error:
+            if failed is None:
+                raise
+            raise NotRestarted(f"{failed}; and this process cannot go on: {error}") from error
+        finally:
+            tear_down_logging(handlers)
+        if isinstance(outcome, int):
+            return outcome
+        belongings, first_start = outcome, False
+        try:
+            _run_again(belongings)
+        except NotRestarted as error:
+            # The program that was to follow is gone, this one is still in memory: it goes on with what it was to leave.
+            failed = error
 
 
-async def _serve(loaded: Loaded, home: Path, *, as_json: bool, first_start: bool) -> int | None:
-    """Return the exit code, None where a restart was asked for."""
-    import signal
-
+async def _check(loaded: Loaded, home: Path, *, as_json: bool) -> int:
     from openclaw_kernel.app import GatewayApp
+
+    with _told():
+        problems = await GatewayApp(loaded=loaded, home=home).rehearse()
+    if as_json:
+        print(json.dumps({"event": "checked", "problems": problems}), flush=True)
+    else:
+        print("\n".join([*(f"problem: {problem}" for problem in problems), "a gateway can be started with this configuration"]), flush=True)
+    return OK
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Turn what keeps a gateway from starting into the end of the command."""
     from openclaw_kernel.cannot_start import CannotStart
-    from openclaw_kernel.lock import AlreadyRunning
     from openclaw_kernel.protocol.registry import RegistryError
     from openclaw_kernel.store.errors import StoreError
 
-    app = GatewayApp(loaded=loaded, home=home)
-    stopping = _stopped_by_signals(app)
     try:
-        if not await _start_unless(stopping, app):
-            return OK
-    except AlreadyRunning as running:
-        if as_json:
-            print(json.dumps({"event": "already-running", "message": str(running), "owner": running.owner}), flush=True)
-        else:
-            print(running, file=sys.stderr)
-        return OK
+        yield
     except CannotStart as error:
         raise (BadConfig if error.status == CONFIG else NotNow)(str(error)) from error
     except RegistryError as error:
         raise BadConfig(str(error)) from error
     except StoreError as error:
         raise NotNow(str(error)) from error
+
+
+def _run_again(belongings: Belongings) -> NoReturn:
+    """Replace this process by a new one of the same program, which keeps its id, terminal, supervisor, port and lock.
+
+    Raises:
+        NotRestarted: the program cannot be run; everything that was to be passed on is as it was.
+    """
+    import signal
+
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # It would end the next process before that has a say in it.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    environment = {**os.environ, **belongings.to_environment()}
+    try:
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606 - the program that runs already
+    except OSError as error:
+        belongings.keep_from_children()
+        reason = (error.strerror or str(error)).lower()
+        raise NotRestarted(f"{sys.executable}: cannot be run again ({reason}); install it anew") from error
+
+
+async def _serve(loaded: Loaded, home: Path, belongings: Belongings, *, as_json: bool, first_start: bool) -> int | Belongings:
+    """Return the exit code, or what the next process gets where a restart was asked for."""
+    import signal
+
+    from openclaw_kernel.app import GatewayApp
+    from openclaw_kernel.handover.candidate import Candidate
+    from openclaw_kernel.lock import AlreadyRunning
+
+    app = GatewayApp(loaded=loaded, home=home, belongings=belongings)
+    app.candidate = Candidate.of_this_process().try_out
+    stopping = _stopped_by_signals(app)
+    try:
+        with _told():
+            if not await _start_unless(stopping, app):
+                return OK
+    except AlreadyRunning as running:
+        if as_json:
+            print(json.dumps({"event": "already-running", "message": str(running), "owner": running.owner}), flush=True)
+        else:
+            print(running, file=sys.stderr)
+        return OK
     _announce(app, home, as_json=as_json, first_start=first_start)
     await _first_of(stopping, app.restarts.wanted)
     wanted = app.restarts.wanted.is_set()
@@ -103,13 +171,16 @@ async def _serve(loaded: Loaded, home: Path, *, as_json: bool, first_start: bool
     if not wanted:
         await app.stop()
         return OK
-    await app.stop("gateway restart")
-    # Who pressed Ctrl+C meanwhile wants it to end.
-    return OK if stopping.is_set() else None
+    left = await app.hand_over()
+    if stopping.is_set():
+        # Who pressed Ctrl+C meanwhile wants it to end.
+        left.close()
+        return OK
+    return left
 
 
 def _stopped_by_signals(app: GatewayApp) -> asyncio.Event:
-    """Return what SIGINT and SIGTERM set; a second one shortens the stop."""
+    """Return what SIGINT and SIGTERM set; a second one shortens the stop. SIGUSR1 asks for a restart."""
     import asyncio
     import signal
 
@@ -121,8 +192,14 @@ def _stopped_by_signals(app: GatewayApp) -> asyncio.Event:
             app.hurry()
         stopping.set()
 
+    def restart() -> None:
+        # Before the start is over there is nothing yet to restart.
+        if app.started:
+            app.restarts.begin("SIGUSR1", 0)
+
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGUSR1, restart)
     return stopping
 
 
