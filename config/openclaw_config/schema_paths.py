@@ -31,6 +31,8 @@ def variants(schema: Schema, node: Any) -> list[Schema]:
             target = target.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(target, Mapping) else None
         return variants(schema, target)
     found = [one for key in ("anyOf", "oneOf", "allOf") for inner in node.get(key, ()) for one in variants(schema, inner)]
+    # What holds where a condition does not is the ordinary case: an entry that names no `api`.
+    found += [one for key in ("else", "then") if key in node for one in variants(schema, node[key])][: 1 if "else" in node else None]
     own = node.get("type") not in {None, "null"} or "properties" in node or "enum" in node or "const" in node
     return [node, *found] if own or not found else found
 

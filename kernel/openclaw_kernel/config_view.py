@@ -101,9 +101,13 @@ class ConfigView:
         # What is hidden grows with the secrets that the process knows.
         key = (loaded.hash, loaded.text, len(known_secrets()))
         if self._shown is None or self._shown[0] != key:
-            source = loaded.redacted()
-            kinds = ("parsed", "config", "resolved", "sourceConfig", "runtimeConfig")
-            self._shown = key, {"raw": loaded.redacted_text(), "valid": True, "issues": [], **dict.fromkeys(kinds, source)}
+            source, whole = loaded.redacted_source(), loaded.redacted()
+            # What a client edits and sends back is the file, without what the other layers bring.
+            written, merged = (
+                dict.fromkeys(("parsed", "config", "sourceConfig"), source),
+                dict.fromkeys(("resolved", "runtimeConfig"), whole),
+            )
+            self._shown = key, {"raw": loaded.redacted_text(), "valid": True, "issues": [], **written, **merged}
         return self._shown[1]
 
     @staticmethod
@@ -122,7 +126,8 @@ class ConfigView:
 
 def issue_to_wire(issue: Issue) -> dict[str, Any]:
     """One fault of the file as clients know it, with its place beside."""
-    return {"path": issue.key, "message": f"{issue.found}; {issue.cure}", "file": issue.file, "line": issue.line}
+    further = {"column": issue.column, "pointer": issue.pointer, **({} if issue.fix is None else {"fix": issue.fix.value})}
+    return {"path": issue.key, "message": f"{issue.found}; {issue.cure}", "file": issue.file, "line": issue.line, **further}
 
 
 def _instead(path: Path, text: str, wanted: Path) -> str:

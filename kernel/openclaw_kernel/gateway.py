@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from orjson import Fragment
 
-from openclaw_config.describe import schema_of
+from openclaw_config.composed import Section, compose, hints_of
 from openclaw_config.load import Loaded
 from openclaw_kernel import __version__
 from openclaw_kernel.api.conversations import Sessions, SessionsSummary
@@ -60,8 +60,8 @@ class Host(Protocol):
 
     def statuses(self) -> Sequence[PluginStatus]: ...
     def problems(self) -> Sequence[str]: ...
-    def settings_schemas(self) -> Mapping[str, Mapping[str, Any]]:
-        """Return the JSON Schema of each loaded plugin's section, by its id."""
+    def sections(self) -> Sequence[Section]:
+        """Return what each installed plugin's section may hold."""
         ...
 
 
@@ -78,6 +78,7 @@ class GatewayFacts:
         self._now_ms = now_ms
         self._started = time.monotonic()
         self._health: dict[str, Any] = {}
+        self._schema: tuple[tuple[Section, ...], dict[str, Any]] | None = None
         self._host: Host | None = None
         self._registry: MethodRegistry | None = None
         self.events = EventRegistry()
@@ -248,12 +249,14 @@ class GatewayFacts:
         }
 
     def config_schema(self) -> Mapping[str, Any]:
-        """JSON Schema of the config with every loaded plugin's section."""
-        schema = schema_of(type(self._loaded.config))
-        sections = {} if self._host is None else self._host.settings_schemas()
+        """The config with every plugin's section as one strict JSON Schema."""
+        sections = () if self._host is None else tuple(self._host.sections())
+        if self._schema is None or self._schema[0] != sections:
+            self._schema = sections, compose(sections)
+        schema = self._schema[1]
         return {
-            "schema": schema | {"x-openclaw-sections": dict(sections)},
-            "uiHints": {},
+            "schema": schema,
+            "uiHints": hints_of(schema),
             "version": self.version,
             "generatedAt": datetime.now(UTC).isoformat(timespec="seconds"),
         }

@@ -10,6 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import BaseModel
+
+from openclaw_config.composed import Section
 from openclaw_config.describe import schema_of
 from openclaw_config.models import Config
 from openclaw_kernel.api.audit import AuditLog
@@ -18,6 +21,7 @@ from openclaw_kernel.api.secrets import Secrets
 from openclaw_kernel.api.services import Channels, Commands, PluginState, PluginStatus, Policies, Providers, Tools
 from openclaw_kernel.host.authenticators import HostedAuthenticators
 from openclaw_kernel.host.component import Component, ComponentState
+from openclaw_kernel.host.composing import sections_of
 from openclaw_kernel.host.discovery import Discovery
 from openclaw_kernel.host.guard import Guard, PluginFault, describe, or_else
 from openclaw_kernel.host.inforce import InForce, Surface, no_surface
@@ -226,6 +230,16 @@ class PluginHost:
             plugin_id: or_else(plugin_id, "schema of the settings", schema_of, {"type": "object"})(model)
             for plugin_id, model in self._now.models.items()
         }
+
+    def sections(self) -> Sequence[Section]:
+        """Return what each installed plugin's section may hold; that of one that was not imported is an open object."""
+        now = self._now
+        models: dict[str, type[BaseModel] | None] = dict(now.models)
+        for plugin_id in now.hosted.keys() - models.keys():
+            entry, manifest = now.config.plugins.entries.get(plugin_id), now.standings[plugin_id].found.manifest
+            if manifest is not None and manifest.child is None and (entry is None or entry.isolation == "inproc"):
+                models[plugin_id] = None
+        return sections_of(now.discovery, models)
 
     async def prepare(
         self,

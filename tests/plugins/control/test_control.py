@@ -128,8 +128,8 @@ async def test_the_config_is_shown_without_its_secrets(tmp_path: Path) -> None:
 async def test_the_schema_has_the_sections_of_the_plugins(gateway: RunningGateway) -> None:
     schema = await gateway.call("config.schema")
     assert schema["schema"]["properties"]["gateway"]
-    assert "webchat" in schema["schema"]["x-openclaw-sections"]
-    assert schema["uiHints"] == {}
+    assert "webchat" in schema["schema"]["properties"]["channels"]["properties"]
+    assert schema["uiHints"]["gateway.auth.token"] == {"sensitive": True}
 
 
 async def test_a_channel_stops_and_starts_again(gateway: RunningGateway) -> None:
