@@ -17,7 +17,7 @@ from openclaw_config.load import Loaded
 from openclaw_kernel import __version__
 from openclaw_kernel.api.conversations import Sessions, SessionsSummary
 from openclaw_kernel.api.methods import Method
-from openclaw_kernel.api.services import Channels, PluginState, PluginStatus, Providers, TlsState
+from openclaw_kernel.api.services import Channels, LoopBlock, LoopLag, PluginState, PluginStatus, Providers, TlsState
 from openclaw_kernel.api.turns import AgentInfo, AgentRuntime
 from openclaw_kernel.logs import log_path, tail
 from openclaw_kernel.presence import PresenceBook
@@ -60,9 +60,18 @@ class Host(Protocol):
 
     def statuses(self) -> Sequence[PluginStatus]: ...
     def problems(self) -> Sequence[str]: ...
+    @property
+    def lag(self) -> Meter: ...
     def sections(self) -> Sequence[Section]:
         """Return what each installed plugin's section may hold."""
         ...
+
+
+class Meter(Protocol):
+    """The event loop's delays."""
+
+    def figures(self) -> LoopLag: ...
+    def blocks(self, since_ms: int, until_ms: int) -> Sequence[LoopBlock]: ...
 
 
 class GatewayFacts:
@@ -165,12 +174,21 @@ class GatewayFacts:
                 ],
             },
             **channels,
+            "eventLoop": _event_loop(self.loop_lag()),
             "heartbeatSeconds": 0,
             "defaultAgentId": self._default_agent(),
             "agents": [_agent(info, self._sessions(info.id)) for info in agents],
             "sessions": self._sessions(None),
         }
         return self._health
+
+    def loop_lag(self) -> LoopLag:
+        """How late the event loop runs what is due."""
+        return _NO_LAG if self._host is None else self._host.lag.figures()
+
+    def loop_blocks(self, since_ms: int, until_ms: int) -> Sequence[LoopBlock]:
+        """When it did not run in this time, and who kept it."""
+        return () if self._host is None else self._host.lag.blocks(since_ms, until_ms)
 
     def state_version(self) -> dict[str, int]:
         """The counters that ride on presence and health events."""
@@ -279,6 +297,27 @@ def _device_token(connection: Connection) -> dict[str, Any]:
         {"deviceToken": one.token, "role": one.role, "scopes": list(one.scopes), "issuedAtMs": one.issued_at_ms} for one in grant.further
     ]
     return {"deviceToken": grant.token, "issuedAtMs": grant.issued_at_ms, **({"deviceTokens": further} if further else {})}
+
+
+_NO_LAG = LoopLag(
+    window_seconds=0.0, interval_ms=0.0, samples=0, p50_ms=0.0, p99_ms=0.0, max_ms=0.0, loop_share=0.0, process_share=0.0, blocks=()
+)
+LATE_MS: Final = 500.0
+"""Delays of the event loop from which the health calls it degraded: those of one tick in a hundred."""
+BUSY_SHARE: Final = 0.95
+
+
+def _event_loop(lag: LoopLag) -> dict[str, Any]:
+    reasons = {"event_loop_delay": lag.p99_ms >= LATE_MS, "event_loop_utilization": lag.loop_share >= BUSY_SHARE}
+    return {
+        "degraded": any(reasons.values()),
+        "reasons": [reason for reason, holds in reasons.items() if holds],
+        "intervalMs": round(lag.interval_ms),
+        "delayP99Ms": round(lag.p99_ms, 1),
+        "delayMaxMs": round(lag.max_ms, 1),
+        "utilization": round(lag.loop_share, 3),
+        "cpuCoreRatio": round(lag.process_share, 3),
+    }
 
 
 def _channels(channels: Channels) -> dict[str, Any]:

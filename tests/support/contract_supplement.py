@@ -245,7 +245,12 @@ SUPPLEMENT: dict[str, dict[str, Any]] = {
                     "deliveries": array(ref("ExplainedDelivery")),
                     "history": array(shape({"atMs": COUNT, "action": one_of_words("retry", "forget"), "by": NONEMPTY, "state": NONEMPTY})),
                 },
-                {"note": nullable(OBJECT), "swept": nullable(OBJECT), "waitsBehind": array(NONEMPTY)},
+                {
+                    "note": nullable(OBJECT),
+                    "swept": nullable(OBJECT),
+                    "waitsBehind": array(NONEMPTY),
+                    "loopBlocks": array(shape({"atMs": COUNT, "ms": COUNT, "plugin": nullable(NONEMPTY), "place": NONEMPTY})),
+                },
             ),
             shape({"candidates": array(shape({"id": NONEMPTY, "kind": NONEMPTY, "about": NONEMPTY}))}),
         ]

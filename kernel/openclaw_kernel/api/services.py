@@ -202,6 +202,34 @@ class TlsState:
     expires_ms: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopBlock:
+    """The event loop did not run for a while. `plugin_id` is None where it was no plugin's code; `ended_ms` is Unix milliseconds."""
+
+    plugin_id: str | None
+    place: str
+    seconds: float
+    ended_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopLag:
+    """How late the event loop was within the last `window_seconds`: quantiles in milliseconds, and its blocks, oldest first.
+
+    `loop_share` is the part of the time in which its thread computed, `process_share` how many processors the whole process used.
+    """
+
+    window_seconds: float
+    interval_ms: float
+    samples: int
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+    loop_share: float
+    process_share: float
+    blocks: Sequence[LoopBlock]
+
+
 class Gateway(Protocol):
     """Facts about the running gateway."""
 
@@ -240,6 +268,14 @@ class Gateway(Protocol):
 
     def health(self, *, fresh: bool = False) -> Mapping[str, Any]:
         """Return channels, agents and sessions, at most a minute old, or of now."""
+        ...
+
+    def loop_lag(self) -> LoopLag:
+        """Return how late the event loop runs what is due."""
+        ...
+
+    def loop_blocks(self, since_ms: int, until_ms: int) -> Sequence[LoopBlock]:
+        """Return when it did not run in this time, and who kept it; of the last 200 blocks of this process."""
         ...
 
     def config_snapshot(self) -> Mapping[str, Any]:

@@ -72,8 +72,18 @@ class Children:
         )
         self._open.setdefault(found.id, []).append(supervisor)
         registered = await supervisor.open()
+        # An instance that is given up before it was started is told by the end of its tasks alone.
+        context.spawn("process", self._keep(found.id, supervisor))
         bridge.channels = tuple(channel.id for channel in registered.channels)
         return ChildPlugin(registered, supervisor, bridge, exchange=exchange, call_seconds=timing.call)
+
+    async def _keep(self, plugin_id: str, supervisor: Supervisor) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await supervisor.close()
+            if supervisor in self._open.get(plugin_id, ()):
+                self._open[plugin_id].remove(supervisor)
 
     def discard(self, plugin_id: str) -> None:
         """End the newest process of a plugin that failed while it was loaded."""

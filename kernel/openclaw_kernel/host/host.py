@@ -26,6 +26,7 @@ from openclaw_kernel.host.discovery import Discovery
 from openclaw_kernel.host.guard import Guard, PluginFault, describe, or_else
 from openclaw_kernel.host.inforce import InForce, Surface, no_surface
 from openclaw_kernel.host.isolation import Isolation
+from openclaw_kernel.host.lag import LagMeter
 from openclaw_kernel.host.lifecycle import Hosted, Lifecycle, bring_down
 from openclaw_kernel.host.loading import Loader
 from openclaw_kernel.host.manager import PluginManager
@@ -93,6 +94,7 @@ class PluginHost:
         self._lifecycle: Lifecycle | None = None
         self._watchdog: LoopWatchdog | None = None
         self._packages: dict[str, str] = {}
+        self.lag: Final = LagMeter(self.timing.loop_noticed / 2, time.monotonic, now_ms)
         self._retiring: set[Hosted] = set()
         self.registry: Final = Registry()
         self._manager: Final = PluginManager(self.guard, self._report)
@@ -185,6 +187,7 @@ class PluginHost:
             self._loop_was_blocked,
             noticed_after=self.timing.loop_noticed,
             interrupt_after=self.timing.call,
+            measured=self.lag.add,
         )
         self._watchdog.start()
         self._lifecycle = Lifecycle(list(self._now.hosted.values()), self.timing)
@@ -370,8 +373,10 @@ class PluginHost:
         self._show_for_a_while(fault.plugin_id, fault.what, fault.reason)
 
     def _loop_was_blocked(self, block: Block) -> None:
+        self.lag.block(block.plugin_id, block.place, block.seconds)
         if block.plugin_id is not None:
-            reason = f"blocked the event loop for {block.seconds:.1f} s at {block.place}; use asyncio.to_thread there"
+            cure = f"use asyncio.to_thread there, or set plugins.entries.{block.plugin_id}.isolation: process"
+            reason = f"blocked the event loop for {block.seconds:.1f} s at {block.place}; {cure}"
             self._show_for_a_while(block.plugin_id, "loop", reason)
 
     def _show_for_a_while(self, plugin_id: str, source: str, reason: str) -> None:

@@ -33,7 +33,8 @@ class Block:
 class LoopWatchdog:
     """A daemon thread that looks after the loop of the thread that starts it.
 
-    `packages` maps each plugin's package to its id. `on_block` is called on the loop, once it runs again, with every block.
+    `packages` maps each plugin's package to its id. `on_block` is called on the loop, once it runs again, with every block; `measured`
+    with each delay of a tick, in seconds, twice in `noticed_after`.
     """
 
     def __init__(
@@ -43,11 +44,13 @@ class LoopWatchdog:
         *,
         noticed_after: float,
         interrupt_after: float,
+        measured: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._packages = packages
         self._on_block = on_block
         self._noticed_after = noticed_after
         self._interrupt_after = interrupt_after
+        self._measured = measured
         self._stopped = threading.Event()
         self._ticked = threading.Event()
         self._asked_at = 0.0
@@ -85,10 +88,14 @@ class LoopWatchdog:
         while not self._stopped.wait(self._noticed_after / 2):
             self._ticked.clear()
             self._asked_at = time.monotonic()
-            if not self._ask(self._ticked.set):
+            if not self._ask(self._tick):
                 return
             if not self._ticked.wait(self._noticed_after):
                 self._blocked()
+
+    def _tick(self) -> None:
+        self._measured(time.monotonic() - self._asked_at)
+        self._ticked.set()
 
     def _blocked(self) -> None:
         """Follow one block to its end."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -50,6 +50,22 @@ class Rules:
             Rule(tuple(prefix.split(".")), ReloadOutcome(outcome), f'its manifest says "{prefix}" = "{ReloadOutcome(outcome).value}"')
             for prefix, outcome in table.items()
         )
+
+    @classmethod
+    def of_plugin(cls, plugin_id: str, table: Mapping[str, ReloadOutcome | str], *, section: str, isolated: bool) -> Rules:
+        """Read the table `[reload]` of a plugin's manifest; one with a process of its own was handed its section with its start."""
+        entry = ("plugins", "entries", plugin_id)
+        where = [Rule((*entry, "isolation"), UNIT, "it moves to where it is to run"), Rule((*entry, "limits"), NONE, "it has no process")]
+        if not isolated:
+            return cls([*cls.of_manifest(table).rules, *where])
+        handed = "its process is handed its settings when it starts"
+        own = [tuple(section.split(".")), entry, (*entry, "limits"), (*entry, "isolation")]
+        return cls(Rule(prefix, UNIT, handed) for prefix in own)
+
+    @property
+    def rules(self) -> Sequence[Rule]:
+        """All of them, those that say most first."""
+        return self._rules
 
     def of(self, path: Path, *, is_own: bool = True) -> Rule | None:
         """Return the rule that decides a path, None where none covers it. `is_own`: it lies in a section of the unit."""

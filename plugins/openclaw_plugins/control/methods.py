@@ -18,6 +18,7 @@ from openclaw_kernel.api import (
     Gateway,
     GatewayError,
     InvalidRequest,
+    LoopLag,
     PluginContext,
     Scope,
     Sessions,
@@ -83,6 +84,7 @@ class SystemMethods:
                 for plugin in gateway.plugins()
             ],
             "channels": health["channels"],
+            "eventLoop": {**health["eventLoop"], **_loop_details(gateway.loop_lag())},
             "agents": health["agents"],
             "sessions": session_summary(health, model, context_tokens),
             "connections": max(0, len(gateway.presence()) - 1),
@@ -214,6 +216,15 @@ class ChannelMethods:
             for command in self._context.service(Commands).all()
         ]
         return {"commands": rows}
+
+
+def _loop_details(lag: LoopLag) -> dict[str, Any]:
+    kept: dict[str, float] = {}
+    for block in lag.blocks:
+        if block.plugin_id is not None:
+            kept[block.plugin_id] = kept.get(block.plugin_id, 0.0) + block.seconds
+    blocked = [{"plugin": name, "ms": round(seconds * 1000)} for name, seconds in sorted(kept.items())]
+    return {"windowMs": round(lag.window_seconds * 1000), "samples": lag.samples, "delayP50Ms": round(lag.p50_ms, 1), "blockedBy": blocked}
 
 
 def unknown_channel(channel: str, known: list[str]) -> InvalidRequest:

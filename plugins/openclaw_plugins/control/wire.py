@@ -152,6 +152,7 @@ class StatusResult(TypedDict):
     reasons: list[str]
     plugins: list[dict[str, Any]]
     channels: dict[str, Any]
+    eventLoop: dict[str, Any]
     agents: list[dict[str, Any]]
     sessions: dict[str, Any]
     connections: int

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal, NotRequired, TypeAlias
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from openclaw_kernel.api import Call, Idempotency, InvalidRequest, Params, Requests, Scope, rpc
+from openclaw_kernel.api import Call, Gateway, Idempotency, InvalidRequest, Params, Requests, Scope, rpc
 from openclaw_plugins.conversation.dead import DeadLetters, chosen, list_dead
 from openclaw_plugins.conversation.engine import Conversation
 from openclaw_plugins.conversation.finding import LONGEST_QUERY, MOST, find
@@ -46,6 +46,7 @@ class MessagesWhyResult(TypedDict):
     swept: NotRequired[JsonObject | None]
     requests: NotRequired[list[JsonObject]]
     waitsBehind: NotRequired[list[str]]
+    loopBlocks: NotRequired[list[JsonObject]]
     candidates: NotRequired[list[Candidate]]
 
 
@@ -101,7 +102,18 @@ class WhyMethods:
         message = answer.get("message")
         if message is not None and message["state"] in ("accepted", "routed", "queued"):
             answer["waitsBehind"] = self._ahead(message)
+        if message is not None and (blocks := self._blocks(message)):
+            answer["loopBlocks"] = blocks
         return answer
+
+    def _blocks(self, message: JsonObject) -> list[JsonObject]:
+        """Tell when the event loop did not run meanwhile: what a message waited for that is in no row of its own."""
+        world = self._conversation.world
+        until_ms = message["endedMs"] or world.context.now_ms()
+        return [
+            {"atMs": block.ended_ms, "ms": round(block.seconds * 1000), "plugin": block.plugin_id, "place": block.place}
+            for block in world.context.service(Gateway).loop_blocks(message["receivedMs"], until_ms)
+        ]
 
     @rpc("messages.dead.list", scope=Scope.READ, params=MessagesDeadListParams, result=MessagesDeadListResult)
     async def dead_list(self, call: Call, params: MessagesDeadListParams) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from openclaw_config.models import Config
 from openclaw_kernel.api import OutboundMessage, PluginState, SendFailed, Target, Unavailable
+from openclaw_kernel.api.config import NotApplied, ReloadOutcome
 from tests.kernel.children.conftest import Start
 from tests.kernel.children.support import environment_of, processes_below, the_program
 from tests.kernel.host.distributions import Distributions
@@ -96,6 +98,7 @@ class ThePlugin:
         registrar.add_command(Command(name="greet", description="Greets.", run=greet))
 """
 
+UNIT = {"talker": ReloadOutcome.UNIT}
 ISOLATED = {"talker": {"isolation": "process"}}
 TARGET = Target(channel="talker", account_id="default", peer_kind="direct", peer_id="ann")
 
@@ -327,3 +330,30 @@ async def test_nothing_is_left_of_it_after_the_stop(talker: Distributions, start
     assert await family.hosting.stop(10.0) == []
     await family.children.close(5)
     assert processes_below(os.getpid()) == []
+
+
+async def test_another_config_is_taken_by_a_process_beside_the_one_that_runs_which_ends_when_it_is_replaced(
+    talker: Distributions, start: Start
+) -> None:
+    family = await start(ISOLATED, {"talker": {"greeting": "old"}})
+    host = family.hosting.host
+    (before,) = family.children.pids("talker")
+
+    def config_with(greeting: object) -> Config:
+        plugins = {"callTimeoutSeconds": 10, "entries": ISOLATED}
+        return Config.model_validate({"plugins": plugins, "channels": {"good": {}, "talker": {"greeting": greeting}}})
+
+    with pytest.raises(NotApplied, match=r"channels\.talker\.greeting"):
+        await host.prepare(config_with(5), UNIT)
+    given_up = await host.prepare(config_with("new"), UNIT)
+    assert len(family.children.pids("talker")) == 2
+    await given_up.discard()
+    assert family.children.pids("talker") == [before]
+    await (await host.prepare(config_with("new"), UNIT)).commit()
+    assert host.channels.status("talker")[0].detail == "new"
+    async with asyncio.timeout(10):
+        while before in processes_below(os.getpid()):
+            # Each of its calls waits for something.
+            await family.tool("talk", text="x")
+    (after,) = family.children.pids("talker")
+    assert after != before

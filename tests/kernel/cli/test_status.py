@@ -7,6 +7,8 @@ import json
 import signal
 from typing import Any
 
+import pytest
+
 from tests.kernel.cli.command import DEADLINE_SECONDS, on_terminal, run_command, start_command
 from tests.support.gateway import RunningGateway, StartGateway
 from tests.support.ws_client import is_chat
@@ -66,3 +68,25 @@ async def test_on_a_terminal_the_screen_is_drawn_anew(gateway: RunningGateway) -
 async def test_an_interval_of_nothing_is_refused(gateway: RunningGateway) -> None:
     refused = await run_command("status", "--watch", "--every", "0", home=gateway.home)
     assert (refused.status, refused.err) == (2, "--every: found 0; give a number of seconds over 0\n")
+
+
+def test_how_late_the_event_loop_is_and_who_kept_it_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    from openclaw_kernel.cli.commands.status import show
+
+    loop = {"delayP50Ms": 0.2, "delayP99Ms": 1750.0, "delayMaxMs": 2000.0, "blockedBy": [{"plugin": "bells", "ms": 2000}]}
+    show(
+        {
+            "version": "0",
+            "url": "http://x",
+            "ready": True,
+            "uptimeMs": 1,
+            "plugins": [],
+            "agents": [],
+            "channels": {},
+            "sessions": {"count": 0},
+            "connections": 0,
+            "reasons": [],
+            "eventLoop": loop,
+        }
+    )
+    assert "0.2 ms late in the median, p99 1750 ms, at most 2000 ms; blocked by bells for 2.0 s" in capsys.readouterr().out

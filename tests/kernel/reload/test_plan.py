@@ -170,3 +170,18 @@ def test_how_edits_are_taken_is_never_left_for_a_restart(mode: Mode) -> None:
 def test_who_is_connected_is_told() -> None:
     told = only(decide(BEFORE, changed("server"), [replace(IRC, connections=7)], mode="hybrid").plan)
     assert told.connections == 7
+
+
+def test_a_plugin_with_a_process_of_its_own_is_replaced_by_whatever_its_manifest_says_of_hot() -> None:
+    table = {"channels.irc": "hot", "channels.irc.nick": "none"}
+    inside = Rules.of_plugin("irc", table, section="channels.irc", isolated=False)
+    outside = Rules.of_plugin("irc", table, section="channels.irc", isolated=True)
+
+    def outcomes(rules: Rules) -> dict[str, ReloadOutcome | None]:
+        paths = ("channels.irc.nick", "channels.irc.server", "plugins.entries.irc.isolation", "plugins.entries.irc.limits.files")
+        found = {path: rules.of(tuple(path.split("."))) for path in paths}
+        return {path: None if rule is None else rule.outcome for path, rule in found.items()}
+
+    none, hot, unit = ReloadOutcome.NONE, ReloadOutcome.HOT, ReloadOutcome.UNIT
+    assert list(outcomes(inside).values()) == [none, hot, unit, none]
+    assert list(outcomes(outside).values()) == [unit, unit, unit, unit]

@@ -35,6 +35,7 @@ from openclaw_kernel.api import (
     EventSpec,
     Gateway,
     InboundMessage,
+    LoopBlock,
     Method,
     Migration,
     ModelInfo,
@@ -322,6 +323,12 @@ class FixedGateway:
     """The part of Gateway that the conversation asks."""
 
     ready: bool = True
+    blocks: list[LoopBlock] = field(default_factory=list)
+    asked: tuple[int, int] = (0, 0)
+
+    def loop_blocks(self, since_ms: int, until_ms: int) -> list[LoopBlock]:
+        self.asked = (since_ms, until_ms)
+        return self.blocks
 
 
 @dataclass

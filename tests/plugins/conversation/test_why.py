@@ -13,6 +13,7 @@ from openclaw_kernel.api import (
     Delivery,
     Ingress,
     InvalidRequest,
+    LoopBlock,
     OutboundMessage,
     SendFailed,
     Sessions,
@@ -328,3 +329,14 @@ async def test_a_time_that_is_none_is_not_believed(harness: Harness, timestamp_m
     assert abs(told["receivedMs"] - harness.now_ms()) < DAY_MS
     with pytest.raises(InvalidRequest, match="begins 20"):
         await why(harness, "nobody")
+
+
+async def test_what_kept_the_event_loop_while_a_message_was_under_way_is_told(harness: Harness) -> None:
+    await harness.receive("hi", "1", sender="s1")
+    await harness.settled()
+    await sent(harness, 1)
+    assert "loopBlocks" not in await why(harness, "m1")
+    harness.gateway.blocks = [LoopBlock(plugin_id="bells", place="x.py:7", seconds=1.5, ended_ms=5)]
+    answer = await why(harness, "m1")
+    assert answer["loopBlocks"] == [{"atMs": 5, "ms": 1500, "plugin": "bells", "place": "x.py:7"}]
+    assert harness.gateway.asked == (answer["message"]["receivedMs"], answer["message"]["endedMs"])

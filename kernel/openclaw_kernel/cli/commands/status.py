@@ -104,6 +104,7 @@ def show(status: Mapping[str, Any]) -> None:
         *([("queue", _queue(status["queue"]))] if "queue" in status else []),
         *([("today", _usage(status["usage"]))] if "usage" in status else []),
         ("clients", status["connections"]),
+        *([("loop", _loop(status["eventLoop"]))] if "eventLoop" in status else []),
         ("plugins", f"{len(at_work)} of {len(plugins)} at work"),
     ]
     if "tls" in status:
@@ -117,6 +118,12 @@ def show(status: Mapping[str, Any]) -> None:
     for reason in status["reasons"]:
         if not any(reason.startswith(f"{name} is ") for name in named):
             emit(f"problem: {reason}")
+
+
+def _loop(loop: Mapping[str, Any]) -> str:
+    figures = f"{loop['delayP50Ms']:g} ms late in the median, p99 {loop['delayP99Ms']:g} ms, at most {loop['delayMaxMs']:g} ms"
+    kept = ", ".join(f"{one['plugin']} for {one['ms'] / 1000:.1f} s" for one in loop["blockedBy"])
+    return f"{figures}; blocked by {kept}" if kept else figures
 
 
 def _queue(queue: Mapping[str, Any]) -> str:

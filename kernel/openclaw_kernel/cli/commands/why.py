@@ -76,6 +76,7 @@ def show(answer: Part) -> None:
         _show_message(message, answer.get("waitsBehind", ()))
     for number, turn in enumerate(answer["turns"], 1):
         _show_turn(number, turn)
+    _show_blocks(answer.get("loopBlocks", ()))
     for delivery in answer["deliveries"]:
         _show_delivery(delivery)
     for entry in answer["history"]:
@@ -85,6 +86,12 @@ def show(answer: Part) -> None:
         emit(f"{message['ledgerId']} is {paint_out(_ended(message), _COLOURS.get(message['state'], ''))}")
         if message["state"] == "dead_lettered" and message["forgottenMs"] is None:
             emit(f"another turn: openclaw-kernel dead retry {message['ledgerId']}")
+
+
+def _show_blocks(blocks: Sequence[Part]) -> None:
+    for block in blocks:
+        who = f"plugin {block['plugin']}" if block["plugin"] else "no plugin's code"
+        emit(f"{clock(block['atMs'])}  everything had waited for {block['ms'] / 1000:.1f} s: the event loop was kept by {who}")
 
 
 def clock(milliseconds: float | None) -> str:
