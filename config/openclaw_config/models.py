@@ -373,8 +373,8 @@ class Secrets(Model):
 
 
 class ChildLimits(Model):
-    memory_mb: Annotated[int, Field(ge=16, le=1_048_576)] = 512
-    """Most data that the process may have, in MiB."""
+    memory_mb: Annotated[int, Field(ge=16, le=1_048_576)] = 1024
+    """Most data that the process may have, in MiB; what it has mapped and may write counts, used or not (Node: some 600)."""
     files: Annotated[int, Field(ge=16, le=65_536)] = 256
     """Most files and sockets that it may have open."""
     processes: Annotated[int, Field(ge=1, le=65_536)] = 256

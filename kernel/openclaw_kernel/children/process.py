@@ -38,7 +38,7 @@ class Launch:
     """The gateway's state folder."""
     state_folder: Path
     """The child's own, its working folder."""
-    memory_mb: int = 512
+    memory_mb: int = 1024
     files: int = 256
     processes: int = 256
 
