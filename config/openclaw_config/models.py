@@ -182,7 +182,7 @@ class GatewayReload(Model):
     """What a saved edit does: apply live what can be and restart for the rest (hybrid), only live (hot), always restart, or nothing."""
     units: dict[str, ReloadMode] = {}
     """Other modes for single units, by plugin id or `kernel`; under `off` a unit is left as it is until the next start."""
-    debounce_ms: Annotated[int, Field(ge=0, le=60_000)] = 300
+    debounce_ms: Annotated[int, Field(ge=0, le=60_000)] = 100
     """Milliseconds without a further write before an edit is taken."""
 
 

@@ -48,6 +48,7 @@ from openclaw_kernel.host.registry import Unclassified
 from openclaw_kernel.http import PLUGIN_ROUTES, Door, Probes, build_application
 from openclaw_kernel.leaves import KernelLeaves, credential, proxies
 from openclaw_kernel.listening import Port, fenced
+from openclaw_kernel.live import LiveConfig, LiveUnits, seen_of
 from openclaw_kernel.lock import CannotLock, StateLock
 from openclaw_kernel.lockouts import KeptLockouts
 from openclaw_kernel.oauth.broker import LoginDesk
@@ -160,6 +161,8 @@ class GatewayApp:
         self._announcements: Announcements
         self.facts: GatewayFacts
         self.leaves: KernelLeaves
+        self.live: LiveConfig | None = None
+        self._seen = seen_of(loaded)
         self.restarts: RestartDesk
         self.host: PluginHost
         self.wire: _Wire
@@ -247,10 +250,23 @@ class GatewayApp:
         self._bus.log = parts.event_log
         await self._restore(parts.values, parts.pages, parts.limiter)
         self.wire = self._build_wire(parts.pages, parts.limiter)
+        self.live = live = LiveConfig(
+            self.loaded,
+            units=LiveUnits(self.host, self._open),
+            leaves=self.leaves,
+            generations=self.generations,
+            restarts=self.restarts,
+            audit=self._audit,
+            facts=self.facts,
+            bus=self._bus,
+            changed=self._announcements.health_soon,
+            seen=self._seen,
+        )
+        stack.push_async_callback(live.close)
         await self._listen(stack)
         self._lock.describe(self.facts.describe_owner())
         await self.host.start()
-        await self._begin_to_serve()
+        await self._begin_to_serve(live)
 
     def _construct(self) -> _Parts:
         # Nothing here opens, starts or writes: it is done in a rehearsal too, beside the gateway that runs.
@@ -301,12 +317,12 @@ class GatewayApp:
                 Restarts: self.restarts,
             },
             on_state=self._plugin_changed,
-            place=self.loaded.placed,
+            place=self.facts.placed,
             isolation=isolation,
         )
         return _Parts(store, logins, event_log, kernel_values, pages, limiter, isolation)
 
-    async def _begin_to_serve(self) -> None:
+    async def _begin_to_serve(self, live: LiveConfig) -> None:
         self.facts.refresh_health()
         self.facts.phase = Phase.SERVING
         self._serving.set()
@@ -315,6 +331,7 @@ class GatewayApp:
         self._tasks.spawn("clock", self._run_clock())
         self._tasks.spawn("health", self._run_health())
         self._tasks.spawn("requests", self._run_requests())
+        live.watch()
 
     async def _restore(self, values: StoredKeyValue, pages: PageSessions, limiter: FailureLimiter) -> None:
         pages.load(await values.get(PAGE_SESSIONS_KEY))
@@ -357,6 +374,8 @@ class GatewayApp:
         self._stops = True
         self.facts.phase = Phase.DRAINING
         self.restarts.close()
+        if self.live is not None:
+            await self.live.close()
         drain = self._tasks.spawn("drain", self.host.drain())
         hurry = self._tasks.spawn("hurry", self._hurry.wait())
         await asyncio.wait({drain, hurry}, return_when=asyncio.FIRST_COMPLETED)

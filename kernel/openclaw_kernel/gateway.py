@@ -109,6 +109,14 @@ class GatewayFacts:
         self.events = events
         self._ask = ask
 
+    def adopt(self, loaded: Loaded) -> None:
+        """Speak of this configuration from now on."""
+        self._loaded = loaded
+
+    def placed(self, text: str) -> str:
+        """See `Loaded.placed`."""
+        return self._loaded.placed(text)
+
     @property
     def ready(self) -> bool:
         """Whether connections are accepted."""

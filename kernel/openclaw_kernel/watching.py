@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final, TypeAlias
 
 from watchdog.events import (
     DirCreatedEvent,
@@ -20,11 +19,6 @@ from watchdog.events import (
     FileSystemEventHandler,
 )
 from watchdog.observers import Observer
-
-Seen: TypeAlias = tuple[tuple[int, ...] | None, ...]
-"""What tells one state of files from another, without reading them."""
-
-_LINKS: Final = 40
 
 # Not every write: a database in the same folder would wake us all the time.
 _EVENTS: list[type[FileSystemEvent]] = [
@@ -78,39 +72,3 @@ class FolderWatch(FileSystemEventHandler):
         """Hand the news over to the loop; called by the observer's thread."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.changed.set)
-
-
-def folders_of(path: Path) -> frozenset[Path]:
-    """The folder of a file, and of every link that is followed to it: certbot swaps the last part, Kubernetes one before."""
-    folders: set[Path] = set()
-    rest = list(reversed(path.absolute().parts))
-    here = Path(rest.pop())
-    links = 0
-    while rest:
-        part = rest.pop()
-        if part == "..":
-            here = here.parent
-            continue
-        try:
-            target = (here / part).readlink()
-        except OSError:
-            if not rest and here.is_dir():
-                folders.add(here)
-            here /= part
-            continue
-        links += 1
-        if links > _LINKS:
-            break
-        folders.add(here)
-        rest += reversed(target.parts[1:] if target.is_absolute() else target.parts)
-        here = Path(target.anchor) if target.is_absolute() else here
-    return frozenset(folders)
-
-
-def state_of(path: Path) -> tuple[int, ...] | None:
-    """What tells one state of a file from another, None where there is none."""
-    try:
-        info = path.stat()
-    except OSError:
-        return None
-    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns

@@ -76,6 +76,10 @@ class Desk:
         ran, runs = "irc" in self.running.channels, "irc" in candidate.channels
         return [PluginPart(id="irc", rules=IRC, sections=[("channels", "irc")], ran=ran, runs=runs)]
 
+    async def check(self, config: Config) -> None:
+        """See the engine's `Units`."""
+        self.fails(config)
+
     async def prepare(self, config: Config, plan: ConfigPlan) -> Prepared:
         """See the engine's `Units`."""
         self.fails(config)

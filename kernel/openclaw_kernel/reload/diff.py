@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from openclaw_config.source import dotted
 
@@ -46,6 +46,11 @@ def _differences(before: Any, after: Any, path: Path) -> Iterator[Path]:
         if isinstance(after, list) and common != [key for key in old if key in new]:
             yield path
     elif (old or new) and (_is_absent(before) or _is_absent(after)):
+        default = _default_of(after if old is None else before)
+        if default is not None:
+            # That it is there says something even where all that it says is the default.
+            yield from [*_differences(default, before if new is None else after, path)] or [path]
+            return
         for key, value in (old or new or {}).items():
             yield from _differences(value if old else _MISSING, _MISSING if old else value, (*path, key))
     elif not _are_same(before, after):
@@ -63,6 +68,15 @@ def _branches(value: Any) -> dict[str, Any] | None:
         if all(ids) and len(set(ids)) == len(ids):
             return dict(zip(cast("list[str]", ids), value, strict=True))
     return None
+
+
+def _default_of(value: Any) -> BaseModel | None:
+    if not isinstance(value, BaseModel):
+        return None
+    try:
+        return type(value)()
+    except ValidationError:
+        return None
 
 
 def _id_of(entry: Any) -> str | None:

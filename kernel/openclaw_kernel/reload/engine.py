@@ -40,6 +40,10 @@ class Units(Protocol):
         """What a plan has to know of each: as it is now, and as the candidate would have it."""
         ...
 
+    async def check(self, config: Config) -> None:
+        """Raise `NotApplied` where plugins cannot run with this config, without touching any."""
+        ...
+
     async def prepare(self, config: Config, plan: ConfigPlan) -> Prepared:
         """Import, validate and construct what the plan wants anew; raise, with nothing left behind, where it cannot be."""
         ...
@@ -80,8 +84,8 @@ class Turn:
 class ReloadEngine:
     """Knows what runs, and brings candidates about.
 
-    `taken` is told on the loop when a candidate is in force: before, and the candidate. `restart` is told why the gateway has to restart
-    by itself, None where it need not any more.
+    `taken` is called on the loop when a candidate was accepted and is in force, with what was `accepted` and `running` before. `restart`
+    is told why the gateway has to restart by itself, None where it need not any more.
     """
 
     def __init__(
@@ -92,7 +96,7 @@ class ReloadEngine:
         units: Units,
         leaves: Leaves,
         accept: Accept,
-        taken: Callable[[Loaded, Loaded], None],
+        taken: Callable[[Loaded, Config], None],
         restart: Callable[[str | None], None],
     ) -> None:
         self.accepted = accepted
@@ -174,6 +178,7 @@ class ReloadEngine:
             return Applied(generation=self.generation, plan=plan, results=())
         if any(unit.outcome is ReloadOutcome.PROCESS and not unit.waits for unit in plan.units):
             # The next process brings all of it about: what were done now would be done by halves until then.
+            await self._units.check(candidate.config)
             await self._write(candidate, change, changed, running=self.running, plan=plan)
             results = tuple(UnitResult(unit=unit.unit, outcome=ReloadOutcome.PROCESS, waits=unit.waits) for unit in plan.units)
             return Applied(generation=self.generation, plan=plan, results=results, restart=True)
@@ -221,13 +226,14 @@ class ReloadEngine:
         self._settle(candidate, running, plan)
 
     def _settle(self, candidate: Loaded, running: Config, plan: ConfigPlan) -> None:
-        before, self.accepted, self.running = self.accepted, candidate, running
+        before = self.accepted, self.running
+        self.accepted, self.running = candidate, running
         self._waiting = tuple(unit for unit in plan.units if unit.waits)
         due = [unit for unit in plan.units if unit.outcome is ReloadOutcome.PROCESS and not unit.waits]
         self._restart(_why(due) if due else None)
         for line in self.problems():
             logger.warning("%s", line)
-        self._taken(before, candidate)
+        self._taken(*before)
 
 
 def _why(units: Sequence[UnitPlan]) -> str:

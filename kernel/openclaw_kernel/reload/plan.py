@@ -105,6 +105,8 @@ def _of_plugins(changed: Sequence[Path], plugins: Sequence[PluginPart]) -> Itera
 
 def _of_running(plugin: PluginPart, path: Path) -> _Verdict | None:
     is_own = plugin.owns(path)
+    if path in {("plugins", "entries", plugin.id), ("plugins", "entries", plugin.id, "enabled")}:
+        return _Verdict(plugin.id, ReloadOutcome.NONE, "it runs before and after", path)
     rule = plugin.rules.of(path, is_own=is_own)
     if rule is None:
         return _Verdict(plugin.id, ReloadOutcome.PROCESS, "its manifest's [reload] does not name it", path) if is_own else None

@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Final, Protocol
 
+from openclaw_kernel.file_states import Seen, folders_of, state_of
 from openclaw_kernel.reload.mounts import far_type
-from openclaw_kernel.watching import FolderWatch, Seen, folders_of, state_of
+from openclaw_kernel.watching import FolderWatch
 
 logger = logging.getLogger("openclaw.reload")
 
@@ -32,29 +33,48 @@ class Edited(Protocol):
 class ConfigWatch:
     """Watches while `follow` runs.
 
-    `files` are those that take part, asked for anew before each look; `debounce_ms` is how long they have to stay as they are.
+    `files` are those that take part, asked for anew before each look; `debounce_ms` is how long they have to stay as they are. `unsettled`
+    tells that what was read last was wrong: then it is read at each look, for what mends it may be a file that nobody knows of.
     """
 
-    def __init__(self, *, files: Callable[[], Collection[Path]], debounce_ms: Callable[[], int], edited: Edited) -> None:
+    def __init__(
+        self,
+        *,
+        files: Callable[[], Collection[Path]],
+        debounce_ms: Callable[[], int],
+        edited: Edited,
+        unsettled: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._files = files
         self._debounce_ms = debounce_ms
         self._edited = edited
+        self._unsettled = unsettled
+        self._ends = False
+        self._wake: asyncio.Event | None = None
         self._folders: frozenset[Path] = frozenset()
         self._look = LOOK_SECONDS
         self.ready = asyncio.Event()
         """Set once it watches."""
 
+    def end(self) -> None:
+        """Let `follow` return."""
+        self._ends = True
+        if self._wake is not None:
+            self._wake.set()
+
     async def follow(self, seen: Seen | None = None) -> None:
-        """Tell of every save after `seen`, by default after now, until cancelled."""
+        """Tell of every save after `seen`, by default after now, until `end` is called."""
         watch = FolderWatch(_cannot_watch)
+        self._wake = watch.changed
         try:
             await self._watch(watch)
             seen = await self._state() if seen is None else seen
             self.ready.set()
-            while True:
+            while not self._ends:
                 now = await self._state()
                 if now == seen:
-                    await self._woken(watch)
+                    if not await self._woken(watch) and self._unsettled():
+                        await self._edited(at_rest=True)
                     continue
                 seen, at_rest = await self._at_rest(now)
                 await self._edited(at_rest=at_rest)
@@ -80,13 +100,15 @@ class ConfigWatch:
         files = sorted(self._files())
         return await asyncio.to_thread(lambda: tuple(state_of(file) for file in files))
 
-    async def _woken(self, watch: FolderWatch) -> None:
+    async def _woken(self, watch: FolderWatch) -> bool:
+        """Wait for news; return whether there were any before the next look was due."""
         try:
             async with asyncio.timeout(self._look):
                 await watch.changed.wait()
         except TimeoutError:
-            return
+            return False
         watch.changed.clear()
+        return True
 
     async def _at_rest(self, seen: Seen) -> tuple[Seen, bool]:
         """Wait until nothing changes for the debounce, but not for ever; return what is there, and whether it is at rest."""

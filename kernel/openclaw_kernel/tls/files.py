@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from openclaw_config.models import GatewayTls
+from openclaw_kernel.file_states import Seen, folders_of, state_of
 from openclaw_kernel.tls.faults import TlsFault, words_of
-from openclaw_kernel.watching import Seen, folders_of, state_of
 
 FOLDER: Final = "tls"
 CERTIFICATE: Final = "gateway-cert.pem"

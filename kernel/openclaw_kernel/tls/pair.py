@@ -14,9 +14,9 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from openclaw_kernel.file_states import Seen
 from openclaw_kernel.tls.faults import TlsFault, words_of
 from openclaw_kernel.tls.files import TlsFile, TlsFiles, read
-from openclaw_kernel.watching import Seen
 
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2; those of 1.3 are all good."""

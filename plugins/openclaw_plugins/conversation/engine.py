@@ -59,9 +59,9 @@ DAY_MS: Final = 86_400_000
 class Conversation:
     """Implements the services `Ingress`, `Delivery` and `Sessions`."""
 
-    def __init__(self, context: PluginContext, settings: ConversationSettings) -> None:
+    def __init__(self, context: PluginContext) -> None:
         self._context = context
-        self._settings = settings
+        self._reloaded = asyncio.Event()
         self._world: World | None = None
         self._lanes: Lanes | None = None
         self._endings: Endings | None = None
@@ -106,7 +106,7 @@ class Conversation:
 
     async def open(self) -> None:
         """Open the books and take up what an earlier process left; it goes on once the gateway is ready."""
-        world = World(self._context, _delivery_rules(self._settings))
+        world = World(self._context, lambda: _delivery_rules(self._settings))
         endings = Endings(world)
         turns = TurnRunner(world, endings)
         lanes = Lanes(spawn=world.spawn, perform=turns.perform, failed=endings.failed)
@@ -118,6 +118,15 @@ class Conversation:
         self._submissions = submissions
         intake.take_up(await Recovery(world, lanes, endings).recover())
         self._tasks = [world.spawn("intake", self._work()), world.spawn("cleaning", self._clean())]
+
+    @property
+    def _settings(self) -> ConversationSettings:
+        # Asked for at each use: they may be others than a moment ago.
+        return self._context.settings(ConversationSettings)
+
+    def reloaded(self) -> None:
+        """Begin a wait anew whose length is another now."""
+        self._reloaded.set()
 
     @property
     def drain_seconds(self) -> float:
@@ -172,10 +181,20 @@ class Conversation:
 
     async def _clean(self) -> None:
         while True:
-            await asyncio.sleep(self._settings.sweep_seconds)
+            if await self._reloaded_within(self._settings.sweep_seconds):
+                continue
             for problem in await asyncio.gather(self.clean(), return_exceptions=True):
                 if problem is not None:
                     logger.error("cleaning: it is tried again in %.0f s", self._settings.sweep_seconds, exc_info=problem)
+
+    async def _reloaded_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._reloaded.wait()
+        except TimeoutError:
+            return False
+        self._reloaded.clear()
+        return True
 
     @property
     def ledger_days(self) -> int:

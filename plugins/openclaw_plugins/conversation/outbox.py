@@ -65,13 +65,13 @@ class Outbox:
         channels: Callable[[], Channels],
         spawn: Callable[[str, Coroutine[Any, Any, Any]], asyncio.Task[Any]],
         now_ms: Callable[[], int],
-        rules: DeliveryRules,
+        rules: Callable[[], DeliveryRules],
     ) -> None:
         self._store = store
         self._channels = channels
         self._spawn = spawn
         self._now_ms = now_ms
-        self._rules = rules
+        self._rules_now = rules
         self._queues: dict[Conversation, deque[Outgoing]] = {}
         self._active: dict[str, Outgoing] = {}
         self._pauses = Pauses()
@@ -81,6 +81,10 @@ class Outbox:
         self._idle.set()
         self._stopping = False
         self._opened = asyncio.Event()
+
+    @property
+    def _rules(self) -> DeliveryRules:
+        return self._rules_now()
 
     async def load(self) -> None:
         """Queue what an earlier process left, before anything new; nothing is sent until `open`."""

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel
 
-from openclaw_kernel.api import Delivery, Ingress, PluginContext, Registrar, Sessions, hookimpl
+from openclaw_kernel.api import ConfigChange, Delivery, Ingress, PluginContext, Registrar, Sessions, hookimpl
 from openclaw_plugins.conversation.chat_events import EVENTS
 from openclaw_plugins.conversation.commands import BuiltinCommands
 from openclaw_plugins.conversation.engine import Conversation
@@ -36,6 +36,9 @@ class _Unit:
     async def drain(self) -> None:
         await self._conversation.drain()
 
+    async def reload(self, _change: ConfigChange) -> None:
+        self._conversation.reloaded()
+
     async def stop(self) -> None:
         await self._conversation.close()
 
@@ -46,7 +49,7 @@ class ConversationPlugin:
     settings: ClassVar[type[BaseModel] | None] = ConversationSettings
 
     def __init__(self, context: PluginContext) -> None:
-        self._conversation = Conversation(context, context.settings(ConversationSettings))
+        self._conversation = Conversation(context)
 
     @hookimpl
     def openclaw_register_services(self, registrar: Registrar) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from openclaw_kernel.api import (
@@ -39,7 +39,7 @@ ValueT = TypeVar("ValueT")
 class World:
     """Made at the plugin's start, when every service can be asked for."""
 
-    def __init__(self, context: PluginContext, rules: DeliveryRules) -> None:
+    def __init__(self, context: PluginContext, rules: Callable[[], DeliveryRules]) -> None:
         self.context = context
         self.store: Store = context.store
         self.sessions = SessionBook(context.store, str(context.home))

@@ -52,6 +52,8 @@ TABLE = [
     ("an entry of a list by its id", provider(SMALL, LARGE), provider(LARGER, LARGE), (f"{MODELS}.small-1.5.maxTokens",)),
     ("an entry that is gone", provider(SMALL, LARGE), provider(SMALL), (f"{MODELS}.large.id", f"{MODELS}.large.maxTokens")),
     ("another order of entries", provider(SMALL, LARGE), provider(LARGE, SMALL), (MODELS,)),
+    ("an agent that says nothing of itself", config(), config(agents={"entries": {"a": {}}}), ("agents.entries.a",)),
+    ("an agent that comes", config(), config(agents={"entries": {"a": {"name": "A"}}}), ("agents.entries.a.name",)),
     ("a text that becomes a mapping", agents("a/b"), agents({"primary": "a/b"}), ("agents.defaults.model",)),
     ("another secret behind the same reference", secret("1"), secret("2"), ("secrets.entries.a",)),
     ("the same secret", secret("1"), secret("1"), ()),

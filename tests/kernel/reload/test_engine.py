@@ -58,6 +58,9 @@ class Gateway:
         ran, runs = "irc" in self.plugins.channels, "irc" in candidate.channels
         return [PluginPart(id="irc", rules=Rules.of_manifest(IRC), sections=sections, ran=ran, runs=runs)]
 
+    async def check(self, config: Config) -> None:
+        await self.pass_by("check")
+
     async def prepare(self, config: Config, plan: ConfigPlan) -> Made:
         await self.pass_by("prepare")
         return Made(self, config, plan)
@@ -76,7 +79,7 @@ class Gateway:
         self.records.append(candidate)
         return 1 + len(self.records)
 
-    def taken(self, before: Loaded, candidate: Loaded) -> None:
+    def taken(self, accepted: Loaded, running: Config) -> None:
         self.log.append("taken")
 
     def restarts(self, reason: str | None) -> None:
@@ -181,9 +184,16 @@ async def test_what_may_not_be_served_touches_nobody(gateway: Gateway) -> None:
 async def test_a_restart_takes_nothing_live_and_says_why(gateway: Gateway) -> None:
     applied = await gateway.engine.take(gateway.file(DEBUG + CHANNEL + PORT.replace("MODE", "hybrid")), CHANGE)
     assert (applied.restart, gateway.restart) == (True, "gateway.port changed")
-    assert gateway.log == ["accept", "taken"]
+    assert gateway.log == ["check", "accept", "taken"]
     assert gateway.plugins == gateway.engine.running == Config()
     assert {one.outcome for one in applied.results} == {ReloadOutcome.PROCESS}
+
+
+async def test_no_restart_where_a_plugin_could_not_run_after_it(gateway: Gateway) -> None:
+    gateway.fails["check"] = NotApplied("irc: no", ())
+    with pytest.raises(NotApplied, match="irc: no"):
+        await gateway.engine.take(gateway.file(PORT.replace("MODE", "hybrid")), CHANGE)
+    assert (gateway.restart, gateway.records) == (None, [])
 
 
 async def test_a_restart_that_is_not_needed_any_more_is_called_off(gateway: Gateway) -> None:

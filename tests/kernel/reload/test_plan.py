@@ -156,6 +156,11 @@ def test_turning_the_plugins_off_stops_those_that_are_not_bundled() -> None:
     ]
 
 
+def test_a_plugin_that_is_named_and_runs_as_before_is_left_alone() -> None:
+    told = only(decide(config(), config(plugins={"entries": {"irc": {"enabled": True}}}), [replace(IRC, fixed="no")], mode="hybrid").plan)
+    assert (told.unit, told.outcome, told.reason) == ("irc", NONE, "it runs before and after")
+
+
 def test_a_section_that_no_plugin_is_installed_for_does_nothing() -> None:
     told = only(decide(config(), config(channels={"fax": {"line": 1}}), [IRC], mode="hybrid").plan)
     assert (told.unit, told.outcome, told.reason) == ("kernel", NONE, "no plugin is installed for it")

@@ -15,11 +15,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from openclaw_config.fingerprints import read_fingerprint
 from openclaw_config.models import GatewayTls
+from openclaw_kernel.file_states import folders_of
 from openclaw_kernel.tls.faults import TlsFault
 from openclaw_kernel.tls.files import LARGEST_BYTES, TlsFiles
 from openclaw_kernel.tls.generated import DAYS, make_missing
 from openclaw_kernel.tls.pair import load
-from openclaw_kernel.watching import folders_of
 from tests.support.certificates import Issued, replace
 
 NAMED = GatewayTls.model_validate({"enabled": True, "certPath": "cert.pem", "keyPath": "key.pem"})

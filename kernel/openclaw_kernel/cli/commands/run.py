@@ -180,7 +180,10 @@ async def _serve(loaded: Loaded, home: Path, belongings: Belongings, *, as_json:
 
 
 def _stopped_by_signals(app: GatewayApp) -> asyncio.Event:
-    """Return what SIGINT and SIGTERM set; a second one shortens the stop. SIGUSR1 asks for a restart."""
+    """Return what SIGINT and SIGTERM set; a second one shortens the stop.
+
+    SIGUSR1 asks for a restart, SIGHUP takes the configuration anew.
+    """
     import asyncio
     import signal
 
@@ -197,8 +200,18 @@ def _stopped_by_signals(app: GatewayApp) -> asyncio.Event:
         if app.started:
             app.restarts.begin("SIGUSR1", 0)
 
+    had_terminal = sys.stdin is not None and sys.stdin.isatty()
+
+    def hang_up() -> None:
+        # The terminal that it ran at is closed; else somebody wants the configuration read anew.
+        if had_terminal and not sys.stdin.isatty():
+            stop()
+        elif app.live is not None:
+            app.live.reload_soon()
+
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGHUP, hang_up)
     loop.add_signal_handler(signal.SIGUSR1, restart)
     return stopping
 
