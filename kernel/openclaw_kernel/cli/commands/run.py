@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from openclaw_config.load import Loaded
     from openclaw_kernel.app import GatewayApp
     from openclaw_kernel.handover.belongings import Belongings
+    from openclaw_kernel.notify import Notifier
 
 _GIVE_UP_SECONDS = 15.0
 
@@ -46,49 +48,62 @@ def run(options: argparse.Namespace) -> int:
     from openclaw_config.load import ConfigError, load
     from openclaw_kernel.handover.belongings import receive
     from openclaw_kernel.handover.sockets import BadSocket
+    from openclaw_kernel.logs import set_up_logging, tear_down_logging
+    from openclaw_kernel.notify import Notifier
     from openclaw_kernel.tasks import run_whole
 
     home = find_home(options.home)
     try:
         if options.check:
             return run_whole(_check(load(config_path(home)), home, as_json=options.json))
-        belongings = receive(os.environ)
-        first_start = prepare_home(home)
+        standing = _Standing(receive(os.environ), Notifier(os.environ))
+        standing.first_start = prepare_home(home)
         loaded = load(config_path(home))
-        return _keep_serving(loaded, home, belongings, as_json=options.json, first_start=first_start)
+        handlers = set_up_logging(home, level=loaded.config.logging.level, as_json=options.json, secrets=loaded.secrets)
     except (BadSocket, ConfigError) as error:
         raise BadConfig(str(error)) from error
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise BadConfig(f"{error.filename or home}: the state folder cannot be used ({reason}); make it writable or use --home") from error
-
-
-def _keep_serving(loaded: Loaded, home: Path, belongings: Belongings, *, as_json: bool, first_start: bool) -> int:
-    """Serve until the end, or until a restart: then the program takes the place of this one."""
-    from openclaw_kernel.logs import set_up_logging, tear_down_logging
-    from openclaw_kernel.tasks import run_whole
-
-    failed: NotRestarted | None = None
     while True:
-        handlers = set_up_logging(home, level=loaded.config.logging.level, as_json=as_json, secrets=loaded.secrets)
         try:
-            if failed is not None:
-                logging.getLogger("openclaw.gateway").error("%s; this process goes on", failed)
-            outcome = run_whole(_serve(loaded, home, belongings, as_json=as_json, first_start=first_start))
-        except CommandFailed as error:
-            if failed is None:
-                raise
-            raise NotRestarted(f"{failed}; and this process cannot go on: {error}") from error
+            code = _serve_once(loaded, home, standing, as_json=options.json)
         finally:
             tear_down_logging(handlers)
-        if isinstance(outcome, int):
-            return outcome
-        belongings, first_start = outcome, False
+        if code is not None:
+            return code
         try:
-            _run_again(belongings)
+            _run_again(standing)
         except NotRestarted as error:
             # The program that was to follow is gone, this one is still in memory: it goes on with what it was to leave.
-            failed = error
+            standing.not_restarted = error
+            handlers = set_up_logging(home, level=loaded.config.logging.level, as_json=options.json, secrets=loaded.secrets)
+
+
+@dataclass(slots=True)
+class _Standing:
+    """What outlasts a start: it was given to the process, or is what the start before left."""
+
+    belongings: Belongings
+    notifier: Notifier
+    first_start: bool = False
+    not_restarted: NotRestarted | None = None
+    """Why the program could not be run again, where that is so."""
+
+
+def _serve_once(loaded: Loaded, home: Path, standing: _Standing, *, as_json: bool) -> int | None:
+    """Serve until the end and return the exit code, or until a restart and return None."""
+    from openclaw_kernel.tasks import run_whole
+
+    failed = standing.not_restarted
+    if failed is not None:
+        logging.getLogger("openclaw.gateway").error("%s; this process goes on", failed)
+    try:
+        return run_whole(_serve(loaded, home, standing, as_json=as_json))
+    except CommandFailed as error:
+        if failed is None:
+            raise
+        raise NotRestarted(f"{failed}; and this process cannot go on: {error}") from error
 
 
 async def _check(loaded: Loaded, home: Path, *, as_json: bool) -> int:
@@ -120,7 +135,7 @@ def _told() -> Iterator[None]:
         raise NotNow(str(error)) from error
 
 
-def _run_again(belongings: Belongings) -> NoReturn:
+def _run_again(standing: _Standing) -> NoReturn:
     """Replace this process by a new one of the same program, which keeps its id, terminal, supervisor, port and lock.
 
     Raises:
@@ -132,51 +147,66 @@ def _run_again(belongings: Belongings) -> NoReturn:
     sys.stderr.flush()
     # It would end the next process before that has a say in it.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    environment = {**os.environ, **belongings.to_environment()}
+    environment = {**os.environ, **standing.notifier.to_environment(), **standing.belongings.to_environment()}
     try:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606 - the program that runs already
     except OSError as error:
-        belongings.keep_from_children()
+        standing.belongings.keep_from_children()
         reason = (error.strerror or str(error)).lower()
         raise NotRestarted(f"{sys.executable}: cannot be run again ({reason}); install it anew") from error
 
 
-async def _serve(loaded: Loaded, home: Path, belongings: Belongings, *, as_json: bool, first_start: bool) -> int | Belongings:
-    """Return the exit code, or what the next process gets where a restart was asked for."""
-    import signal
-
+async def _serve(loaded: Loaded, home: Path, standing: _Standing, *, as_json: bool) -> int | None:
+    """Return the exit code, None where a restart was asked for."""
     from openclaw_kernel.app import GatewayApp
     from openclaw_kernel.handover.candidate import Candidate
     from openclaw_kernel.lock import AlreadyRunning
+    from openclaw_kernel.tasks import TaskOwner
 
-    app = GatewayApp(loaded=loaded, home=home, belongings=belongings)
+    app = GatewayApp(loaded=loaded, home=home, belongings=standing.belongings)
     app.candidate = Candidate.of_this_process().try_out
     stopping = _stopped_by_signals(app)
+    signs = TaskOwner("service manager", lambda _name, _error: None)
+    signs.spawn("watchdog", standing.notifier.show_life())
     try:
         with _told():
             if not await _start_unless(stopping, app):
                 return OK
+        _announce(app, home, as_json=as_json, first_start=standing.first_start)
+        standing.notifier.ready(f"serving on {app.facts.url}")
+        return await _until_the_end(app, stopping, standing)
     except AlreadyRunning as running:
         if as_json:
             print(json.dumps({"event": "already-running", "message": str(running), "owner": running.owner}), flush=True)
         else:
             print(running, file=sys.stderr)
         return OK
-    _announce(app, home, as_json=as_json, first_start=first_start)
+    finally:
+        await signs.close(1.0)
+
+
+async def _until_the_end(app: GatewayApp, stopping: asyncio.Event, standing: _Standing) -> int | None:
+    import signal
+
     await _first_of(stopping, app.restarts.wanted)
     wanted = app.restarts.wanted.is_set()
+    if wanted:
+        standing.notifier.restarting(f"restarts: {app.restarts.reason}")
+    else:
+        standing.notifier.stopping("stops when what is under way has ended")
     await app.drain()
     # Whoever presses Ctrl+C from here on does not want to wait any longer.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if not wanted:
         await app.stop()
         return OK
-    left = await app.hand_over()
+    standing.belongings, standing.first_start = await app.hand_over(), False
     if stopping.is_set():
         # Who pressed Ctrl+C meanwhile wants it to end.
-        left.close()
+        standing.notifier.stopping("stops instead of restarting")
+        standing.belongings.close()
         return OK
-    return left
+    return None
 
 
 def _stopped_by_signals(app: GatewayApp) -> asyncio.Event:
