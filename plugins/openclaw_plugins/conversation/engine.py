@@ -117,7 +117,11 @@ class Conversation:
         self._world, self._endings, self._lanes, self._intake = world, endings, lanes, intake
         self._submissions = submissions
         intake.take_up(await Recovery(world, lanes, endings).recover())
-        self._tasks = [world.spawn("intake", self._work()), world.spawn("cleaning", self._clean())]
+        self._tasks = [
+            world.spawn("intake", self._work()),
+            world.spawn("cleaning", self._clean()),
+            world.spawn("imported sessions", self._import()),
+        ]
 
     @property
     def _settings(self) -> ConversationSettings:
@@ -167,17 +171,32 @@ class Conversation:
 
     async def _work(self) -> None:
         # Turns need providers, and sending needs channels, which start after this plugin.
-        gateway = self._context.service(Gateway)
-        for _ in range(READY_POLLS):
-            if gateway.ready:
-                break
-            await asyncio.sleep(READY_POLL_SECONDS)
+        await self._until_ready()
         self.lanes.open()
         self.world.outbox.open()
         for problem in await asyncio.gather(tell_restarts(self.world), return_exceptions=True):
             if problem is not None:
                 logger.error("nobody is told of the restart", exc_info=problem)
         await self.intake.work()
+
+    async def _until_ready(self) -> None:
+        gateway = self._context.service(Gateway)
+        for _ in range(READY_POLLS):
+            if gateway.ready:
+                break
+            await asyncio.sleep(READY_POLL_SECONDS)
+
+    async def _import(self) -> None:
+        await self._until_ready()
+        while True:
+            if (self._context.home / "imports").exists():
+                # Imported here: few gateways take another's place.
+                from openclaw_plugins.conversation.imported import take_up
+
+                for problem in await asyncio.gather(take_up(self.world), return_exceptions=True):
+                    if isinstance(problem, Exception):
+                        logger.error("imported sessions: tried again in %.0f s", self._settings.sweep_seconds, exc_info=problem)
+            await asyncio.sleep(self._settings.sweep_seconds)
 
     async def _clean(self) -> None:
         while True:

@@ -12,7 +12,8 @@ from tests.kernel.cli.command import run_command
 
 COMMANDS = (
     *("onboard", "run", "open", "status", "health", "restart", "chat", "call", "logs", "why", "dead"),
-    *("devices", "qr", "audit", "plugins", "config", "secrets", "security", "doctor", "service", "backup", "auth", "version", "completion"),
+    *("devices", "qr", "audit", "plugins", "config", "secrets", "security", "doctor", "service", "backup"),
+    *("import", "auth", "version", "completion"),
 )
 TAKES_AN_ID = {"restore", "set", "login", "logout", "reject", "remove", "rotate", "revoke", "why", "show", "retry", "forget"}
 
@@ -31,10 +32,10 @@ def test_every_command_takes_a_home_and_json() -> None:
     paths = _paths(commands)
     assert [path[0] for path in paths if len(path) == 1] == list(COMMANDS)
     for path in paths:
-        arguments = {"completion": ["bash"], "info": ["echo"], "rename": ["some", "name"]}.get(
+        arguments = {"completion": ["bash"], "info": ["echo"], "rename": ["some", "name"], "openclaw": ["some"]}.get(
             path[-1], ["some"] if path[-1] in TAKES_AN_ID or path == ["backup", "verify"] else []
         )
-        if path in (["config"], ["backup"]):
+        if path in (["config"], ["backup"], ["import"]):
             continue
         options = parser.parse_args([*path, *arguments, "--home", "/somewhere", "--json"])
         assert (options.home, options.json) == ("/somewhere", True), path
