@@ -152,17 +152,22 @@ class SecretSlot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigFault:
-    """One reason why openclaw.yaml cannot be used as it is. `line` is 0 where there is none."""
+    """One reason why the configuration, or one section of it, cannot be used as it is."""
 
+    check: str
+    """The id of the check of doctor that tells it."""
     key: tuple[str | int, ...]
-    """Where in the file; empty where it is about the whole of it."""
-    line: int
+    """Where in the configuration; empty where it is about a whole file."""
+    place: str
+    """File, line and column as far as they are known: `openclaw.yaml:12:5`."""
     found: str
     cure: str
-    kind: Literal["syntax", "unknown-key", "value", "section"]
-    """`section` is a fault in a plugin's own section, which disables that plugin alone."""
     near: str | None = None
     """Of an unknown key: the known one that is spelt most like it."""
+    here: bool = True
+    """Whether it stands in openclaw.yaml itself, where a fix can reach it."""
+    is_section: bool = False
+    """A fault in a plugin's own section disables that plugin alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -147,7 +147,7 @@ async def _look(home: Path, running: Running | None, *, deep: bool, kind: CheckK
         await guard.close(1.0)
     planned = [_planned(each, context) for each in reported]
     # A file that is not there yet is written by the first start.
-    broken = context.config_path.exists() and any(fault.kind != "section" for fault in context.faults)
+    broken = context.config_path.exists() and any(not fault.is_section for fault in context.faults)
     return Outcome(planned, len(wanted_of(gathered.checks, context, kind)), running is not None, broken)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from openclaw_config.issues import Fix
 from openclaw_config.layers import single
 from openclaw_config.load import Loaded, load
 from openclaw_config.models import Config
@@ -17,7 +18,6 @@ from openclaw_config.source import ConfigError, Issue, KeyPath, Resolver, parse,
 from openclaw_kernel.api.check import ConfigFault
 
 _ROUNDS: Final = 20
-_UNKNOWN: Final = re.compile(r"unknown key '")
 NEAR: Final = re.compile(r"did you mean '([^']+)'\?")
 
 
@@ -43,12 +43,12 @@ def _of_parts(path: Path, environment: Mapping[str, str], resolve_by: type[Resol
     try:
         text = read_text(path)
     except ConfigError:
-        return Salvaged(Loaded(Config(), single(path, "", {})), None, tuple(_fault(issue, {}) for issue in error.issues))
+        return Salvaged(Loaded(Config(), single(path, "", {})), None, tuple(_fault(issue, {}, path.name) for issue in error.issues))
     try:
         source = parse(path.name, text)
     except ConfigError as broken:
-        return Salvaged(Loaded(Config(), single(path, text, {})), text, tuple(_fault(issue, {}) for issue in broken.issues))
-    faults = tuple(_fault(issue, source) for issue in error.issues)
+        return Salvaged(Loaded(Config(), single(path, text, {})), text, tuple(_fault(issue, {}, path.name) for issue in broken.issues))
+    faults = tuple(_fault(issue, source, path.name) for issue in error.issues)
     resolver = resolve_by(path.name, path.parent, environment, source)
     loaded = Loaded(_valid_part(resolver.resolve(source, ())), single(path, text, source), tuple(resolver.secrets))
     return Salvaged(loaded, text, faults)
@@ -78,16 +78,17 @@ def _drop(document: Any, where: tuple[str | int, ...]) -> None:
         holder.pop(last)
 
 
-def _fault(issue: Issue, source: Mapping[str, Any]) -> ConfigFault:
-    is_unknown = _UNKNOWN.match(issue.found) is not None
-    near = NEAR.search(issue.cure) if is_unknown else None
+def _fault(issue: Issue, source: Mapping[str, Any], name: str) -> ConfigFault:
+    check = issue.fix or Fix.BAD_VALUE
+    near = NEAR.search(issue.cure) if check is Fix.UNKNOWN_KEY else None
     return ConfigFault(
-        key=located(source, issue.key),
-        line=issue.line,
+        check=check.value,
+        key=issue.where if issue.where is not None else located(source, issue.key),
+        place=issue.place,
         found=issue.found,
         cure=issue.cure,
-        kind="unknown-key" if is_unknown else "value" if issue.key else "syntax",
         near=near[1] if near else None,
+        here=issue.file == name,
     )
 
 

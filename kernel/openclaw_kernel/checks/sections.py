@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
+from openclaw_config.issues import Fix
 from openclaw_config.load import Loaded
 from openclaw_kernel.api.check import ConfigFault
 from openclaw_kernel.checks.salvage import NEAR, located
@@ -13,6 +15,10 @@ from openclaw_kernel.host.discovery import Discovery, Found
 from openclaw_kernel.host.guard import Guard, PluginFault
 from openclaw_kernel.host.loader import load_class
 from openclaw_kernel.host.sections import Share, assign, validate_instances, validate_section
+
+SECTION: Final = "config.section"
+"""The check that tells what has none of its own."""
+_NOBODYS: Final = re.compile(r"no (\w+ )?plugin ")
 
 
 async def section_faults(guard: Guard, loaded: Loaded, discovery: Discovery) -> list[ConfigFault]:
@@ -57,12 +63,17 @@ def _fault(loaded: Loaded, line: str) -> ConfigFault:
     key, _, rest = line.partition(": ")
     found, _, cure = rest.partition("; ")
     where = located(loaded.document, key)
-    near = NEAR.search(cure) if found.startswith("unknown key") else None
+    is_unknown = found.startswith("unknown key")
+    near = NEAR.search(cure) if is_unknown else None
+    check = Fix.UNKNOWN_KEY.value if is_unknown else Fix.UNKNOWN_PLUGIN.value if _NOBODYS.match(found) else SECTION
+    file, _, _ = loaded.layers.stands(where)
     return ConfigFault(
+        check=check,
         key=where,
-        line=loaded.layers.stands(where)[1],
+        place=loaded.place(key),
         found=found or line,
         cure=cure or "see the plugin's settings in the documentation",
-        kind="section",
         near=near[1] if near else None,
+        here=file == loaded.path.name,
+        is_section=True,
     )

@@ -42,47 +42,56 @@ def missing(context: CheckContext) -> Iterator[Finding]:
         )
 
 
-@TABLE.add("config.syntax", "openclaw.yaml cannot be read", Severity.CRITICAL)
-def syntax(context: CheckContext) -> Iterator[Finding]:
-    for fault in context.faults:
-        if fault.kind == "syntax" and context.look(context.config_path) is not None:
-            yield _finding(context, fault, Severity.CRITICAL)
-
-
-@TABLE.add("config.unknown-key", "openclaw.yaml has a key that nobody knows", Severity.CRITICAL, fixes=True)
+@TABLE.add("config.unknown-key", "there is a key that nobody knows", Severity.CRITICAL, fixes=True)
 def unknown_key(context: CheckContext) -> Iterator[Finding]:
-    for fault in context.faults:
-        is_unknown = fault.kind == "unknown-key" or (fault.kind == "section" and fault.found.startswith("unknown key"))
-        if is_unknown and fault.key not in RETIRED:
-            yield _finding(context, fault, Severity.WARN if fault.kind == "section" else Severity.CRITICAL, _cure_of(context, fault))
+    for fault in _faults(context, "config.unknown-key"):
+        if _retired(fault) is None:
+            yield _finding(fault, _cure_of(context, fault))
 
 
-@TABLE.add("config.retired", "openclaw.yaml has a key that has another place now", Severity.CRITICAL, fixes=True)
+@TABLE.add("config.retired", "there is a key of the reference that has another place here", Severity.CRITICAL, fixes=True)
 def retired(context: CheckContext) -> Iterator[Finding]:
-    for fault in context.faults:
-        place = RETIRED.get(tuple(map(str, fault.key)))
-        if fault.kind == "unknown-key" and place is not None:
+    for fault in _faults(context, "config.unknown-key"):
+        place = _retired(fault)
+        if place is not None:
             yield Finding(
                 severity=Severity.CRITICAL,
-                where=_place(context, fault),
+                where=fault.place,
                 evidence=f"{dotted(fault.key)} is a key of the reference gateway that this one does not read",
                 cure=f"its place is {place}; move it, or have doctor --fix make it a comment",
                 fix=_disable(fault),
             )
 
 
-@TABLE.add("config.value", "a value of openclaw.yaml cannot be used", Severity.CRITICAL)
-def value(context: CheckContext) -> Iterator[Finding]:
-    for fault in context.faults:
-        if fault.kind == "value":
-            yield _finding(context, fault, Severity.CRITICAL)
+@TABLE.add("config.unknown-plugin", "there is a section of a plugin that is not installed", Severity.WARN, fixes=True)
+def unknown_plugin(context: CheckContext) -> Iterator[Finding]:
+    for fault in _faults(context, "config.unknown-plugin"):
+        yield _finding(fault, _disable(fault))
 
 
 @TABLE.add("config.section", "a plugin's section is wrong, so that it does not run", Severity.WARN)
 def section(context: CheckContext) -> Iterator[Finding]:
-    for fault in context.faults:
-        if fault.kind == "section" and not fault.found.startswith("unknown key"):
-            yield _finding(context, fault, Severity.WARN)
+    for fault in _faults(context, "config.section"):
+        yield _finding(fault)
+
+
+def _told(check_id: str, title: str) -> None:
+    """A check that tells what cannot be mended without knowing what was meant."""
+
+    @TABLE.add(check_id, title, Severity.CRITICAL)
+    def tell(context: CheckContext) -> Iterator[Finding]:
+        for fault in _faults(context, check_id):
+            yield _finding(fault)
+
+
+_told("config.unreadable-file", "a file of the configuration cannot be read")
+_told("config.duplicate-key", "a key is there twice")
+_told("config.missing-key", "a key is missing")
+_told("config.bad-value", "a value cannot be used")
+_told("config.unknown-name", "a name stands for nothing")
+_told("config.bad-include", "an include cannot be read")
+_told("config.bad-profile", "the profile cannot be used")
+_told("config.bad-variable", "an environment variable that sets a key cannot be used")
 
 
 @TABLE.add("config.old-form", "openclaw.yaml has the form of an earlier version", Severity.WARN, fixes=True)
@@ -98,8 +107,10 @@ def old_form(context: CheckContext) -> Iterator[Finding]:
         )
 
 
-@TABLE.add("config.reference", "a reference in openclaw.yaml leads nowhere", Severity.CRITICAL)
+@TABLE.add("config.unresolved-reference", "a reference in openclaw.yaml leads nowhere", Severity.CRITICAL)
 def reference(context: CheckContext) -> Iterator[Finding]:
+    for fault in _faults(context, "config.unresolved-reference"):
+        yield _finding(fault)
     for slot in context.secrets:
         if slot.digest is not None or slot.kind not in {"env", "file", "variable"}:
             continue
@@ -157,26 +168,36 @@ def not_in_force(context: CheckContext) -> Iterator[Finding]:
         )
 
 
-def _finding(context: CheckContext, fault: ConfigFault, severity: Severity, fix: Fix | None = None) -> Finding:
+def _faults(context: CheckContext, check_id: str) -> list[ConfigFault]:
+    """The faults that a check tells; of a file that is not there yet, none."""
+    if context.look(context.config_path) is None:
+        return []
+    return [fault for fault in context.faults if fault.check == check_id]
+
+
+def _retired(fault: ConfigFault) -> str | None:
+    return None if fault.is_section else RETIRED.get(tuple(map(str, fault.key)))
+
+
+def _finding(fault: ConfigFault, fix: Fix | None = None) -> Finding:
     about = f"{dotted(fault.key)}: " if fault.key else ""
-    return Finding(severity=severity, where=_place(context, fault), evidence=f"{about}{fault.found}", cure=fault.cure, fix=fix)
+    severity = Severity.WARN if fault.is_section else Severity.CRITICAL
+    return Finding(severity=severity, where=fault.place, evidence=f"{about}{fault.found}", cure=fault.cure, fix=fix)
 
 
-def _place(context: CheckContext, fault: ConfigFault) -> str:
-    return f"{context.config_path.name}:{fault.line}" if fault.line else context.config_path.name
-
-
-def _cure_of(context: CheckContext, fault: ConfigFault) -> Fix:
+def _cure_of(context: CheckContext, fault: ConfigFault) -> Fix | None:
     holder: Any = context.document
     for part in fault.key[:-1]:
         holder = holder[part] if isinstance(holder, list) and isinstance(part, int) else mapping(holder).get(str(part))
-    if fault.near is None or fault.near in mapping(holder):
+    if fault.near is None or fault.near in mapping(holder) or not fault.here:
         return _disable(fault)
     new = dotted((*fault.key[:-1], fault.near))
     return Fix(summary=f"rename {dotted(fault.key)} to {new}", changes=(RenameKey(key=fault.key, name=fault.near),))
 
 
-def _disable(fault: ConfigFault) -> Fix:
+def _disable(fault: ConfigFault) -> Fix | None:
+    if not fault.here:
+        return None
     return Fix(
         summary=f"make {dotted(fault.key)} a comment",
         changes=(DisableKey(key=fault.key),),

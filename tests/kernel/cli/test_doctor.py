@@ -19,7 +19,7 @@ gateway:
 logging: {level: info}
 """
 MENDED = BROKEN.replace("prot", "port")
-QUIET = ("config.unknown-key", "config.syntax", "home.mode", "files.mode")
+QUIET = ("config.unknown-key", "config.unreadable-file", "home.mode", "files.mode")
 
 
 async def doctor(home: Path, *arguments: str) -> Outcome:
@@ -48,14 +48,14 @@ async def test_a_broken_file_is_told_whole_and_ends_with_78(tmp_path: Path) -> N
     assert told.status == CONFIG
     ours = [each for each in told.json()["findings"] if each["id"].startswith("config.")]
     assert [(each["id"], each["where"]) for each in ours] == [
-        ("config.unknown-key", "openclaw.yaml:1"),
-        ("config.unknown-key", "openclaw.yaml:2"),
-        ("config.value", "openclaw.yaml:1"),
+        ("config.bad-value", "openclaw.yaml:1:20"),
+        ("config.unknown-key", "openclaw.yaml:1:11"),
+        ("config.unknown-key", "openclaw.yaml:2:1"),
     ]
     (tmp_path / "openclaw.yaml").write_text("gateway: {port: [\n")
-    unreadable = await doctor(tmp_path, *only("config.syntax"))
+    unreadable = await doctor(tmp_path, *only("config.unreadable-file"))
     assert unreadable.status == CONFIG
-    assert "critical  config.syntax openclaw.yaml:2\n" in unreadable.out
+    assert "critical  config.unreadable-file openclaw.yaml:2" in unreadable.out
 
 
 async def test_a_fix_needs_a_person_or_yes_and_a_dry_run_changes_nothing(tmp_path: Path) -> None:

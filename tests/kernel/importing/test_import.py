@@ -104,7 +104,11 @@ async def test_what_was_written_is_valid_and_doctor_finds_no_fault_in_it(source:
     home = tmp_path / "home"
     await take(source, home)
     assert (await run_command("config", "validate", home=home)).status == OK
-    only = [part for check in ("config.unknown-key", "config.value", "config.section", "config.reference") for part in ("--only", check)]
+    only = [
+        part
+        for check in ("config.unknown-key", "config.bad-value", "config.section", "config.unresolved-reference")
+        for part in ("--only", check)
+    ]
     assert (await run_command("doctor", *only, home=home)).status == OK
 
 

@@ -173,6 +173,27 @@ channels:
 NOW = "CAST(strftime('%s', 'now') AS INTEGER) * 1000"
 
 
+def included(home: Path) -> None:
+    """A file that is included."""
+    (home / "more.yaml").write_text("logging: {level: debug}\n")
+
+
+def profile(name: str | None) -> Callable[[Path], None]:
+    """The profile that is asked for; the test's own fixture forgets it."""
+
+    def prepare(_home: Path) -> None:
+        os.environ.pop("OPENCLAW_PROFILE", None)
+        if name is not None:
+            os.environ["OPENCLAW_PROFILE"] = name
+
+    return prepare
+
+
+def variable(value: str) -> Callable[[Path], None]:
+    """A variable that sets the port."""
+    return lambda _home: os.environ.update(OPENCLAW_CONFIG__GATEWAY__PORT=value)
+
+
 def without_zones(context: CheckContext) -> CheckContext:
     """A machine with no time zones; the next scene has them again."""
     zoneinfo.reset_tzpath(to=[])
@@ -189,10 +210,17 @@ def with_zones(context: CheckContext) -> CheckContext:
 
 CONFIG: Mapping[str, Seed] = {
     "config.missing": Seed(Scene(prepare=gone("openclaw.yaml")), SAFE),
-    "config.syntax": Seed(Scene("gateway: {port: [\n"), Scene("gateway: {prot: 1}\n")),
+    "config.unreadable-file": Seed(Scene("gateway: {port: [\n"), Scene("gateway: {prot: 1}\n")),
     "config.unknown-key": Seed(Scene(WITH_UNKNOWN_KEYS), Scene("telegram: {botToken: x}\n")),
     "config.retired": Seed(Scene("telegram:\n  botToken: x\nagents:\n  list:\n    - id: main\n"), Scene("gateway: {prot: 1}\n")),
-    "config.value": Seed(Scene("gateway: {port: many}\n"), Scene("gateway: {port: 18790}\n")),
+    "config.unknown-plugin": Seed(Scene("channels:\n  telegrm: {botToken: x}\n"), Scene("channels: {webchat: {}}\n")),
+    "config.bad-value": Seed(Scene("gateway: {port: many}\n"), Scene("gateway: {port: 18790}\n")),
+    "config.duplicate-key": Seed(Scene("logging: {level: info}\nlogging: {level: debug}\n"), SAFE),
+    "config.missing-key": Seed(Scene("bindings: [{match: {channel: x}}]\n"), Scene("bindings: [{agentId: main, match: {channel: x}}]\n")),
+    "config.unknown-name": Seed(Scene("agents: {defaults: {secrets: [github]}}\n"), Scene("agents: {defaults: {secrets: []}}\n")),
+    "config.bad-include": Seed(Scene("$include: none.yaml\n"), Scene("$include: more.yaml\n", prepare=included)),
+    "config.bad-profile": Seed(Scene(prepare=profile("none")), Scene(prepare=profile(None))),
+    "config.bad-variable": Seed(Scene(prepare=variable("[")), Scene(prepare=variable("18791"))),
     "config.section": Seed(
         Scene("channels: {telegram: {botToken: '1:x', dmPolicy: everybody}}\n"),
         Scene("channels: {telegram: {botToken: '1:x', dmPolicy: disabled}}\n"),
@@ -201,7 +229,7 @@ CONFIG: Mapping[str, Seed] = {
         Scene(context=lambda context: replace(context, old_forms={"x becomes y": [("gateway", "x")]})),
         SAFE,
     ),
-    "config.reference": Seed(
+    "config.unresolved-reference": Seed(
         Scene("gateway: {auth: {token: '${file:not.there}'}}\n"),
         Scene("gateway: {auth: {token: '${file:gateway.token}'}}\n"),
     ),

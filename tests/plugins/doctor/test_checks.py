@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import zoneinfo
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from openclaw_config import issues
 from openclaw_kernel.api import Check, Severity
 from openclaw_kernel.api.doctor import ServiceUnit
 from openclaw_kernel.checks.changes import plan
@@ -26,9 +28,11 @@ INJECTED = {"config.old-form"}
 
 
 @pytest.fixture(autouse=True)
-def zones() -> Iterator[None]:
-    """The time zones of this machine, whatever a scene made of them."""
+def machine() -> Iterator[None]:
+    """The variables and time zones of this machine, whatever a scene made of them."""
     yield
+    for name in ("OPENCLAW_PROFILE", "OPENCLAW_CONFIG__GATEWAY__PORT"):
+        os.environ.pop(name, None)
     zoneinfo.reset_tzpath()
     if sys.modules.get("tzdata", zoneinfo) is None:
         del sys.modules["tzdata"]
@@ -92,6 +96,18 @@ def test_a_service_of_launchd_is_read_too(tmp_path: Path) -> None:
     broken = ServiceUnit(path=unit.path, manager="launchd", text="<plist", states={})
     (found,) = found_by("service.program", Scene(context=services(broken)).look(tmp_path / "home"))
     assert found.finding.evidence == "it names no program"
+
+
+def test_every_fix_that_a_fault_of_the_configuration_names_is_a_check() -> None:
+    assert {fix.value for fix in issues.Fix} <= {check.id for check in CHECKS}
+
+
+def test_what_stands_in_an_included_file_is_told_and_left_to_its_owner(tmp_path: Path) -> None:
+    def prepare(home: Path) -> None:
+        (home / "more.yaml").write_text("gateway: {prot: 1}\n")
+
+    (found,) = found_by("config.unknown-key", Scene("$include: more.yaml\n", prepare=prepare).look(tmp_path / "home"))
+    assert (found.finding.where, found.finding.fix) == ("more.yaml:1:11", None)
 
 
 def test_there_are_enough_and_the_page_has_them_all() -> None:
