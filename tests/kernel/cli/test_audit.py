@@ -26,19 +26,19 @@ async def test_a_start_and_a_stop_are_listed_and_sound(gateway: RunningGateway) 
     assert listed.status == OK
     lines = [line.split() for line in listed.out.splitlines()]
     assert lines[0] == ["ROW", "TIME", "ACTION", "OUTCOME", "BY", "FROM", "ON", "MORE"]
-    assert [line[3] for line in lines[1:]] == ["gateway.started", "plugins.changed", "config.loaded"]
-    some = await audit(gateway, "list", "--action", "config", "--outcome", "done", "--actor", "gateway", "-n", "1", "--json")
+    assert [line[3] for line in lines[1:]] == ["gateway.started", "config.accepted", "plugins.changed", "config.loaded"]
+    some = await audit(gateway, "list", "--action", "config.loaded", "--outcome", "done", "--actor", "gateway", "-n", "1", "--json")
     (row,) = some.json()["rows"]
     assert (row["action"], row["surface"], row["subject"], row["before"]) == ("config.loaded", "start", "openclaw.yaml", None)
     assert (await audit(gateway, "list", "--subject", "nobody")).out == "nothing of that kind is recorded\n"
     sound = await audit(gateway, "verify", "--json")
     assert sound.status == OK
-    assert (sound.json()["ok"], sound.json()["rows"], sound.json()["fault"]) == (True, 3, None)
+    assert (sound.json()["ok"], sound.json()["rows"], sound.json()["fault"]) == (True, 4, None)
     await gateway.stop()
     told = await audit(gateway, "verify")
     assert told.status == OK
-    assert told.out.startswith("sound: 4 rows, ")
-    assert "signed up to row 4\n" in told.out
+    assert told.out.startswith("sound: 5 rows, ")
+    assert "signed up to row 5\n" in told.out
 
 
 async def test_an_export_is_the_same_through_the_gateway_and_from_its_files(gateway: RunningGateway, tmp_path: Path) -> None:
@@ -47,10 +47,10 @@ async def test_an_export_is_the_same_through_the_gateway_and_from_its_files(gate
     file = tmp_path / "rows.jsonl"
     written = await audit(gateway, "export", "-o", str(file))
     assert written.status == OK
-    assert written.err == f"4 rows are in {file}\n"
+    assert written.err == f"5 rows are in {file}\n"
     rows = [json.loads(line) for line in file.read_text().splitlines()]
-    assert [json.loads(line) for line in through.out.splitlines()] == rows[:3]
-    assert [row["sequence"] for row in rows] == [1, 2, 3, 4]
+    assert [json.loads(line) for line in through.out.splitlines()] == rows[:4]
+    assert [row["sequence"] for row in rows] == [1, 2, 3, 4, 5]
     assert [row["hash"] for row in rows] == [digest_of_row(row) for row in rows_of(gateway.home / "state.sqlite3")]
     again = await audit(gateway, "export", "-o", str(file))
     assert again.status == USAGE
@@ -67,7 +67,7 @@ async def test_an_export_is_the_same_through_the_gateway_and_from_its_files(gate
         ),
         ("UPDATE kernel_audit SET actor = CAST(x'ff' AS TEXT) WHERE sequence = 2", "row 2 was changed: ", "row 2 was changed: "),
         ("DELETE FROM kernel_audit WHERE sequence = 2", "row 2 is missing: row 3 follows row 1", "row 2 is missing"),
-        ("DELETE FROM kernel_audit WHERE sequence = 4", "row 4 is missing at the end: row 4 was signed", "of the rows 1 to 4 one is not"),
+        ("DELETE FROM kernel_audit WHERE sequence = 5", "row 5 is missing at the end: row 5 was signed", "of the rows 1 to 5 one is not"),
     ],
 )
 async def test_what_was_done_to_the_file_is_told_with_the_row_up_and_down(
