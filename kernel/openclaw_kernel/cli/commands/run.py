@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -97,6 +96,8 @@ def _serve_once(loaded: Loaded, home: Path, standing: _Standing, *, as_json: boo
 
     failed = standing.not_restarted
     if failed is not None:
+        import logging
+
         logging.getLogger("openclaw.gateway").error("%s; this process goes on", failed)
     try:
         return run_whole(_serve(loaded, home, standing, as_json=as_json))
