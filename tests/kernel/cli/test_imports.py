@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.cli.command import DEADLINE_SECONDS, environment
-from tests.support.gateway import RunningGateway
+from tests.support.gateway import RunningGateway, StartGateway
 
 SERVER = {"aiohttp", "pluggy", "stevedore", "sqlite_utils", "sqlite3", "orjson", "cryptography"}
 HEAVY = {"pydantic", "pydantic_core", "asyncio", "ssl", "logging", "keyring", "subprocess"}
@@ -43,7 +43,9 @@ async def test_asking_commands_import_neither_the_server_nor_pydantic(arguments:
     assert "wsproto" in modules
 
 
-async def test_asking_commands_follow_no_reference_but_the_one_of_their_own_secret(gateway: RunningGateway) -> None:
+async def test_asking_commands_follow_no_reference_but_the_one_of_their_own_secret(start_gateway: StartGateway) -> None:
+    # Else the gateway would follow them itself.
+    gateway = await start_gateway({"gateway": {"reload": {"mode": "off"}}})
     ran = gateway.home / "ran"
     config = gateway.config | {"secrets": {"entries": {"one": f"${{exec:/usr/bin/touch {ran}}}", "two": "${keyring:no/such}"}}}
     gateway.write_config(config)
