@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import venv
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernel.children.support import the_program
 from tests.support.gateway import RunningGateway, base_config, free_port, merge
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,7 +102,19 @@ async def person(port: int, nick: str) -> AsyncIterator[Person]:
         writer.close()
 
 
-def irc_config(ircd_port: int, **more: object) -> dict[str, object]:
+def runner_of(gateway: RunningGateway) -> int:
+    """The process in which the plugin runs: below its keeper, which is below the gateway."""
+    (keeper,) = map(int, Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children").read_text().split())
+    return the_program(keeper)
+
+
+@pytest.fixture(params=["inproc", "process"])
+def isolation(request: pytest.FixtureRequest) -> str:
+    """Where the plugin runs: what it does is the same."""
+    return str(request.param)
+
+
+def irc_config(ircd_port: int, isolation: str = "inproc", **more: object) -> dict[str, object]:
     """A channel in `#room` for people of 127.0.0.1."""
     section = {
         "server": "127.0.0.1",
@@ -111,7 +126,8 @@ def irc_config(ircd_port: int, **more: object) -> dict[str, object]:
         "groups": {"#room": {}},
         "messagesPerSecond": 20,
     }
-    return merge(base_config(free_port()), {"channels": {"irc": section | more}})
+    entries = {"irc": {"isolation": isolation}}
+    return merge(base_config(free_port()), {"channels": {"irc": section | more}, "plugins": {"entries": entries}})
 
 
 def test_the_installed_plugin_is_listed_without_being_imported(stranger: Path, tmp_path: Path) -> None:
@@ -126,8 +142,8 @@ def test_the_installed_plugin_is_listed_without_being_imported(stranger: Path, t
     assert rows["telegram"]["reason"] == 'pip install "openclaw-kernel[telegram]"'
 
 
-async def test_people_talk_to_the_agent_in_private_and_in_a_room(stranger: Path, ircd: int, tmp_path: Path) -> None:
-    gateway = RunningGateway(tmp_path / "home", irc_config(ircd), arguments=(), env={})
+async def test_people_talk_to_the_agent_in_private_and_in_a_room(stranger: Path, ircd: int, tmp_path: Path, isolation: str) -> None:
+    gateway = RunningGateway(tmp_path / "home", irc_config(ircd, isolation), arguments=(), env={})
     gateway.executable = str(stranger)
     gateway.write_config(gateway.config)
     async with person(ircd, "ann") as ann, person(ircd, "mallory") as mallory:
@@ -154,8 +170,8 @@ async def test_people_talk_to_the_agent_in_private_and_in_a_room(stranger: Path,
             await gateway.stop()
 
 
-async def test_a_server_that_is_away_is_reported_and_found_again(stranger: Path, tmp_path: Path) -> None:
-    gateway = RunningGateway(tmp_path / "home", irc_config(free_port()), arguments=(), env={})
+async def test_a_server_that_is_away_is_reported_and_found_again(stranger: Path, tmp_path: Path, isolation: str) -> None:
+    gateway = RunningGateway(tmp_path / "home", irc_config(free_port(), isolation), arguments=(), env={})
     gateway.executable = str(stranger)
     gateway.write_config(gateway.config)
     await gateway.start()
@@ -168,3 +184,63 @@ async def test_a_server_that_is_away_is_reported_and_found_again(stranger: Path,
             assert (await client.request("channels.status", {"channel": "webchat"}))["channels"]["webchat"]["running"] is True
     finally:
         await gateway.stop()
+
+
+async def test_the_channel_is_stopped_and_started_while_people_talk(stranger: Path, ircd: int, tmp_path: Path, isolation: str) -> None:
+    gateway = RunningGateway(tmp_path / "home", irc_config(ircd, isolation), arguments=(), env={})
+    gateway.executable = str(stranger)
+    gateway.write_config(gateway.config)
+    async with person(ircd, "ann") as ann:
+        ann.say("JOIN #room")
+        await ann.hears("366")
+        await gateway.start()
+        try:
+            await ann.hears("JOIN", "#room", "claw")
+            ann.say("PRIVMSG claw :first")
+            await ann.hears(":claw!", "PRIVMSG ann", "first")
+            async with gateway.connect() as client:
+                assert (await client.request("channels.stop", {"channel": "irc"}))["stopped"]
+                await ann.hears(":claw!", "QUIT")
+                waiting = {"channel": "irc", "to": "ann", "message": "while it was stopped", "idempotencyKey": "1"}
+                sending = asyncio.create_task(client.request("send", waiting, deadline=DEADLINE))
+                assert (await client.request("channels.start", {"channel": "irc"}))["started"]
+                await ann.hears("JOIN", "#room", "claw")
+                await ann.hears(":claw!", "PRIVMSG ann", "while it was stopped")
+                await sending
+            ann.say("PRIVMSG claw :second")
+            await ann.hears(":claw!", "PRIVMSG ann", "second")
+        finally:
+            await gateway.stop()
+
+
+async def test_a_kill_of_its_process_in_the_middle_of_a_conversation_loses_no_message(stranger: Path, ircd: int, tmp_path: Path) -> None:
+    gateway = RunningGateway(tmp_path / "home", irc_config(ircd, "process"), arguments=(), env={})
+    gateway.executable = str(stranger)
+    gateway.write_config(gateway.config)
+    async with person(ircd, "ann") as ann:
+        ann.say("JOIN #room")
+        await ann.hears("366")
+        await gateway.start()
+        try:
+            await ann.hears("JOIN", "#room", "claw")
+            for number in range(2):
+                ann.say(f"PRIVMSG claw :before {number}")
+                await ann.hears(":claw!", "PRIVMSG ann", f"before {number}")
+                os.kill(runner_of(gateway), signal.SIGKILL)
+                await ann.hears(":claw!", "QUIT")
+                async with gateway.connect() as client:
+                    # Nothing of it is there to send this: it waits in the outbox.
+                    message = {"channel": "irc", "to": "ann", "message": f"while it was dead {number}", "idempotencyKey": str(number)}
+                    sending = asyncio.create_task(client.request("send", message, deadline=DEADLINE))
+                    await ann.hears("JOIN", "#room", "claw")
+                    await ann.hears(":claw!", "PRIVMSG ann", f"while it was dead {number}")
+                    await sending
+            ann.say("PRIVMSG claw :after")
+            await ann.hears(":claw!", "PRIVMSG ann", "after")
+            async with gateway.connect() as client:
+                status = await client.request("status")
+                dead = await client.request("messages.dead.list", {})
+            assert next(plugin["state"] for plugin in status["plugins"] if plugin["id"] == "irc") == "started"
+            assert dead["items"] == []
+        finally:
+            await gateway.stop()

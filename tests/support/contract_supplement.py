@@ -157,6 +157,7 @@ SUPPLEMENT: dict[str, dict[str, Any]] = {
         {"runId": NONEMPTY, "status": one_of_words("ok", "error", "timeout", "pending")},
         {"startedAt": COUNT, "endedAt": COUNT, "error": STRING, "stopReason": STRING},
     ),
+    "ChannelsRestartResult": shape({"channel": NONEMPTY, "accountId": NONEMPTY, "restarted": BOOLEAN}),
     "ChannelsStartResult": shape({"channel": NONEMPTY, "accountId": NONEMPTY, "started": BOOLEAN}),
     "ChannelsStopResult": shape({"channel": NONEMPTY, "accountId": NONEMPTY, "stopped": BOOLEAN}),
     "ConfigGetResult": shape(

@@ -128,7 +128,7 @@ async def audit(
 
 
 async def _look(home: Path, running: Running | None, *, deep: bool, kind: CheckKind, only: Collection[str]) -> Outcome:
-    discovery = discover()
+    discovery = discover(home)
     guard = Guard()
     probe = None
     if deep and running is not None:

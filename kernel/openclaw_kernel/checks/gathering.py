@@ -39,7 +39,8 @@ async def gather(guard: Guard, *, config: Config, home: Path, discovery: Discove
     wanted: list[tuple[Standing, Share]] = []
     shares = assign(config, discovery).shares
     for found in discovery.plugins:
-        if found.state != "discovered" or shares[found.id].disabled is not None:
+        # A program has no checks, and what is isolated is not run in the process of a command either.
+        if found.state != "discovered" or shares[found.id].disabled is not None or shares[found.id].isolated:
             continue
         try:
             plugin_class = await guard.run_sync(found.id, "import", partial(load_class, found), deadline)

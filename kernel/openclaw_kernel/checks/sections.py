@@ -27,7 +27,7 @@ async def section_faults(guard: Guard, loaded: Loaded, discovery: Discovery) -> 
     lines = list(assignment.problems)
     for found in discovery.plugins:
         share = assignment.shares[found.id]
-        if found.state != "discovered" or share.disabled is not None:
+        if found.state != "discovered" or share.disabled is not None or found.program is not None:
             continue
         try:
             look = partial(_lines, found, share)

@@ -17,12 +17,15 @@ def plugin_problems(loaded: Loaded) -> list[str]:
     from openclaw_kernel.host.discovery import discover
     from openclaw_kernel.host.sections import assign
 
-    discovery = discover()
+    discovery = discover(loaded.path.parent)
     assignment = assign(loaded.config, discovery)
     problems = list(assignment.problems)
     for found in discovery.plugins:
         share = assignment.shares[found.id]
         if share.disabled is not None:
+            continue
+        if found.program is not None and found.state == "discovered":
+            # Its settings are its own to judge, when it is started.
             continue
         if found.state == "discovered":
             problems += asyncio.run(_check(found, share, loaded.config.plugins.call_timeout_seconds))

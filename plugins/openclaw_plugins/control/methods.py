@@ -197,6 +197,22 @@ class ChannelMethods:
             self._note(AuditAction.CHANNEL_STOPPED, call, params.channel)
         return {"channel": params.channel, "accountId": params.account_id or DEFAULT_ACCOUNT, "stopped": stopped}
 
+    @rpc(
+        "channels.restart",
+        scope=Scope.ADMIN,
+        params=wire.ChannelParams,
+        result=wire.ChannelRestarted,
+        repeatable="a channel that was restarted is restarted once more",
+    )
+    async def restart(self, call: Call, params: wire.ChannelParams) -> dict[str, Any]:
+        """Stop a channel, where it runs, and start it; what waits to be sent meanwhile is sent then. channels.status tells how it went."""
+        if await self._channels.stop(params.channel):
+            self._note(AuditAction.CHANNEL_STOPPED, call, params.channel)
+        if await self._channels.start(params.channel):
+            self._note(AuditAction.CHANNEL_STARTED, call, params.channel)
+        running = self._channels.capabilities(params.channel) is not None
+        return {"channel": params.channel, "accountId": params.account_id or DEFAULT_ACCOUNT, "restarted": running}
+
     def _note(self, action: AuditAction, call: Call, channel: str) -> None:
         entry = AuditEntry(action=action, origin=origin_of(call), subject=f"channel:{channel}")
         self._context.service(AuditLog).note(entry)

@@ -190,6 +190,14 @@ class ChannelStopped(TypedDict):
     stopped: bool
 
 
+class ChannelRestarted(TypedDict):
+    """`restarted` says whether it runs again."""
+
+    channel: str
+    accountId: str
+    restarted: bool
+
+
 class CommandRow(TypedDict):
     name: str
     description: str

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import sys
 from pathlib import Path
@@ -284,3 +286,27 @@ serve(on_start=go)
     assert len(processes_below(os.getpid())) == 3
     await family.hosting.stop(10.0)
     assert processes_below(os.getpid()) == []
+
+
+async def command(*arguments: str) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "openclaw_kernel", *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    output, _ = await process.communicate()
+    return process.returncode or 0, output.decode()
+
+
+async def test_the_command_line_lists_it_and_takes_its_section_as_it_is(home: Path) -> None:
+    add_program(home, "lines", CHANNEL, kind="channel")
+    document = {
+        "gateway": {"port": 0, "auth": {"token": "x" * 32}},
+        "channels": {"lines": {"any": "thing"}},
+        "models": {"providers": {"echo": {}}},
+    }
+    (home / "openclaw.yaml").write_text(json.dumps(document))
+    (home / "openclaw.yaml").chmod(0o600)
+    status, listed = await command("plugins", "list", "--home", str(home), "--json")
+    rows = {row["id"]: row for row in json.loads(listed)["plugins"]}
+    assert (status, rows["lines"]["state"], rows["lines"]["version"]) == (0, "discovered", "2.0")
+    status, said = await command("config", "validate", "--home", str(home))
+    assert status == 0, said

@@ -25,8 +25,11 @@ METHODS = {
     "channels.status": "operator.read",
     "channels.start": "operator.admin",
     "channels.stop": "operator.admin",
+    "channels.restart": "operator.admin",
     "commands.list": "operator.read",
 }
+
+CHANNEL_METHODS = ("channels.start", "channels.stop", "channels.restart")
 
 
 @pytest.fixture
@@ -57,7 +60,7 @@ async def answer_to(ws: aiohttp.ClientWebSocketResponse, method: str, params: Ma
 
 
 async def test_each_method_asks_for_its_scope(gateway: RunningGateway) -> None:
-    params = {"system-event": {"text": "x"}, "channels.start": {"channel": "webchat"}, "channels.stop": {"channel": "webchat"}}
+    params = {"system-event": {"text": "x"}, **{name: {"channel": "webchat"} for name in CHANNEL_METHODS}}
     for scopes in ([], ["operator.read"], ["operator.write"], ["operator.admin"], ["operator.pairing"]):
         held = set(scopes) | ({"operator.read"} if {"operator.write", "operator.admin"} & set(scopes) else set())
         async with asking_as(gateway, *scopes) as ws:
@@ -146,7 +149,15 @@ async def test_a_channel_stops_and_starts_again(gateway: RunningGateway) -> None
     assert status["channelDefaultAccountId"] == {"webchat": "default"}
 
 
-@pytest.mark.parametrize("method", ["channels.start", "channels.stop", "channels.status"])
+async def test_a_channel_is_restarted_whether_it_runs_or_not(gateway: RunningGateway) -> None:
+    restarted = {"channel": "webchat", "accountId": "default", "restarted": True}
+    assert await gateway.call("channels.restart", {"channel": "webchat"}) == restarted
+    await gateway.call("channels.stop", {"channel": "webchat"})
+    assert await gateway.call("channels.restart", {"channel": "webchat"}) == restarted
+    assert (await gateway.call("channels.status"))["channels"]["webchat"]["running"] is True
+
+
+@pytest.mark.parametrize("method", [*CHANNEL_METHODS, "channels.status"])
 async def test_a_channel_that_is_not_here_is_named_with_those_that_are(gateway: RunningGateway, method: str) -> None:
     with pytest.raises(CallFailed) as refused:
         await gateway.call(method, {"channel": "carrier-pigeon"})

@@ -28,7 +28,7 @@ States are those of the running gateway; where none answers, `discovered` means 
 
 def list_all(options: argparse.Namespace) -> int:
     """Show a table."""
-    discovery = _discover()
+    discovery = _discover(options)
     live = _live(options)
     rows = [_row(found, live.get(found.id)) for found in discovery.plugins]
     if options.json:
@@ -42,7 +42,7 @@ def list_all(options: argparse.Namespace) -> int:
 
 def info_of(options: argparse.Namespace) -> int:
     """Show one."""
-    discovery = _discover()
+    discovery = _discover(options)
     found = next((plugin for plugin in discovery.plugins if plugin.id == options.id), None)
     if found is None:
         raise CommandFailed(f"plugins: there is no plugin {options.id!r}; installed: {', '.join(sorted(discovery.ids())) or 'none'}")
@@ -55,10 +55,12 @@ def info_of(options: argparse.Namespace) -> int:
     return OK
 
 
-def _discover() -> Discovery:
+def _discover(options: argparse.Namespace) -> Discovery:
+    from openclaw_config.home import find_home
     from openclaw_kernel.host.discovery import discover
 
-    return discover()
+    # The programs of a gateway elsewhere are in a folder elsewhere.
+    return discover(find_home(options.home) if options.url is None else None)
 
 
 def _live(options: argparse.Namespace) -> dict[str, Mapping[str, Any]]:
