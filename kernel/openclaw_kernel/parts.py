@@ -33,7 +33,12 @@ def parts_of(
     return [
         PluginPart(
             id=found.id,
-            rules=Rules.of_manifest({} if found.manifest is None else found.manifest.reload),
+            rules=Rules.of_plugin(
+                found.id,
+                {} if found.manifest is None else found.manifest.reload,
+                section=found.section,
+                isolated=before[found.id].isolated,
+            ),
             sections=_sections(found, before, after),
             ran=before[found.id].disabled is None,
             runs=after[found.id].disabled is None,

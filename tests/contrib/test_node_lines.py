@@ -185,3 +185,20 @@ async def test_settings_that_it_rejects_are_told_with_their_place(tmp_path: Path
     assert state["state"] == "failed"
     assert 'channels.lines.port: found "seven"; give a port from 1 to 65535' in state["reason"]
     assert "openclaw.yaml" in state["reason"]
+
+
+async def test_a_saved_edit_of_its_section_replaces_its_process_alone(lines: tuple[RunningGateway, int]) -> None:
+    gateway, port = lines
+    other = free_port()
+    before = node_of(gateway)
+    async with gateway.connect() as client, person(port, "ann") as ann:
+        gateway.write_config(merge(gateway.config, {"channels": {"lines": {"port": other}}}))
+        with pytest.raises(ConnectionError):
+            await ann.hears("never")
+        async with person(other, "ann") as again:
+            again.write("SAY 1 moved")
+            await again.hears("MSG moved")
+        assert (await client.request("status"))["ready"] is True
+    assert node_of(gateway) != before
+    with pytest.raises(OSError, match="Connect call failed"):
+        await asyncio.open_connection("127.0.0.1", port)

@@ -29,8 +29,6 @@ class Code(IntEnum):
     TOOL_FAILED = -32006
     """Of `tool.run`: the message is for the model."""
     FORBIDDEN = -32007
-    PROVIDER_FAILED = -32008
-    """Of `provider.stream`. `data` is `{kind, provider, model, retryAfter}`."""
 
 
 class RpcError(Exception):

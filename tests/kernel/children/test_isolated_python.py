@@ -357,3 +357,24 @@ async def test_another_config_is_taken_by_a_process_beside_the_one_that_runs_whi
             await family.tool("talk", text="x")
     (after,) = family.children.pids("talker")
     assert after != before
+
+
+async def test_a_plugin_moves_out_of_the_gateway_and_back_in_while_it_runs(talker: Distributions, start: Start) -> None:
+    family = await start({}, {"talker": {}})
+    host = family.hosting.host
+
+    def config_with(isolation: str) -> Config:
+        plugins = {"callTimeoutSeconds": 10, "entries": {"talker": {"isolation": isolation}}}
+        return Config.model_validate({"plugins": plugins, "channels": {"good": {}, "talker": {}}})
+
+    assert family.children.pids("talker") == []
+    for isolation, processes in (("process", 1), ("inproc", 0), ("process", 1)):
+        await (await host.prepare(config_with(isolation), UNIT)).commit()
+        assert (await host.channels.send(to_ann(isolation))).message_ids == ("o1", isolation)
+        await family.tool("talk", text="x")
+        async with asyncio.timeout(10):
+            while len(family.children.pids("talker")) != processes:
+                # The one that was replaced ends once nothing of it is under way.
+                await family.tool("talk", text="x")
+    assert (await family.tool("talk", text="kept")).text.startswith("kept")
+    assert family.hosting.state("talker") is PluginState.STARTED
