@@ -23,7 +23,6 @@ from openclaw_kernel.children.wire import CommandShape, Misshapen, read_accounts
 _NOT_NOW: Final = (GatewayError, LookupError, RuntimeError, OSError, sqlite3.Error)
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _REASON_CHARACTERS: Final = 1_000
-_ACCOUNTS: Final = 100
 
 
 class Bridge:
@@ -119,7 +118,7 @@ class Bridge:
         channel = read_text(params, "channel", "channel.status")
         accounts = read_accounts(params.get("accounts"), "accounts")
         if channel in self.channels:
-            self.accounts[channel] = accounts[:_ACCOUNTS]
+            self.accounts[channel] = accounts
 
     def _degrade(self, params: Params) -> None:
         reason = params.get("reason")

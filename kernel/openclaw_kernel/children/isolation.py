@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import sys
+import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -48,7 +50,11 @@ class Children:
         limits = entry.limits if entry is not None else ChildLimits()
         timing = replace(self._timing, call=config.plugins.call_timeout_seconds, answer=limits.answer_seconds)
         log = ChildLog(context.logger, asyncio.get_running_loop().time)
-        exchange = Exchange(context.state_dir / "exchange")
+        folder = context.state_dir / "exchange"
+        if not self._open.get(found.id):
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        # Its own: the process that it may replace has files under way in another.
+        exchange = Exchange(folder / uuid.uuid4().hex[:8])
         bridge = Bridge(context, exchange, log)
         hello = self._hello(found, context, share, exchange)
         launch = Launch(
@@ -73,17 +79,18 @@ class Children:
         self._open.setdefault(found.id, []).append(supervisor)
         registered = await supervisor.open()
         # An instance that is given up before it was started is told by the end of its tasks alone.
-        context.spawn("process", self._keep(found.id, supervisor))
+        context.spawn("process", self._keep(found.id, supervisor, exchange))
         bridge.channels = tuple(channel.id for channel in registered.channels)
         return ChildPlugin(registered, supervisor, bridge, exchange=exchange, call_seconds=timing.call)
 
-    async def _keep(self, plugin_id: str, supervisor: Supervisor) -> None:
+    async def _keep(self, plugin_id: str, supervisor: Supervisor, exchange: Exchange) -> None:
         try:
             await asyncio.Event().wait()
         finally:
             await supervisor.close()
             if supervisor in self._open.get(plugin_id, ()):
                 self._open[plugin_id].remove(supervisor)
+            await asyncio.to_thread(shutil.rmtree, exchange.folder, ignore_errors=True)
 
     def discard(self, plugin_id: str) -> None:
         """End the newest process of a plugin that failed while it was loaded."""

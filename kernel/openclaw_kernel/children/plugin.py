@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
@@ -20,7 +21,7 @@ from openclaw_kernel.children.exchange import Exchange
 from openclaw_kernel.children.supervisor import Supervisor, ask_to_start
 from openclaw_kernel.children.wire import ChannelShape, CommandShape, Misshapen, Registered, ToolShape, read_text, to_wire
 
-STOP_SECONDS: Final = 5.0
+STOP_SECONDS: Final = 3.0
 _NOTHING_WAS_SENT: Final = {Code.BUSY, Code.METHOD_NOT_FOUND}
 
 
@@ -37,6 +38,10 @@ class Child:
     async def stop(self) -> None:
         """End its process."""
         await self._supervisor.end()
+
+    def revive(self) -> None:
+        """Let it be started, whatever came before."""
+        self._supervisor.revive()
 
     @property
     def drain_seconds(self) -> float:
@@ -68,12 +73,19 @@ class ChildChannel:
         await self._supervisor.begin()
         await ask_to_start(self._supervisor.peer, "channel.start", {"channel": self.id}, self._call_seconds)
 
+    def revive(self) -> None:
+        """Let its process be started, whatever came before."""
+        self._supervisor.revive()
+
     async def stop(self) -> None:
-        """Stop it in the child; in one that is down it has stopped."""
+        """Stop it in the child; in one that is down it has stopped, and one that does not is killed."""
         try:
             await self._supervisor.peer.request("channel.stop", {"channel": self.id}, timeout=STOP_SECONDS)
         except PeerClosed:
             return
+        except (TimeoutError, asyncio.CancelledError):
+            self._supervisor.kill(f"did not stop channel {self.id} in time and was killed")
+            raise
 
     async def send(self, message: OutboundMessage) -> Receipt:
         """Send it in the child; what was under way when the child ended may have arrived."""

@@ -16,7 +16,7 @@ from openclaw_kernel.children.peer import Handler, Notice, Peer
 from openclaw_kernel.children.process import ChildProcess, Launch
 from openclaw_kernel.children.stderr import ChildLog
 from openclaw_kernel.children.wire import PROTOCOL, Misshapen, Registered, read_registered
-from openclaw_kernel.host.isolation import ChildFailed, Hold
+from openclaw_kernel.host.isolation import ChildFailed, GivenUp, Hold
 from openclaw_kernel.tasks import TaskOwner
 
 logger: Final = logging.getLogger(__name__)
@@ -64,11 +64,13 @@ class Supervisor:
         self._timing = timing
         self._tasks = TaskOwner(f"child of {launch.plugin_id}", _failed)
         self._starting = asyncio.Lock()
+        self._beginning = asyncio.Lock()
         self._process: ChildProcess | None = None
         self._begun = False
         self._closed = False
         self._registered: Registered | None = None
         self._deaths: deque[float] = deque()
+        self._gave_up: str | None = None
         self._delay = timing.backoff_first
         self._down: str | None = None
         self._again: asyncio.Task[None] | None = None
@@ -89,23 +91,37 @@ class Supervisor:
             return await self._launch_now()
 
     async def running(self) -> Peer:
-        """Return the way to the child; one that is down is started at once, however often it has ended before.
+        """Return the way to the child; one that is down is started at once.
 
         Raises:
             NotReady: it cannot be started now.
+            GivenUp: it ended too often; see `revive`.
             ConfigRejected: as `open` does.
         """
         async with self._starting:
             if self._closed:
                 raise NotReady("its process was ended with the plugin")
+            if self._gave_up is not None:
+                raise GivenUp(self._gave_up)
             if self._process is None:
-                self._deaths.clear()
                 try:
                     await self._launch_now()
                 except ChildFailed as error:
+                    self._count(str(error))
                     raise NotReady(str(error)) from error
                 self._regain_soon()
             return self.peer
+
+    def revive(self) -> None:
+        """Let one that was given up be started once more."""
+        if self._gave_up is not None:
+            self._gave_up = None
+            self._deaths.clear()
+
+    def kill(self, reason: str) -> None:
+        """End its process, to be started again."""
+        if self._process is not None:
+            self._process.kill(reason)
 
     @property
     def peer(self) -> Peer:
@@ -116,20 +132,31 @@ class Supervisor:
 
     async def begin(self) -> None:
         """Ask it to start, once, and again after each restart; raise as `Channel.start` does."""
-        peer = await self.running()
-        if not self._begun:
-            await ask_to_start(peer, "start", {}, self._timing.call)
-            self._begun = True
+        # A channel that starts begins the child, and so does the child's own unit.
+        async with self._beginning:
+            peer = await self.running()
+            if not self._begun:
+                await ask_to_start(peer, "start", {}, self._timing.call)
+                self._begun = True
 
     async def end(self) -> None:
         """Ask it to stop, and end its process."""
         self._begun = False
         process = self._process
-        if process is not None and not process.ended:
-            try:
-                await process.peer.request("stop", timeout=self._timing.end)
-            except (RpcError, PeerClosed, TimeoutError) as error:
-                logger.info("child of %r: did not stop by itself: %s", self._launch.plugin_id, error)
+        if process is None:
+            await self._end_process()
+            return
+        try:
+            await process.peer.request("stop", timeout=self._timing.end)
+        except PeerClosed as error:
+            if self._process is process:
+                # A failed start is followed by this, before the one who watches it counts it.
+                self._process = None
+                self._count(str(error))
+                await process.close(0)
+                return
+        except (RpcError, TimeoutError) as error:
+            logger.info("child of %r: did not stop by itself: %s", self._launch.plugin_id, error)
         await self._end_process()
 
     async def close(self) -> None:
@@ -195,9 +222,10 @@ class Supervisor:
         beating.cancel()
         if self._process is not process:
             return
+        # In one step: whoever finds it gone finds it counted.
         self._process = None
-        await process.close(0)
         self._after_death(f"its process {reason}")
+        await process.close(0)
 
     async def _ask_for_life(self, process: ChildProcess) -> None:
         while not process.ended:
@@ -211,19 +239,28 @@ class Supervisor:
             except PeerClosed:
                 return
 
-    def _after_death(self, reason: str) -> None:
+    def _count(self, reason: str) -> bool:
+        """Count an end; return whether it may be started again by itself."""
         now = asyncio.get_running_loop().time()
         timing = self._timing
         while self._deaths and self._deaths[0] < now - timing.window:
             self._deaths.popleft()
         self._deaths.append(now)
+        self._down = reason
         if len(self._deaths) == 1:
             self._delay = timing.backoff_first
-        if len(self._deaths) >= timing.deaths:
-            self._down = f"{reason}; this was {len(self._deaths)} times in {timing.window:g} s, and it is not started again; {_CURE}"
-            logger.warning("plugin %r: %s", self._launch.plugin_id, self._down)
-            self._hold.lose(self._down, final=True)
+        if len(self._deaths) < timing.deaths:
+            return True
+        times = f"this was {len(self._deaths)} times in {timing.window:g} s, and it is not started again"
+        self._down = self._gave_up = f"{reason}; {times}; {_CURE}"
+        logger.warning("plugin %r: %s", self._launch.plugin_id, self._gave_up)
+        self._hold.lose(self._gave_up, final=True)
+        return False
+
+    def _after_death(self, reason: str) -> None:
+        if not self._count(reason):
             return
+        timing = self._timing
         # Half to the whole, so that what ended together does not come back together.
         pause = self._delay * random.uniform(0.5, 1.0)  # noqa: S311  # no secret is made of it
         self._delay = min(self._delay * 2, timing.backoff_ceiling)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic.alias_generators import to_camel
 
@@ -16,7 +16,9 @@ from openclaw_kernel.host.contract import misfit
 
 ItemT = TypeVar("ItemT")
 
-PROTOCOL = 1
+PROTOCOL: Final = 1
+MOST_LISTED: Final = 256
+"""Of anything in one list: whoever reads it runs on the event loop."""
 
 
 class Misshapen(ValueError):
@@ -154,4 +156,6 @@ def _listed(value: object, what: str) -> Sequence[Any]:
         return ()
     if not isinstance(value, list):
         raise Misshapen(f"{what}: found {type(value).__name__}; give a list")
+    if len(value) > MOST_LISTED:
+        raise Misshapen(f"{what}: {len(value)} are more than {MOST_LISTED}; list fewer")
     return value

@@ -7,11 +7,12 @@ import logging
 import random
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, runtime_checkable
 
 from openclaw_kernel.api.errors import ConfigRejected, NotReady
 from openclaw_kernel.api.plugin import LONGEST_DRAIN_SECONDS, Drains
 from openclaw_kernel.host.guard import Guard, PluginFault, PluginHung
+from openclaw_kernel.host.isolation import ChildFailed, GivenUp
 from openclaw_kernel.host.timing import Timing
 from openclaw_kernel.tasks import TaskOwner
 
@@ -31,6 +32,13 @@ class ComponentState(StrEnum):
 class Startable(Protocol):
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
+
+
+@runtime_checkable
+class Revives(Protocol):
+    """What may have been given up, and is told when somebody wants it nevertheless."""
+
+    def revive(self) -> None: ...
 
 
 ComponentKind = Literal["unit", "provider", "channel"]
@@ -71,11 +79,13 @@ class Component:
         """`channel telegram`."""
         return f"{self.kind} {self.name}"
 
-    async def start(self) -> None:
-        """Make the first attempt; further ones follow by themselves."""
+    async def start(self, *, anew: bool = True) -> None:
+        """Make the first attempt; further ones follow by themselves. `anew`: somebody wants it, whatever was given up before."""
         async with self._lock:
             if self.state is ComponentState.RUNNING:
                 return
+            if anew and isinstance(self.item, Revives):
+                self._guard.call(self.plugin_id, f"start of {self.label}", self.item.revive)
             self._forget_retry()
             if not await self._attempt() and self._may_retry(failures=1):
                 self._retry = self._tasks.spawn(f"retry {self.label}", self._keep_trying())
@@ -122,7 +132,7 @@ class Component:
     async def regain(self) -> None:
         """Start it again where it was lost."""
         if self._lost:
-            await self.start()
+            await self.start(anew=False)
 
     async def _attempt(self) -> bool:
         self._lost = False
@@ -150,11 +160,13 @@ class Component:
             logger.warning("%s", stopped)
         if isinstance(fault.error, NotReady):
             self._become(ComponentState.WAITING, f"{self.label} is not ready: {fault.error}")
-        elif isinstance(fault.error, ConfigRejected):
+        elif isinstance(fault.error, ConfigRejected | ChildFailed):
             self._become(ComponentState.FAILED, str(fault.error))
         else:
             self._become(ComponentState.FAILED, fault.reason)
-        self._final = isinstance(fault.error, ConfigRejected)
+        self._final = isinstance(fault.error, ConfigRejected | GivenUp)
+        # What brings the process back brings this back.
+        self._lost = isinstance(fault.error, GivenUp)
 
     def _may_retry(self, failures: int) -> bool:
         return self.state is ComponentState.WAITING or (not self._final and failures <= self._timing.attempts)
@@ -193,4 +205,4 @@ def _draining(item: Startable) -> tuple[Drains | None, float]:
 
 
 def _is_answer(fault: PluginFault) -> bool:
-    return isinstance(fault.error, NotReady | ConfigRejected)
+    return isinstance(fault.error, NotReady | ConfigRejected | ChildFailed)

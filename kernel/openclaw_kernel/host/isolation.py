@@ -13,6 +13,10 @@ class ChildFailed(Exception):
     """A child cannot be started, or answered something else than it should; the message says what, with the cure."""
 
 
+class GivenUp(ChildFailed):
+    """It ended too often to be started again by itself."""
+
+
 class Hold(Protocol):
     """The plugin's units, providers and channels as the host drives them."""
 

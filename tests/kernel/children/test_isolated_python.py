@@ -152,7 +152,7 @@ async def test_a_message_with_short_and_long_files_goes_out_and_comes_in_whole(t
     (message,) = family.door.accepted
     assert message.text == "brought"
     assert message.attachments == files
-    assert list((home / "plugins" / "talker" / "exchange").iterdir()) == []
+    assert [each for each in (home / "plugins" / "talker" / "exchange").rglob("*") if each.is_file()] == []
 
 
 async def test_a_message_that_the_gateway_cannot_store_is_refused_to_the_plugin_and_no_answer_lies(

@@ -310,3 +310,43 @@ async def test_the_command_line_lists_it_and_takes_its_section_as_it_is(home: Pa
     assert (status, rows["lines"]["state"], rows["lines"]["version"]) == (0, "discovered", "2.0")
     status, said = await command("config", "validate", "--home", str(home))
     assert status == 0, said
+
+
+async def test_one_that_dies_at_each_start_is_given_up_too_and_no_attempt_of_the_hosts_brings_it_back(home: Path, start: Start) -> None:
+    dier = """
+REGISTERED = {"channels": [{"id": "dier", "label": "Dier"}]}
+def go():
+    with open("lives", "a") as file:
+        file.write("x")
+    if not os.path.exists("calm"):
+        os._exit(9)
+serve(on_start=go)
+"""
+    add_program(home, "dier", PRELUDE + dier, kind="channel")
+    family = await start({}, {"dier": {}})
+    hosting = family.hosting
+    folder = home / "plugins" / "dier"
+    await hosting.wait_until(lambda: "it is not started again" in hosting.reason("dier"), DEADLINE)
+    await hosting.wait_until(lambda: hosting.state("dier") is PluginState.FAILED, DEADLINE)
+    lives = (folder / "lives").read_text()
+    assert len(lives) <= 3
+    (folder / "calm").touch()
+    assert await hosting.host.channels.start("dier")
+    await hosting.wait_until(lambda: hosting.state("dier") is PluginState.STARTED, DEADLINE)
+    assert len((folder / "lives").read_text()) == len(lives) + 1
+
+
+async def test_a_channel_that_does_not_stop_is_stopped_with_its_process(home: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    stuck = """
+REGISTERED = {"channels": [{"id": "stuck", "label": "Stuck"}]}
+serve(**{"channel.stop": lambda params: time.sleep(600)})
+"""
+    monkeypatch.setattr("openclaw_kernel.children.plugin.STOP_SECONDS", 0.3)
+    add_program(home, "stuck", PRELUDE + stuck, kind="channel")
+    family = await start({}, {"stuck": {}})
+    (before,) = family.children.pids("stuck")
+    assert await family.hosting.host.channels.stop("stuck")
+    await family.hosting.wait_until(lambda: "did not stop channel stuck in time" in family.hosting.reason("stuck"), DEADLINE)
+    await family.hosting.wait_until(lambda: "did not stop" not in family.hosting.reason("stuck"), DEADLINE)
+    assert before not in processes_below(os.getpid())
+    assert family.hosting.host.channels.capabilities("stuck") is None
