@@ -70,6 +70,7 @@ from openclaw_kernel.protocol.refusals import Refusals
 from openclaw_kernel.protocol.registry import MethodRegistry
 from openclaw_kernel.protocol.server import GatewayServer
 from openclaw_kernel.restart import RestartDesk
+from openclaw_kernel.store.background import finish
 from openclaw_kernel.store.keyvalue import StoredKeyValue
 from openclaw_kernel.store.requests import RequestTable
 from openclaw_kernel.surface import LiveSurface
@@ -243,6 +244,7 @@ class GatewayApp:
         await self._load_plugins()
         refused = await parts.store.open(self.host.registry.migrations())
         self.host.refuse_migrations(refused)
+        self._tasks.spawn("migrations", finish(parts.store, self.host.registry.migrations(), self._serving))
         await self._audit.open()
         await self._record_start(parts.store)
         await parts.event_log.open()
@@ -330,7 +332,7 @@ class GatewayApp:
         self._chronicle.life(AuditAction.GATEWAY_STARTED, None)
         self._tasks.spawn("clock", self._run_clock())
         self._tasks.spawn("health", self._run_health())
-        self._tasks.spawn("requests", self._run_requests())
+        self._tasks.spawn("requests", self._requests.keep_swept(self.limits.dedupe_sweep_seconds))
         live.watch()
 
     async def _restore(self, values: StoredKeyValue, pages: PageSessions, limiter: FailureLimiter) -> None:
@@ -576,14 +578,6 @@ class GatewayApp:
         while True:
             await asyncio.sleep(self.limits.health_seconds)
             self._announcements.health()
-
-    async def _run_requests(self) -> None:
-        while True:
-            await asyncio.sleep(self.limits.dedupe_sweep_seconds)
-            try:
-                await self._requests.sweep()
-            except GatewayError as error:
-                logger.warning("old requests are not forgotten yet: %s", error.message)
 
     async def _close_tasks(self) -> None:
         self._announcements.close()

@@ -17,12 +17,17 @@ ValueT = TypeVar("ValueT")
 class Migration:
     """One step of a plugin's table space. Numbers start at 1 without holes; a released step never changes.
 
-    `apply` runs inside a transaction; the plugin's tables carry its id as prefix (`conversation_inbound`).
+    `apply` runs inside a transaction; the plugin's tables carry its id as prefix (`conversation_inbound`). It only adds: tables,
+    indexes, and columns with a default, so that the version before can still read and write. It is part of the start, so it does
+    nothing that takes longer the more history there is.
     """
 
     number: int
     name: str
     apply: Callable[[Database], object]
+    batch: Callable[[sqlite3.Connection], bool] | None = None
+    """What takes long: filling what `apply` added, in parts. It is called once the gateway serves, each time in a write of its own, until
+    it returns False, and after a restart again. Whoever reads copes with what is not filled yet."""
 
 
 class Store(Protocol):

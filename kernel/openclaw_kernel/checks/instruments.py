@@ -163,9 +163,9 @@ def _written(database: Path) -> tuple[dict[str, int], str | None]:
     try:
         with closing(sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True, isolation_level=None)) as connection:
             applied = dict(connection.execute("SELECT owner, max(number) FROM kernel_migrations GROUP BY owner").fetchall())
-            columns = {row[1] for row in connection.execute("PRAGMA table_info(kernel_migrations)")}
-            written = connection.execute("SELECT DISTINCT version FROM kernel_migrations") if "version" in columns else ()
-            versions = [str(version) for (version,) in written if version is not None]
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE name = 'kernel_migration_versions'")}
+            written = connection.execute("SELECT DISTINCT version FROM kernel_migration_versions") if tables else ()
+            versions = [str(version) for (version,) in written]
     except sqlite3.Error:
         return {}, None
     return applied, max(versions, key=_parts, default=None)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from openclaw_kernel import __version__
 from openclaw_kernel.api.store import Migration
 from openclaw_kernel.audit.table import GUARDS
 from openclaw_kernel.store.connection import WriterConnection
@@ -79,8 +80,19 @@ KERNEL_MIGRATIONS: Final = (
 )
 
 _LEDGER: Final = (
-    "CREATE TABLE IF NOT EXISTS kernel_migrations (owner TEXT NOT NULL, number INTEGER NOT NULL, name TEXT NOT NULL,"
-    " applied_ms INTEGER NOT NULL, PRIMARY KEY (owner, number)) WITHOUT ROWID"
+    (
+        "CREATE TABLE IF NOT EXISTS kernel_migrations (owner TEXT NOT NULL, number INTEGER NOT NULL, name TEXT NOT NULL,"
+        " applied_ms INTEGER NOT NULL, PRIMARY KEY (owner, number)) WITHOUT ROWID"
+    ),
+    # Tables of their own: a version before writes rows of the first one by position.
+    (
+        "CREATE TABLE IF NOT EXISTS kernel_migration_versions (owner TEXT NOT NULL, number INTEGER NOT NULL, version TEXT NOT NULL,"
+        " PRIMARY KEY (owner, number)) WITHOUT ROWID"
+    ),
+    (
+        "CREATE TABLE IF NOT EXISTS kernel_migration_batches (owner TEXT NOT NULL, number INTEGER NOT NULL,"
+        " PRIMARY KEY (owner, number)) WITHOUT ROWID"
+    ),
 )
 
 
@@ -91,14 +103,15 @@ def migrate(
 
     One owner's fault stops that owner alone. `begins` is told of each step before it is taken.
     """
-    connection.execute(_LEDGER)
+    for table in _LEDGER:
+        connection.execute(table)
     applied: dict[str, dict[int, str]] = {}
     for owner, number, name in connection.execute("SELECT owner, number, name FROM kernel_migrations"):
         applied.setdefault(owner, {})[number] = name
     refused: dict[str, MigrationRefused] = {}
     for owner, steps in migrations.items():
         try:
-            for migration in _pending(owner, steps, applied.get(owner, {})):
+            for migration in _pending(connection, owner, steps, applied.get(owner, {})):
                 begins(f"{owner}: migration {migration.number} ({migration.name})")
                 _apply(connection, owner, migration)
         except MigrationRefused as error:
@@ -109,7 +122,7 @@ def migrate(
 def migrate_one(connection: WriterConnection, owner: str, steps: Sequence[Migration]) -> None:
     """Apply what is pending of one owner inside the transaction that is open; raise `MigrationRefused`, which undoes all of it."""
     rows = connection.execute("SELECT number, name FROM kernel_migrations WHERE owner = ?", (owner,))
-    pending = _pending(owner, steps, dict(rows.fetchall()))
+    pending = _pending(connection, owner, steps, dict(rows.fetchall()))
     if not pending:
         return
     from sqlite_utils import Database
@@ -120,7 +133,7 @@ def migrate_one(connection: WriterConnection, owner: str, steps: Sequence[Migrat
         error = capture(partial(migration.apply, database)) or _foreign_table(owner, before, _names(connection))
         if error is not None:
             raise MigrationRefused(f"{owner}: migration {migration.number} ({migration.name}) failed: {error}; nothing was kept") from error
-        connection.execute("INSERT INTO kernel_migrations VALUES (?, ?, ?, ?)", _row(owner, migration))
+        _write_down(connection, owner, migration)
 
 
 def table_prefix(owner: str) -> str:
@@ -128,15 +141,18 @@ def table_prefix(owner: str) -> str:
     return owner.replace("-", "_") + "_"
 
 
-def _pending(owner: str, steps: Sequence[Migration], applied: Mapping[int, str]) -> list[Migration]:
+def _pending(connection: WriterConnection, owner: str, steps: Sequence[Migration], applied: Mapping[int, str]) -> list[Migration]:
     numbers = [step.number for step in steps]
     if numbers != list(range(1, len(steps) + 1)):
         raise MigrationRefused(f"{owner}: its migrations are numbered {numbers}; number them from 1 without holes, in order")
     newest = max(applied, default=0)
     if newest > len(steps):
+        version = _version_of(connection, owner, newest)
+        wrote = f", written by openclaw-kernel {version}" if version else ""
+        wanted = f"openclaw-kernel {version}" if version and owner == KERNEL else f"the version of {owner} that wrote it"
         raise DatabaseNewer(
-            f"{owner}: the database has migration {newest} ({applied[newest]!r}), this version knows only {len(steps)};"
-            f" install the version of {owner} that wrote it, or a newer one"
+            f"{owner}: the database has migration {newest} ({applied[newest]!r}){wrote}; this version ({__version__}) knows only"
+            f" {len(steps)}; install {wanted}, or a newer one"
         )
     for step in steps[:newest]:
         if applied.get(step.number) != step.name:
@@ -172,13 +188,23 @@ def _apply(connection: WriterConnection, owner: str, migration: Migration) -> No
 
 
 def _record(connection: WriterConnection, owner: str, migration: Migration) -> None:
-    connection.execute("INSERT INTO kernel_migrations VALUES (?, ?, ?, ?)", _row(owner, migration))
+    _write_down(connection, owner, migration)
     connection.keep()
     connection.end()
 
 
-def _row(owner: str, migration: Migration) -> tuple[str, int, str, int]:
-    return owner, migration.number, migration.name, time.time_ns() // 1_000_000
+def _write_down(connection: sqlite3.Connection, owner: str, migration: Migration) -> None:
+    row = (owner, migration.number, migration.name, time.time_ns() // 1_000_000)
+    connection.execute("INSERT INTO kernel_migrations VALUES (?, ?, ?, ?)", row)
+    connection.execute("INSERT OR REPLACE INTO kernel_migration_versions VALUES (?, ?, ?)", (owner, migration.number, __version__))
+    if migration.batch is not None:
+        connection.execute("INSERT OR REPLACE INTO kernel_migration_batches VALUES (?, ?)", (owner, migration.number))
+
+
+def _version_of(connection: sqlite3.Connection, owner: str, number: int) -> str | None:
+    statement = "SELECT version FROM kernel_migration_versions WHERE owner = ? AND number = ?"
+    row = connection.execute(statement, (owner, number)).fetchone()
+    return None if row is None else str(row[0])
 
 
 def _names(connection: sqlite3.Connection) -> set[str]:

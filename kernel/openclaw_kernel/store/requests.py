@@ -141,6 +141,15 @@ class RequestTable:
         now = self._now_ms()
         return await self._store.read(lambda connection: self._read(connection, request, now))
 
+    async def keep_swept(self, seconds: float) -> None:
+        """Sweep again and again, for as long as the gateway runs."""
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await self.sweep()
+            except GatewayError as error:
+                logger.warning("old requests are not forgotten yet: %s", error.message)
+
     async def sweep(self) -> None:
         """Forget what is past its time, and of what is over the limit the oldest of who has most, a bounded number in each write."""
         now = self._now_ms()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from openclaw_kernel import __version__
 from openclaw_kernel.api import Migration
 from openclaw_kernel.store import sqlite
 from openclaw_kernel.store.errors import DatabaseNewer, MigrationRefused
@@ -126,8 +127,8 @@ async def test_a_database_of_a_newer_version_is_refused(path: Path) -> None:
     refused = await migrated(path, {"my-plugin": [ONE]})
     assert isinstance(refused["my-plugin"], DatabaseNewer)
     assert str(refused["my-plugin"]) == (
-        "my-plugin: the database has migration 2 ('create two'), this version knows only 1;"
-        " install the version of my-plugin that wrote it, or a newer one"
+        f"my-plugin: the database has migration 2 ('create two'), written by openclaw-kernel {__version__}; this version ({__version__})"
+        " knows only 1; install the version of my-plugin that wrote it, or a newer one"
     )
     assert tables(path) == {"my_plugin_one", "my_plugin_two"}
 
