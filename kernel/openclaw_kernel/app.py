@@ -49,7 +49,7 @@ from openclaw_kernel.http import PLUGIN_ROUTES, Door, Probes, build_application
 from openclaw_kernel.leaves import KernelLeaves, credential, proxies
 from openclaw_kernel.listening import Port, fenced
 from openclaw_kernel.live import LiveConfig, LiveUnits, seen_of
-from openclaw_kernel.lock import CannotLock, StateLock
+from openclaw_kernel.lock import CannotLock, StateLock, doubts
 from openclaw_kernel.lockouts import KeptLockouts
 from openclaw_kernel.oauth.broker import LoginDesk
 from openclaw_kernel.presence import PresenceBook
@@ -279,7 +279,7 @@ class GatewayApp:
         self.facts.presence_changed = self._announcements.presence_soon
         self._tasks = TaskOwner("gateway", _task_failed)
         self.restarts = RestartDesk(boot_id=self.facts.boot_id, check=self._check_candidate, spawn=self._tasks.spawn)
-        self.facts.further_problems.append(self.restarts.problems)
+        self.facts.further_problems += [self.restarts.problems, partial(doubts, self.home)]
         store = load_driver("openclaw.stores", "sqlite")(self.home / DATABASE)
         limiter = FailureLimiter()
         self._requests = RequestTable(store, now_ms=now_ms, keep_seconds=self.limits.dedupe_seconds, limit=self.limits.dedupe_entries)

@@ -7,13 +7,21 @@ The folder, not a file in it: a file could be deleted, and whoever makes it anew
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from openclaw_kernel.mounts import far_type
+
 FILE_NAME: Final = "gateway.lock"
+
+
+_NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EBADF, errno.ESTALE})
+"""What an flock of a folder fails with where its file system does not do it; NFS wants a file that is open for writing."""
 
 
 class AlreadyRunning(Exception):
@@ -21,8 +29,12 @@ class AlreadyRunning(Exception):
 
     def __init__(self, path: Path, owner: dict[str, Any]) -> None:
         where = owner.get("url") or "an address it has not written yet"
-        pid = owner.get("pid", "unknown")
-        super().__init__(f"a gateway already runs on {path.parent} at {where} (pid {pid}); stop it, or use another --home")
+        facts = [f"pid {owner.get('pid', 'unknown')}"]
+        if "version" in owner:
+            facts.append(f"version {owner['version']}")
+        if isinstance(owner.get("startedAtMs"), int):
+            facts.append(f"since {datetime.fromtimestamp(owner['startedAtMs'] / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC")
+        super().__init__(f"a gateway already runs on {path.parent} at {where} ({', '.join(facts)}); stop it, or use another --home")
         self.owner = owner
 
 
@@ -30,8 +42,37 @@ class CannotLock(Exception):
     """The state folder cannot be locked; the message names it, the reason and the cure."""
 
     def __init__(self, home: Path, error: OSError) -> None:
-        reason = (error.strerror or str(error)).lower()
-        super().__init__(f"{home}: the state folder cannot be used ({reason}); make it writable or use --home")
+        super().__init__(unusable(home, error))
+
+
+def unusable(home: Path, error: OSError) -> str:
+    """Why the state folder cannot be used, in a line with the cure."""
+    # A file of it may be named; the mounts are asked for the folder.
+    place = error.filename if isinstance(error.filename, str) else str(home)
+    if error.errno == errno.EROFS:
+        return (
+            f"{place}: the state folder is on a file system that is mounted read-only, which a system also does after a fault of the disk; "
+            "mount it for writing, or use --home"
+        )
+    far = far_type(home)
+    if error.errno in _NO_LOCKS:
+        kind = "its file system" if far is None else f"the network file system it is on ({far})"
+        cure = "put the state folder on a disk of this machine by --home"
+        return f"{home}: {kind} keeps no locks, so two gateways could run on it at once; {cure}"
+    reason = (error.strerror or str(error)).lower()
+    cure = (
+        "make it writable or use --home" if far is None else f"it is on a network file system ({far}); use a disk of this machine by --home"
+    )
+    return f"{place}: the state folder cannot be used ({reason}); {cure}"
+
+
+def doubts(home: Path) -> list[str]:
+    """Why the lock may not keep everybody out, a line at most: it is kept by a file system that other machines see."""
+    far = far_type(home)
+    if far is None:
+        return []
+    risk = "where another machine's gateway may not see the lock, and SQLite's log is not safe"
+    return [f"{home} is on a network file system ({far}), {risk}; move the state folder to a disk of this machine"]
 
 
 class StateLock:
@@ -114,3 +155,17 @@ def read_owner(home: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return owner if isinstance(owner, dict) else {}
+
+
+def is_running(owner: dict[str, Any]) -> bool:
+    """Whether the process that wrote this is there and has said where it is reached."""
+    pid = owner.get("pid")
+    if not owner.get("url") or not isinstance(pid, int) or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from openclaw_kernel.lock import FILE_NAME, AlreadyRunning, CannotLock, StateLock, read_owner
+from openclaw_kernel.lock import FILE_NAME, AlreadyRunning, CannotLock, StateLock, doubts, is_running, read_owner, unusable
+from openclaw_kernel.mounts import far_type
+from tests.support.frames import recorded
+from tests.support.requirements import REQUIREMENTS
+from tests.support.source_tree import read_project
 
 HOLD = """
 import sys, time
@@ -140,3 +145,78 @@ def test_an_owner_that_cannot_be_read_is_nobody(tmp_path: Path, content: str) ->
 def test_describing_without_the_lock_is_a_fault_of_the_caller(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="the lock is not held"):
         StateLock(tmp_path).describe({})
+
+
+def mounted(folder: Path, kind: str) -> Path:
+    """A table of mounts in which a folder is on a file system of this kind."""
+    table = folder.parent / "mountinfo"
+    table.write_text(f"22 1 0:1 / / rw - ext4 /dev/sda1 rw\n23 22 0:2 / {folder} rw - {kind} server:/export rw\n")
+    return table
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EBADF, errno.EOPNOTSUPP])
+def test_a_file_system_that_keeps_no_locks_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    failure = OSError(code, os.strerror(code))
+    assert unusable(home, failure) == (
+        f"{home}: its file system keeps no locks, so two gateways could run on it at once; put the state folder on a disk of this machine "
+        "by --home"
+    )
+    monkeypatch.setattr(far_type, "__defaults__", (mounted(home, "nfs4"),))
+    assert "the network file system it is on (nfs4) keeps no locks" in unusable(home, failure)
+
+
+def test_a_network_file_system_that_keeps_locks_is_doubted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    assert doubts(home) == []
+    monkeypatch.setattr(far_type, "__defaults__", (mounted(home, "cifs"),))
+    (doubt,) = doubts(home)
+    assert doubt.startswith(f"{home} is on a network file system (cifs), where another machine's gateway may not see the lock")
+    assert doubt.endswith("; move the state folder to a disk of this machine")
+    assert "it is on a network file system (cifs)" in unusable(home, PermissionError(errno.EACCES, "Permission denied"))
+
+
+READ_ONLY = """
+set -e
+mount -t tmpfs tmpfs "$1"
+printf '{"gateway": {"port": 0, "auth": {"mode": "none"}}}' > "$1/openclaw.yaml"
+chmod 700 "$1"
+mount -o remount,ro "$1"
+shift
+exec "$@"
+"""
+
+
+@pytest.mark.requires("mount-namespace")
+def test_a_file_system_that_is_read_only_is_told_apart(tmp_path: Path) -> None:
+    command = [*recorded(sys.executable), "run", "--home", str(tmp_path)]
+    unshared: list[str | Path] = [REQUIREMENTS["mount-namespace"](), "--mount", "sh", "-c", READ_ONLY, "sh", tmp_path, *command]
+    refused = subprocess.run(unshared, capture_output=True, text=True, check=False)
+    assert refused.returncode == 78
+    assert "the state folder is on a file system that is mounted read-only" in refused.stderr
+    assert "mount it for writing, or use --home" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_who_else_locks_locks_a_folder_of_its_own() -> None:
+    """The state folder's own lock is the gateway's: one that a command took in passing would keep a gateway from starting."""
+    source = read_project()
+    callers = {module.name for module in source if "fcntl.flock(" in module.source}
+    assert callers == {
+        "openclaw_kernel.lock",
+        # secrets/oauth, and fixes.
+        "openclaw_kernel.oauth.tokens",
+        "openclaw_kernel.checks.fixes",
+    }
+
+
+def test_a_process_that_is_gone_or_has_no_address_is_not_said_to_run() -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    url = {"url": "http://127.0.0.1:1"}
+    assert is_running(url | {"pid": os.getpid()})
+    assert not is_running(url | {"pid": gone.pid})
+    assert not is_running({"pid": os.getpid()})
+    assert not is_running(url)

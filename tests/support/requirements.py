@@ -205,6 +205,19 @@ def find_systemd() -> Path:
     return find_existing_program(Path("/lib/systemd/systemd"), cure="install the Debian package systemd")
 
 
+def find_mount_namespace() -> Path:
+    """A program that runs another one with mounts of its own, and the right to make them.
+
+    Raises:
+        MissingRequirementError: it is not installed, or we may not.
+    """
+    program = find_program("unshare", cure="install the Debian package util-linux")
+    if subprocess.run([program, "--mount", "true"], check=False, capture_output=True, timeout=PROBE_SECONDS).returncode != 0:
+        message = "this user may not mount anything: run the tests as root"
+        raise MissingRequirementError(message)
+    return program
+
+
 def find_existing_program(path: Path, *, cure: str) -> Path:
     """The path itself.
 
@@ -226,6 +239,7 @@ REQUIREMENTS: dict[str, Callable[[], Path]] = {
     "git": functools.partial(find_program, "git", cure="install the Debian package git"),
     "ipv6": find_ipv6_loopback,
     "make": functools.partial(find_program, "make", cure="install the Debian package make"),
+    "mount-namespace": find_mount_namespace,
     "nginx": functools.partial(find_program, "nginx", cure="install the Debian package nginx"),
     "ngircd": find_ngircd,
     "node24": find_node,

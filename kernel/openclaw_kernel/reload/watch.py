@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from openclaw_kernel.file_states import Seen, folders_of, state_of
-from openclaw_kernel.reload.mounts import far_type
+from openclaw_kernel.mounts import far_type
 from openclaw_kernel.watching import FolderWatch
 
 logger = logging.getLogger("openclaw.reload")

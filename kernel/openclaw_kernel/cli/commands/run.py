@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from openclaw_config.load import Loaded
     from openclaw_kernel.app import GatewayApp
     from openclaw_kernel.handover.belongings import Belongings
+    from openclaw_kernel.lock import AlreadyRunning
     from openclaw_kernel.notify import Notifier
 
 _GIVE_UP_SECONDS = 15.0
+_ADDRESS_SECONDS = 5.0
+_ADDRESS_PAUSE_SECONDS = 0.05
 
 
 def add(commands: Commands) -> None:
@@ -47,6 +50,7 @@ def run(options: argparse.Namespace) -> int:
     from openclaw_config.load import ConfigError, load
     from openclaw_kernel.handover.belongings import receive
     from openclaw_kernel.handover.sockets import BadSocket
+    from openclaw_kernel.lock import unusable
     from openclaw_kernel.logs import set_up_logging, tear_down_logging
     from openclaw_kernel.notify import Notifier
     from openclaw_kernel.tasks import run_whole
@@ -62,8 +66,7 @@ def run(options: argparse.Namespace) -> int:
     except (BadSocket, ConfigError) as error:
         raise BadConfig(str(error)) from error
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise BadConfig(f"{error.filename or home}: the state folder cannot be used ({reason}); make it writable or use --home") from error
+        raise BadConfig(unusable(home, error)) from error
     while True:
         try:
             code = _serve_once(loaded, home, standing, as_json=options.json)
@@ -176,7 +179,8 @@ async def _serve(loaded: Loaded, home: Path, standing: _Standing, *, as_json: bo
         _announce(app, home, as_json=as_json, first_start=standing.first_start)
         standing.notifier.ready(f"serving on {app.facts.url}")
         return await _until_the_end(app, stopping, standing)
-    except AlreadyRunning as running:
+    except AlreadyRunning as first:
+        running = await _when_it_has_an_address(first, home)
         if as_json:
             print(json.dumps({"event": "already-running", "message": str(running), "owner": running.owner}), flush=True)
         else:
@@ -184,6 +188,20 @@ async def _serve(loaded: Loaded, home: Path, standing: _Standing, *, as_json: bo
         return OK
     finally:
         await signs.close(1.0)
+
+
+async def _when_it_has_an_address(first: AlreadyRunning, home: Path) -> AlreadyRunning:
+    """Give a gateway that was started in the same instant the time to say where it is reached."""
+    import asyncio
+
+    from openclaw_kernel.lock import FILE_NAME, AlreadyRunning, is_running, read_owner
+
+    for _ in range(int(_ADDRESS_SECONDS / _ADDRESS_PAUSE_SECONDS)):
+        owner = read_owner(home)
+        if is_running(owner):
+            return AlreadyRunning(home / FILE_NAME, owner)
+        await asyncio.sleep(_ADDRESS_PAUSE_SECONDS)
+    return first
 
 
 async def _until_the_end(app: GatewayApp, stopping: asyncio.Event, standing: _Standing) -> int | None:
