@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -21,6 +21,7 @@ from openclaw_kernel.api.check import Fixes
 from openclaw_kernel.api.children import kill_leftovers
 from openclaw_kernel.api.errors import GatewayError, InvalidRequest
 from openclaw_kernel.api.oauth import Logins
+from openclaw_kernel.api.plugins import Plugins
 from openclaw_kernel.api.requests import Requests
 from openclaw_kernel.api.scopes import effective_scopes
 from openclaw_kernel.api.services import Connections, EventReplay, Events, Gateway, PageAccess, PluginStatus, Restarts
@@ -41,7 +42,6 @@ from openclaw_kernel.generations import Generations
 from openclaw_kernel.handover.belongings import Belongings
 from openclaw_kernel.host import PluginHost
 from openclaw_kernel.host.discovery import discover
-from openclaw_kernel.host.guard import PluginFault
 from openclaw_kernel.host.loader import load_driver
 from openclaw_kernel.host.pairing import HostedPairing
 from openclaw_kernel.host.registry import Unclassified
@@ -52,6 +52,7 @@ from openclaw_kernel.live import LiveConfig, LiveUnits, seen_of
 from openclaw_kernel.lock import CannotLock, StateLock, doubts
 from openclaw_kernel.lockouts import KeptLockouts
 from openclaw_kernel.oauth.broker import LoginDesk
+from openclaw_kernel.plugin_desk import PluginDesk
 from openclaw_kernel.presence import PresenceBook
 from openclaw_kernel.protocol.arrivals import Arrivals, Complaints
 from openclaw_kernel.protocol.auth import CERTIFICATE, Refused, Verifier
@@ -77,8 +78,6 @@ from openclaw_kernel.surface import LiveSurface
 from openclaw_kernel.tasks import TaskOwner
 
 logger = logging.getLogger("openclaw.gateway")
-
-AnswerT = TypeVar("AnswerT")
 
 DATABASE: Final = "state.sqlite3"
 PAGE_SESSIONS_KEY: Final = "page-sessions"
@@ -160,6 +159,7 @@ class GatewayApp:
         self._passed_lock, self._paused_at = given.lock, given.paused_at
         self._port = Port(loaded, home, door=self._door, now_ms=now_ms, given=given.sockets)
         self._announcements: Announcements
+        self._desk: PluginDesk
         self.facts: GatewayFacts
         self.leaves: KernelLeaves
         self.live: LiveConfig | None = None
@@ -317,6 +317,7 @@ class GatewayApp:
                 Connections: self._open,
                 Requests: self._requests,
                 Restarts: self.restarts,
+                Plugins: self._make_desk(),
             },
             on_state=self._plugin_changed,
             place=self.facts.placed,
@@ -363,7 +364,13 @@ class GatewayApp:
         await self.generations.take_start(self.loaded)
         await record_at_start(FixRecorder(home=self.home, store=store, audit=self._audit))
 
+    def _make_desk(self) -> PluginDesk:
+        self._desk = PluginDesk(home=self.home, audit=self._audit, events=self._bus)
+        return self._desk
+
     async def _load_plugins(self) -> None:
+        self._desk.bind(self.host)
+        self._stack.push_async_callback(self._desk.close)
         try:
             await self.host.load()
         except Unclassified as error:
@@ -388,7 +395,7 @@ class GatewayApp:
     def _build_wire(self, pages: PageSessions, limiter: FailureLimiter) -> _Wire:
         registry = MethodRegistry(self.host.registry.methods)
         self._bus.events = EventRegistry(self.host.registry.events)
-        self.facts.bind(host=self.host, registry=registry, events=self._bus.events, ask=self._ask)
+        self.facts.bind(host=self.host, registry=registry, events=self._bus.events, ask=self.host.ask)
         pairing = HostedPairing.of(self.host.registry, self.host.guard)
         gateway = self.loaded.config.gateway
         verifier = Verifier(gateway.auth, limiter, pairing, certificates=gateway.tls.clients)
@@ -502,16 +509,6 @@ class GatewayApp:
         refusal = refusal_of(self.loaded.config.gateway)
         if refusal is not None:
             raise faulty(self.loaded, refusal.key, refusal.found, refusal.cure)
-
-    def _ask(self, kind: type[Any], what: str, question: Callable[[Any], AnswerT], otherwise: AnswerT) -> AnswerT:
-        owned = self.host.registry.services.get(kind)
-        if owned is None:
-            return otherwise
-        try:
-            return self.host.guard.call(owned.plugin_id, what, lambda: question(owned.item))
-        except PluginFault as fault:
-            logger.error("%s", fault, exc_info=fault.error)  # noqa: TRY400 - the plugin's traceback, not the guard's
-            return otherwise
 
     def _not_believed(self, arrival: Arrival) -> None:
         self._complain(arrival)

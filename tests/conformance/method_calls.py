@@ -51,6 +51,17 @@ OF_DEVICES = frozenset(
 )
 """Methods that succeed only with a device that is there; tests/conformance/test_devices.py calls them, with devices of its own."""
 
+OF_PLUGINS = frozenset(
+    {
+        "plugins.package.install",
+        "plugins.package.remove",
+        "plugins.package.upgrade",
+        "plugins.reload",
+        "plugins.setEnabled",
+    }
+)
+"""Methods that succeed only with a plugin of a stranger; tests/e2e/test_plugins_at_run_time.py calls them, in a venv of its own."""
+
 GOOD = (
     Good("health"),
     Good("health", {"probe": True}),
@@ -71,6 +82,8 @@ GOOD = (
     Good("audit.log.list", {"action": "config", "outcome": "done", "actor": "gateway", "order": "oldest", "limit": 1, "sinceMs": 1}),
     Good("audit.log.verify"),
     Good("security.fixes.record"),
+    Good("plugins.list"),
+    Good("plugins.refresh"),
     Good("channels.status"),
     Good("channels.status", {"channel": "telegram", "probe": True}),
     Good("channels.stop", {"channel": "telegram"}),
@@ -167,6 +180,13 @@ BAD = (
     Bad("channels.status", {"channel": "carrier-pigeon"}, "carrier-pigeon"),
     Bad("channels.stop", {}, "channel"),
     Bad("channels.restart", {}, "channel"),
+    Bad("plugins.list", {"surprise": 1}, "surprise"),
+    Bad("plugins.refresh", {"surprise": 1}, "surprise"),
+    Bad("plugins.setEnabled", {"pluginId": "no-such-plugin", "enabled": True}, "no-such-plugin"),
+    Bad("plugins.reload", {"pluginId": "no-such-plugin"}, "no-such-plugin"),
+    Bad("plugins.package.install", {"requirement": "/no/such.whl"}, "/no/such.whl"),
+    Bad("plugins.package.upgrade", {"pluginId": "no-such-plugin"}, "no-such-plugin"),
+    Bad("plugins.package.remove", {"pluginId": "telegram"}, "part of openclaw-kernel"),
     Bad("channels.start", {"channel": "carrier-pigeon"}, "carrier-pigeon"),
     Bad("agent.identity.get", {"agentId": "nobody"}, "nobody"),
     Bad("models.list", {"view": "pretty"}, "view"),

@@ -369,6 +369,25 @@ SUPPLEMENT: dict[str, dict[str, Any]] = {
     ),
     "EventsUnsubscribeResult": shape({"subscribed": {"const": False}}, {"cursor": NONEMPTY}),
     "EventsItemEvent": shape({"cursor": NONEMPTY, "event": NONEMPTY, "payload": OBJECT}),
+    "PluginsChangeResult": shape(
+        {
+            "ok": {"const": True},
+            "plugins": array(NONEMPTY),
+            "version": {"type": ["string", "null"]},
+            "units": array(
+                shape(
+                    {
+                        "unit": NONEMPTY,
+                        "outcome": one_of_words("none", "hot", "unit", "process"),
+                        "error": {"type": ["string", "null"]},
+                        "waits": {"type": "boolean"},
+                    }
+                )
+            ),
+            "restart": {"type": ["string", "null"]},
+            "warnings": array(NONEMPTY),
+        }
+    ),
     "PluginsChangedEvent": {
         "type": "object",
         "required": ["plugins"],
@@ -423,6 +442,10 @@ RESULT_DEFINITIONS = {
     "messages.dead.forget": "MessagesDeadChangedResult",
     "messages.dead.retry": "MessagesDeadChangedResult",
     "messages.dead.show": "MessagesWhyResult",
+    "plugins.package.install": "PluginsChangeResult",
+    "plugins.package.remove": "PluginsChangeResult",
+    "plugins.package.upgrade": "PluginsChangeResult",
+    "plugins.reload": "PluginsChangeResult",
     "system-event": "OkResult",
     "system-presence": "PresenceListResult",
 }

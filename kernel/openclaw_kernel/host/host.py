@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 
@@ -49,6 +49,8 @@ from openclaw_kernel.host.watchdog import Block, LoopWatchdog
 from openclaw_kernel.tasks import TaskOwner
 
 logger: Final = logging.getLogger(__name__)
+
+AnswerT = TypeVar("AnswerT")
 
 
 def _unix_ms() -> int:
@@ -95,7 +97,7 @@ class PluginHost:
         self._watchdog: LoopWatchdog | None = None
         self._packages: dict[str, str] = {}
         self.lag: Final = LagMeter(self.timing.loop_noticed / 2, time.monotonic, now_ms)
-        self._retiring: set[Hosted] = set()
+        self._changing: Final = asyncio.Lock()
         self.registry: Final = Registry()
         self._manager: Final = PluginManager(self.guard, self._report)
         self._now = InForce(
@@ -253,6 +255,8 @@ class PluginHost:
     ) -> Prepared:
         """Make what a config needs beside what runs; nothing of it is visible before `Prepared.commit`.
 
+        Until that, or `Prepared.discard`, is over, a further `prepare` waits.
+
         `config` is what is to be in force: keys that wait for a restart still have their old values in it. `wanted` and `paths` are the
         plan's outcomes and changed keys by plugin id; a plugin that is not named is `NONE`. Who starts and stops follows from the config
         by itself. With `NONE` a plugin sees the new snapshot and is not told; with `HOT` its `Reloads.reload` is called; with `UNIT` it
@@ -265,12 +269,25 @@ class PluginHost:
 
     async def prepare_all(self, wanted: Wanted, *, dropped: Callable[[], None] = lambda: None) -> Prepared:
         """Do the same where code or plugins are new; `dropped` is called once when that did not come about."""
+        await self._changing.acquire()
         try:
             staged = await self._stager.stage(self._now, wanted, self.surface, self._equip)
         except BaseException:
+            self._changing.release()
             dropped()
             raise
-        return Prepared(self, staged, back=lambda before: self.surface(before.registry), dropped=dropped)
+        return Prepared(self, staged, back=lambda before: self.surface(before.registry), dropped=dropped, over=self._changing.release)
+
+    def ask(self, kind: type[Any], what: str, question: Callable[[Any], AnswerT], otherwise: AnswerT) -> AnswerT:
+        """Put a question to what provides a service; answer `otherwise` where nobody does, or where it fails."""
+        owned = self.registry.services.get(kind)
+        if owned is None:
+            return otherwise
+        try:
+            return self.guard.call(owned.plugin_id, what, lambda: question(owned.item))
+        except PluginFault as fault:
+            logger.error("%s", fault, exc_info=fault.error)  # noqa: TRY400 - the plugin's traceback, not the guard's
+            return otherwise
 
     def fixed(self, plugin_id: str) -> str | None:
         """Say why a plugin cannot be stopped or replaced while the gateway runs, None where it can."""
@@ -297,7 +314,6 @@ class PluginHost:
 
     def retire(self, hosted: Hosted) -> None:
         """Let an instance that is not in force any more end once nothing of it is under way."""
-        self._retiring.add(hosted)
         self.tasks.spawn(f"retire {hosted.id}", self._retire(hosted))
 
     async def _retire(self, hosted: Hosted) -> None:
@@ -306,7 +322,6 @@ class PluginHost:
                 logger.warning("plugin %r: %d calls of the instance that was replaced are broken off", hosted.id, hosted.calls.count)
         finally:
             await bring_down(hosted, self.timing.call)
-            self._retiring.discard(hosted)
 
     def _equip(self, hosted: Hosted, registry: Registry) -> None:
         hosted.components = self._components(hosted, registry)

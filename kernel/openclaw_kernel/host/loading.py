@@ -52,7 +52,10 @@ class Beside:
 
 
 class Loader:
-    """Loads plugins one after the other. `models` are the settings models of those that were imported, by plugin id."""
+    """Loads plugins one after the other. `models` are the settings models of those that were imported, by plugin id.
+
+    `unsettled` are those that failed for their settings alone.
+    """
 
     context_class: ClassVar[type[HostedContext]] = HostedContext
 
@@ -83,6 +86,7 @@ class Loader:
         self._now_ms = now_ms
         self._deadline = config.plugins.call_timeout_seconds
         self.models: dict[str, type[BaseModel]] = {}
+        self.unsettled: set[str] = set()
 
     async def load(self, wanted: Sequence[tuple[Standing, Share]]) -> dict[str, Hosted]:
         """Load the plugins; return those that did not fail, by id. The others have become `failed`.
@@ -233,6 +237,8 @@ class Loader:
         self._manager.remove(standing.found.id)
         if standing.found.id in self.holds and self._isolation is not None:
             self._isolation.discard(standing.found.id)
+        if isinstance(fault.error, SettingsRejected | ConfigRejected):
+            self.unsettled.add(standing.found.id)
         standing.become(PluginState.FAILED, own_words(fault))
 
 

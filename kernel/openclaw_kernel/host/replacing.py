@@ -52,11 +52,20 @@ class Place(Protocol):
 class Prepared:
     """A config that can be brought about: `commit` it, or `discard` it. Either once, and nothing of it is visible before."""
 
-    def __init__(self, place: Place, staged: Staged, *, back: Callable[[InForce], Swap], dropped: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        place: Place,
+        staged: Staged,
+        *,
+        back: Callable[[InForce], Swap],
+        dropped: Callable[[], None],
+        over: Callable[[], None],
+    ) -> None:
         self._place = place
         self._staged = staged
         self._back = back
         self._dropped = dropped
+        self._over = over
         self._before: InForce | None = None
         self._undo_swap: Swap = lambda: None
         self._snapshots: dict[Hosted, Snapshot] = {}
@@ -78,6 +87,13 @@ class Prepared:
         """
         self._take_turn()
         try:
+            await self._bring_about()
+        finally:
+            self._over()
+        return self.results
+
+    async def _bring_about(self) -> None:
+        try:
             await settled(self._staged.going, self._place.timing.call)
             await self._show_snapshots()
             self._swap()
@@ -90,13 +106,15 @@ class Prepared:
             hosted.calls.open()
         for hosted in self._staged.going:
             self._place.retire(hosted)
-        return self.results
 
     async def discard(self) -> None:
         """Let go of what was made; nothing of it was ever visible."""
         self._take_turn()
-        await give_up(self._staged.coming)
-        self._dropped()
+        try:
+            await give_up(self._staged.coming)
+            self._dropped()
+        finally:
+            self._over()
 
     def _take_turn(self) -> None:
         if self._done:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -58,6 +58,8 @@ class Wanted:
     outcomes: Mapping[str, ReloadOutcome] = field(default_factory=dict)
     paths: Mapping[str, Sequence[str]] = field(default_factory=dict)
     code: Mapping[str, Callable[[Found], type[Any]]] = field(default_factory=dict)
+    unconfigured: Collection[str] = ()
+    """Plugins that may still lack their settings: one whose section is wrong is failed then, as it would be at a start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +136,7 @@ class Stager:
         loaded: dict[str, Hosted] = {}
         try:
             snapshots = await self._snapshots(now, sorted_.staying, assignment.shares, loader, wanted)
-            loaded = await self._load(loader, sorted_.coming, assignment.shares)
+            loaded, failed = await self._load(loader, sorted_.coming, assignment.shares, wanted.unconfigured)
             _refuse_frozen(now, registry, loaded)
             order = order_of(wanted.discovery, {*now.hosted, *loaded})
             registry.arrange(order)
@@ -150,7 +152,7 @@ class Stager:
             config=wanted.config,
             discovery=wanted.discovery,
             assignment=assignment,
-            standings=self._standings(now, wanted, assignment.shares, loaded, sorted_),
+            standings={**self._standings(now, wanted, assignment.shares, loaded, sorted_), **failed},
             hosted=hosted,
             models=loader.models,
             registry=registry,
@@ -188,18 +190,24 @@ class Stager:
                 raise refused(found.id, wanted.outcomes.get(found.id, ReloadOutcome.NONE), "; ".join(faults))
         return snapshots
 
-    async def _load(self, loader: Loader, coming: Sequence[Found], shares: Mapping[str, Share]) -> dict[str, Hosted]:
+    async def _load(
+        self, loader: Loader, coming: Sequence[Found], shares: Mapping[str, Share], unconfigured: Collection[str]
+    ) -> tuple[dict[str, Hosted], dict[str, Standing]]:
         wanted = [(self._blank(found), shares[found.id]) for found in coming]
         try:
             loaded = await loader.load(wanted)
         except Unclassified as error:
             raise NotApplied(str(error), ()) from error
+        failed: dict[str, Standing] = {}
         for standing, _ in wanted:
+            plugin_id = standing.found.id
+            if plugin_id not in loaded and plugin_id in unconfigured and plugin_id in loader.unsettled:
+                failed[plugin_id] = standing
             # An instance of a provider that is wrong degrades it at a start; a change that makes one wrong is refused.
-            if standing.state is PluginState.FAILED or standing.reason is not None:
+            elif plugin_id not in loaded or standing.reason is not None:
                 await give_up(loaded.values())
-                raise refused(standing.found.id, ReloadOutcome.UNIT, standing.reason or "it cannot be loaded")
-        return loaded
+                raise refused(plugin_id, ReloadOutcome.UNIT, standing.reason or "it cannot be loaded")
+        return loaded, failed
 
     async def _migrate(self, registry: Registry, loaded: Mapping[str, Hosted]) -> None:
         for plugin_id, steps in registry.migrations().items():

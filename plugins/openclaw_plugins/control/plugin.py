@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from openclaw_kernel.api import PluginContext, Registrar, hookimpl
 from openclaw_plugins.control.methods import ChannelMethods, ConfigMethods, SystemMethods
+from openclaw_plugins.control.plugins import PluginMethods
 from openclaw_plugins.control.restart import RestartMethods
 
 
@@ -19,6 +20,6 @@ class ControlPlugin:
 
     @hookimpl
     def openclaw_register_methods(self, registrar: Registrar) -> None:
-        """Register health, status, presence, config, channels, commands, log and restart."""
-        for kind in (SystemMethods, ConfigMethods, ChannelMethods, RestartMethods):
+        """Register health, status, presence, config, channels, commands, plugins, log and restart."""
+        for kind in (SystemMethods, ConfigMethods, ChannelMethods, PluginMethods, RestartMethods):
             registrar.add_methods(kind(self._context))

@@ -16,6 +16,7 @@ COMMANDS = (
     *("import", "auth", "version", "completion"),
 )
 TAKES_AN_ID = {"restore", "set", "login", "logout", "reject", "remove", "rotate", "revoke", "why", "show", "retry", "forget"}
+TAKE_ONE = [["backup", "verify"], *(["plugins", name] for name in ("enable", "disable", "reload", "install", "upgrade"))]
 
 
 async def test_help_names_every_command_and_exit_code(tmp_path: Path) -> None:
@@ -33,7 +34,7 @@ def test_every_command_takes_a_home_and_json() -> None:
     assert [path[0] for path in paths if len(path) == 1] == list(COMMANDS)
     for path in paths:
         arguments = {"completion": ["bash"], "info": ["echo"], "rename": ["some", "name"], "openclaw": ["some"]}.get(
-            path[-1], ["some"] if path[-1] in TAKES_AN_ID or path == ["backup", "verify"] else []
+            path[-1], ["some"] if path[-1] in TAKES_AN_ID or path in TAKE_ONE else []
         )
         if path in (["config"], ["backup"], ["import"]):
             continue
