@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench import history, load
+from tests.bench import children, history, load
 from tests.bench.abuse import KINDS
 from tests.bench.processes import Measured, config, gateway, running
 from tests.emulators.model_control import API_KEY, EmulatorProcess
@@ -53,7 +53,7 @@ class Row:
     def __str__(self) -> str:
         bound = "" if self.reach is None else f"{'over' if self.at_least else 'under'} {self.reach:,.4g} {self.unit}"
         verdict = "" if self.reach is None else ("ok" if self.reached else "MISSED")
-        return f"{self.name:<46} {self.value:>12,.4g} {self.unit:<5} {bound:<24} {verdict:<7} {self.note}"
+        return f"{self.name:<56} {self.value:>12,.4g} {self.unit:<5} {bound:<24} {verdict:<7} {self.note}"
 
 
 def ws_url(measured: Measured) -> str:
@@ -189,6 +189,21 @@ async def abuse_rows(folder: Path) -> list[Row]:
     return rows
 
 
+async def child_rows(folder: Path) -> list[Row]:
+    """What other clients notice of a plugin in a process of its own that runs wild: the p99 of a call."""
+    rows: list[Row] = []
+    for name in ("calm", *children.WILD):
+        home = folder / name
+        children.install(home, name)
+        async with gateway(home, config(plugins={"entries": {"wild": {"limits": {"answerSeconds": 600}}}})) as measured:
+            url = ws_url(measured)
+            taken = [percentile(await load.call_seconds(url, "health", None, CALLS), 99) for _ in range(REPEATS)]
+        p99 = statistics.median(taken) * 1000
+        reach = None if not rows else rows[0].value + children.MORE_MS
+        rows.append(Row(f"p99 of a call beside a child: {name}", p99, "ms", reach))
+    return rows
+
+
 def percentile(ordered: list[float], part: int) -> float:
     """The value below which `part` per cent of a sorted list lie."""
     return ordered[min(len(ordered) - 1, len(ordered) * part // 100)]
@@ -238,6 +253,7 @@ PARTS = {
     "flow": flow_rows,
     "past": past_rows,
     "abuse": abuse_rows,
+    "children": child_rows,
     "cli": cli_rows,
 }
 
