@@ -48,12 +48,6 @@ class TaskOwner:
         """Return the names of the tasks that run."""
         return sorted(task.get_name() for task in self._tasks)
 
-    async def wait(self, timeout: float) -> None:
-        """Wait up to `timeout` seconds for every task to end by itself."""
-        waiting = {task for task in self._tasks if task is not asyncio.current_task()}
-        if waiting:
-            await asyncio.wait(waiting, timeout=timeout)
-
     async def close(self, timeout: float) -> list[str]:
         """Cancel every task and wait up to `timeout` seconds; return the names of those that did not end."""
         self._closed = True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import shutil
 import sys
 import uuid
@@ -25,9 +24,6 @@ from openclaw_kernel.children.wire import PROTOCOL
 from openclaw_kernel.host.discovery import Found
 from openclaw_kernel.host.isolation import ChildFailed, Hold
 from openclaw_kernel.host.sections import Share
-from openclaw_kernel.tasks import TaskOwner
-
-logger: Final = logging.getLogger(__name__)
 
 RUNNER: Final = "openclaw_kernel.children.runner"
 
@@ -38,8 +34,8 @@ class Children:
     def __init__(self, *, version: str, timing: ChildTiming | None = None) -> None:
         self._version = version
         self._timing = timing or ChildTiming()
-        self._tasks = TaskOwner("children", _failed)
-        self._open: dict[str, list[Supervisor]] = {}
+        self._open: dict[str, dict[Supervisor, asyncio.Task[None]]] = {}
+        """What runs by plugin, the newest last, with the task by whose end it ends."""
 
     async def build(self, found: Found, context: PluginContext, share: Share, hold: Hold) -> ChildPlugin:
         """Start the child and return what stands for it; raise `ChildFailed`, `ConfigRejected`."""
@@ -76,10 +72,10 @@ class Children:
             hold=hold,
             timing=timing,
         )
-        self._open.setdefault(found.id, []).append(supervisor)
         registered = await supervisor.open()
         # An instance that is given up before it was started is told by the end of its tasks alone.
-        context.spawn("process", self._keep(found.id, supervisor, exchange))
+        keeping = context.spawn("process", self._keep(found.id, supervisor, exchange))
+        self._open.setdefault(found.id, {})[supervisor] = keeping
         bridge.channels = tuple(channel.id for channel in registered.channels)
         return ChildPlugin(registered, supervisor, bridge, exchange=exchange, call_seconds=timing.call)
 
@@ -88,28 +84,26 @@ class Children:
             await asyncio.Event().wait()
         finally:
             await supervisor.close()
-            if supervisor in self._open.get(plugin_id, ()):
-                self._open[plugin_id].remove(supervisor)
+            self._open.get(plugin_id, {}).pop(supervisor, None)
             await asyncio.to_thread(shutil.rmtree, exchange.folder, ignore_errors=True)
 
     def discard(self, plugin_id: str) -> None:
         """End the newest process of a plugin that failed while it was loaded."""
-        supervisors = self._open.get(plugin_id)
-        if supervisors:
-            self._tasks.spawn(f"discard {plugin_id}", supervisors.pop().close())
+        kept = list(self._open.get(plugin_id, {}).values())
+        if kept:
+            kept[-1].cancel()
 
     async def close(self, timeout: float) -> None:
         """End every process that is left."""
-        left = [supervisor for supervisors in self._open.values() for supervisor in supervisors]
-        self._open.clear()
-        for number, supervisor in enumerate(left):
-            self._tasks.spawn(f"close {number}", supervisor.close())
-        await self._tasks.wait(timeout)
-        await self._tasks.close(1.0)
+        kept = [keeping for supervisors in self._open.values() for keeping in supervisors.values()]
+        for keeping in kept:
+            keeping.cancel()
+        if kept:
+            await asyncio.wait(kept, timeout=timeout)
 
     def pids(self, plugin_id: str) -> list[int]:
         """Return the processes of a plugin that run now."""
-        return [supervisor.pid for supervisor in self._open.get(plugin_id, ()) if supervisor.pid is not None]
+        return [supervisor.pid for supervisor in self._open.get(plugin_id, {}) if supervisor.pid is not None]
 
     def _hello(self, found: Found, context: PluginContext, share: Share, exchange: Exchange) -> Mapping[str, Any]:
         bounds = Bounds()
@@ -139,7 +133,3 @@ def _python_of(found: Found, context: PluginContext) -> dict[str, Any]:
         "callTimeoutSeconds": context.config.plugins.call_timeout_seconds,
         "logLevel": context.config.logging.level,
     }
-
-
-def _failed(name: str, error: BaseException) -> None:
-    logger.error("%s failed", name, exc_info=error)

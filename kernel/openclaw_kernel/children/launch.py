@@ -54,7 +54,9 @@ def main(arguments: list[str]) -> None:
     set_limit(resource.RLIMIT_CORE, 0)
     set_limit(resource.RLIMIT_DATA, int(limits["memory"]) * _MEBIBYTE)
     set_limit(resource.RLIMIT_NOFILE, int(limits["files"]))
-    set_limit(resource.RLIMIT_NPROC, threads_of(os.getuid()) + int(limits["processes"]))
+    if others := threads_of(os.getuid()):
+        # It counts all that the user has, so where that is unknown there is no sensible limit.
+        set_limit(resource.RLIMIT_NPROC, others + int(limits["processes"]))
     os.execv(command[0], command)  # noqa: S606
 
 

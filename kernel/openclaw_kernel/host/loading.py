@@ -160,9 +160,10 @@ class Loader:
         if isolation is None:
             raise PluginFault(found.id, "isolation", "is process", "run it in a gateway: nothing here starts processes")
         context = self._context(standing, Snapshot(config=self._config))
-        hold = self.holds[found.id] = LateHold()
+        hold = LateHold()
         # It has deadlines of its own, for each step.
         plugin = await self._guard.run(found.id, "process", lambda: isolation.build(found, context, share, hold), None)
+        self.holds[found.id] = hold
         hosted = self._hosted(standing, context, plugin)
         hold.bind(hosted)
         return hosted

@@ -378,3 +378,16 @@ async def test_a_plugin_moves_out_of_the_gateway_and_back_in_while_it_runs(talke
                 await family.tool("talk", text="x")
     assert (await family.tool("talk", text="kept")).text.startswith("kept")
     assert family.hosting.state("talker") is PluginState.STARTED
+
+
+async def test_one_whose_name_is_taken_is_failed_and_its_process_ends(talker: Distributions, start: Start) -> None:
+    talker.add("copycat", TALKER.replace('id = "talker"', 'id = "copycat"'), kind="channel")
+    family = await start({**ISOLATED, "copycat": {"isolation": "process"}}, {"talker": {}, "copycat": {}})
+    states = {name: family.hosting.state(name) for name in ("talker", "copycat")}
+    assert sorted(states.values()) == [PluginState.FAILED, PluginState.STARTED]
+    (failed,) = [name for name, state in states.items() if state is PluginState.FAILED]
+    assert "'talk'" in family.hosting.reason(failed)
+    (keeper,) = family.children.pids(next(name for name in states if name != failed))
+    async with asyncio.timeout(10):
+        while {keeper, the_program(keeper)} != set(processes_below(os.getpid())):
+            await family.hosting.check_good()
