@@ -16,6 +16,7 @@ TOKEN_FILE: Final = "gateway.token"  # noqa: S105 - a file name
 _OF_FILE_SYSTEMS: Final = frozenset({"lost+found"})
 
 DEFAULT_FILE: Final = """\
+# yaml-language-server: $schema=./openclaw.schema.json
 # openclaw-kernel: one file, read at start. Keys carry the reference gateway's names; an unknown key is refused by name.
 # Secrets can stay out of this file: ${env:NAME} reads a variable, ${file:PATH} a file (relative to this folder),
 # ${keyring:SERVICE/NAME} the system's keyring, ${exec:/PATH/OF/PROGRAM ARGUMENTS} what a program writes.

@@ -42,6 +42,7 @@ class Issue:
     """Dotted."""
     found: str
     cure: str
+    """Empty where `found` says it all."""
     column: int = field(default=0, kw_only=True)
     fix: Fix | None = field(default=None, kw_only=True)
     where: KeyPath | None = field(default=None, kw_only=True)
@@ -58,14 +59,21 @@ class Issue:
         parts = self.where if self.where is not None else tuple(self.key.split(".")) if self.key else ()
         return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in parts)
 
+    @property
+    def text(self) -> str:
+        """What was found and the cure, in one line."""
+        return f"{self.found}; {self.cure}" if self.cure else self.found
+
     def __str__(self) -> str:
-        return f"{self.place}: {self.key}: {self.found}; {self.cure}" if self.key else f"{self.place}: {self.found}; {self.cure}"
+        line = f"{self.place}: {self.key}: {self.text}" if self.key else f"{self.place}: {self.text}"
+        # A key may hold anything; a line is one line.
+        return line if line.isprintable() else "".join(each if each.isprintable() else repr(each)[1:-1] for each in line)
 
     def to_json(self) -> dict[str, Any]:
         """For programs: `path` and `message` as on the wire, and what they are made of."""
         return {
             "path": self.key,
-            "message": f"{self.found}; {self.cure}",
+            "message": self.text,
             "pointer": self.pointer,
             "file": self.file,
             "line": self.line,

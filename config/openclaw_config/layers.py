@@ -106,6 +106,28 @@ class Layered:
         origin = self.origin(where)
         return (self.path.name, 0, 0) if origin is None else (origin.file, origin.line, origin.column)
 
+    def path_of(self, key: str) -> KeyPath:
+        """Read a dotted key as a path of this config."""
+        # A dotted key does not tell the dots of its parts from those between them, nor an index from a key: the config does.
+        node: Any = self.document
+        path: list[str | int] = []
+        parts = key.split(".")
+        while parts:
+            part: str | int = parts[0]
+            length = 1
+            if isinstance(node, Mapping):
+                length = next((count for count in range(len(parts), 0, -1) if ".".join(parts[:count]) in node), 1)
+                part = ".".join(parts[:length])
+                node = node.get(part)
+            elif isinstance(node, list) and parts[0].isdecimal() and int(parts[0]) < len(node):
+                part = int(parts[0])
+                node = node[part]
+            else:
+                node = None
+            path.append(part)
+            parts = parts[length:]
+        return tuple(path)
+
 
 def as_path(where: Sequence[str | int]) -> KeyPath:
     """A path as `origins` has it: keys as text, indices as numbers."""

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from openclaw_config.agent_scope import scope_faults
 from openclaw_config.issues import ConfigError, Fix, Issue, KeyPath, dotted
-from openclaw_config.layers import Layered, Origin, read_layers
+from openclaw_config.layers import Layer, Layered, Origin, read_layers
 from openclaw_config.models import Config
 from openclaw_config.redaction import is_secret_place, redact, redact_source, secrets_in
 from openclaw_config.secrets import Secret, known_secrets
@@ -83,41 +83,19 @@ class Loaded:
 
     def place(self, key: str) -> str:
         """Say where a dotted key stands: `openclaw.yaml:12:5`, or the file of the layer that sets it."""
-        origin = self.layers.origin(self._path_of(key))
+        origin = self.layers.origin(self.layers.path_of(key))
         return origin.place if origin is not None else self.path.name
 
-    def issue(self, key: str, found: str, cure: str, *, fix: Fix | None = Fix.BAD_VALUE) -> Issue:
-        """Say what is wrong at a dotted key, with its place."""
-        where = self._path_of(key)
-        file, line, column = self.layers.stands(where)
-        return Issue(file, line, key, found, cure, column=column, fix=fix, where=where)
+    def issue(self, key: str | KeyPath, found: str, cure: str, *, fix: Fix | None = Fix.BAD_VALUE) -> Issue:
+        """Say what is wrong at a key, given as a path or with dots, with its place."""
+        where = self.layers.path_of(key) if isinstance(key, str) else key
+        return _placed_issue(self.layers, where, found, cure, fix)
 
     def placed(self, text: str) -> str:
         """Put the place before a text that begins with a dotted key of this config; leave any other as it is."""
         key, separator, _ = text.partition(": ")
         place = self.place(key) if separator and " " not in key else self.path.name
         return text if place == self.path.name else f"{place}: {text}"
-
-    def _path_of(self, key: str) -> KeyPath:
-        # A dotted key does not tell the dots of its parts from those between them, nor an index from a key: the config does.
-        node: Any = self.document
-        path: list[str | int] = []
-        parts = key.split(".")
-        while parts:
-            part: str | int = parts[0]
-            length = 1
-            if isinstance(node, Mapping):
-                length = next((count for count in range(len(parts), 0, -1) if ".".join(parts[:count]) in node), 1)
-                part = ".".join(parts[:length])
-                node = node.get(part)
-            elif isinstance(node, list) and parts[0].isdecimal() and int(parts[0]) < len(node):
-                part = int(parts[0])
-                node = node[part]
-            else:
-                node = None
-            path.append(part)
-            parts = parts[length:]
-        return tuple(path)
 
     def redacted(self) -> dict[str, Any]:
         """What counts, all layers merged, with secrets replaced by the redaction mark; references stay."""
@@ -170,7 +148,7 @@ def load(
     faults = [_placed_issue(layers, where, found, cure, Fix.UNKNOWN_NAME) for where, found, cure in scope_faults(config)]
     if faults:
         raise ConfigError(faults, files=layers.files)
-    return Loaded(config, layers, (*resolver.secrets, *_written_out(layers)))
+    return Loaded(config, layers, (*resolver.secrets, *written_out(layers)))
 
 
 def load_text(text: str, path: Path, *, environment: Mapping[str, str] | None = None, resolve_by: type[Resolver] = Resolver) -> Loaded:
@@ -178,8 +156,8 @@ def load_text(text: str, path: Path, *, environment: Mapping[str, str] | None = 
     return load(path, environment=environment, resolve_by=resolve_by, read=lambda each: text if each == path else read_text(each))
 
 
-def _written_out(layers: Layered) -> list[str]:
-    # What lost to another layer is as secret as what won.
+def written_out(layers: Layered) -> list[str]:
+    """Every secret that a config writes out, in whatever layer: what lost to another one is as secret as what won."""
     lost = [
         secret
         for where, origins in layers.origins.items()
@@ -189,9 +167,13 @@ def _written_out(layers: Layered) -> list[str]:
     return [*secrets_in(layers.document), *secrets_in(layers.source), *lost]
 
 
-def _placed_issue(layers: Layered, where: KeyPath, found: str, cure: str, fix: Fix) -> Issue:
-    file, line, column = layers.stands(where)
-    return Issue(file, line, dotted(where), found, cure, column=column, fix=fix, where=where)
+def _placed_issue(layers: Layered, where: KeyPath, found: str, cure: str, fix: Fix | None) -> Issue:
+    origin = layers.origin(where)
+    if origin is None:
+        return Issue(layers.path.name, 0, dotted(where), found, cure, fix=fix, where=where)
+    # No edit of a file mends what a variable says.
+    mended = Fix.BAD_VARIABLE if fix is not None and origin.layer is Layer.ENVIRONMENT else fix
+    return Issue(origin.file, origin.line, dotted(where), found, cure, column=origin.column, fix=mended, where=where)
 
 
 def _issues(layers: Layered, error: ValidationError) -> list[Issue]:

@@ -71,6 +71,7 @@ from openclaw_kernel.protocol.refusals import Refusals
 from openclaw_kernel.protocol.registry import MethodRegistry
 from openclaw_kernel.protocol.server import GatewayServer
 from openclaw_kernel.restart import RestartDesk
+from openclaw_kernel.schema_file import keep_schema_file
 from openclaw_kernel.store.background import finish
 from openclaw_kernel.store.keyvalue import StoredKeyValue
 from openclaw_kernel.store.requests import RequestTable
@@ -335,6 +336,7 @@ class GatewayApp:
         self._tasks.spawn("health", self._run_health())
         self._tasks.spawn("requests", self._requests.keep_swept(self.limits.dedupe_sweep_seconds))
         live.watch()
+        self._tasks.spawn("schema file", keep_schema_file(self.loaded, self.host.discovery))
 
     async def _restore(self, values: StoredKeyValue, pages: PageSessions, limiter: FailureLimiter) -> None:
         pages.load(await values.get(PAGE_SESSIONS_KEY))

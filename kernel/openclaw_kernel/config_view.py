@@ -127,7 +127,7 @@ class ConfigView:
 def issue_to_wire(issue: Issue) -> dict[str, Any]:
     """One fault of the file as clients know it, with its place beside."""
     further = {"column": issue.column, "pointer": issue.pointer, **({} if issue.fix is None else {"fix": issue.fix.value})}
-    return {"path": issue.key, "message": f"{issue.found}; {issue.cure}", "file": issue.file, "line": issue.line, **further}
+    return {"path": issue.key, "message": issue.text, "file": issue.file, "line": issue.line, **further}
 
 
 def _instead(path: Path, text: str, wanted: Path) -> str:

@@ -13,23 +13,28 @@ import re
 import tempfile
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from openclaw_config.composed import compose
 from openclaw_kernel.api import errors
 from openclaw_kernel.api.methods import Access, EventSpec, Idempotency, Method
+from openclaw_kernel.host.composing import import_models, sections_of
+from openclaw_kernel.host.discovery import discover
 from openclaw_kernel.protocol.connect import ConnectParams
 from openclaw_kernel.protocol.events import EventRegistry
 from openclaw_kernel.protocol.limits import PROBE_PROTOCOL_VERSION, PROTOCOL_VERSION, Limits
+from openclaw_kernel.schema_file import file_text
 from openclaw_kernel.testing import RunningGateway, run_gateway
 from tests.kernel.protocol.refusals import REFUSALS, Refusal
 from tests.support import grants
 from tests.support.recorder import Recorder
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "protocol.md"
+SCHEMA = PAGE.with_name("openclaw.schema.json")
 OURS = ("openclaw_kernel.", "openclaw_plugins.", "openclaw_channels.", "openclaw_providers.")
 DEEPEST = 2
 WIDEST = 120
@@ -364,6 +369,8 @@ the range of the client has to reach it. Probes (mode `probe`) and nodes (role a
 
 async def pages() -> dict[Path, str]:
     """All pages."""
+    # Before a gateway runs, whose watchdog would take these imports for a plugin that blocks the loop.
+    schema = config_schema()
     with tempfile.TemporaryDirectory(prefix="openclaw-reference") as folder:
         records: list[bytes] = []
         recorder = Recorder(records.append)
@@ -374,9 +381,16 @@ async def pages() -> dict[Path, str]:
                 await conversation.hold()
                 methods = grants.registered(gateway.app.wire.registry, OURS)
                 events = gateway.app.facts.events
-                return {PAGE: render(methods, events, conversation), grants.PAGE: grants.page(methods, events)}
+                return {PAGE: render(methods, events, conversation), grants.PAGE: grants.page(methods, events), SCHEMA: schema}
         finally:
             recorder.remove()
+
+
+def config_schema() -> str:
+    """The schema of `openclaw.yaml` for editors, with the plugins that are bundled."""
+    everything = discover()
+    bundled = replace(everything, plugins=tuple(found for found in everything.plugins if found.bundled))
+    return file_text(compose(sections_of(bundled, import_models(bundled, {}))), "")
 
 
 def render(methods: list[Method], registry: EventRegistry, conversation: Conversation) -> str:

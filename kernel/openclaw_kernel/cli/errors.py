@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from openclaw_kernel.cli.exits import CONFIG, FAILED, NOT_RESTARTED, TEMPORARY, UNREACHABLE, USAGE
+
+if TYPE_CHECKING:
+    from openclaw_config.issues import Issue
 
 
 class CommandFailed(Exception):
@@ -25,9 +28,17 @@ class BadUsage(CommandFailed):
 
 
 class BadConfig(CommandFailed):
-    """openclaw.yaml cannot be used; the message has a line for each thing that is wrong."""
+    """openclaw.yaml cannot be used; the message has a line for each thing that is wrong, `issues` the same for programs."""
 
     status = CONFIG
+
+    def __init__(self, message: str, issues: Sequence[Issue] = ()) -> None:
+        super().__init__(message)
+        self.issues = issues
+
+    def to_json(self) -> dict[str, Any]:
+        """The message, and each issue with its place, pointer and fix."""
+        return {**super().to_json(), **({"issues": [issue.to_json() for issue in self.issues]} if self.issues else {})}
 
 
 class Unreachable(CommandFailed):

@@ -96,6 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     parser, _ = build_parser()
     options = parser.parse_args(arguments)
+    if options.profile is not None:
+        # Whatever reads the config from here on, a reload and a process that is started included, means this profile.
+        os.environ["OPENCLAW_PROFILE"] = options.profile
     if "run" not in options:
         parser.print_help(sys.stderr)
         return exits.USAGE

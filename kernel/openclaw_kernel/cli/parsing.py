@@ -53,6 +53,8 @@ def add_place(parser: argparse.ArgumentParser) -> None:
     """Add the options that every command takes."""
     home = "state folder (default: $OPENCLAW_KERNEL_HOME, else ~/.openclaw-kernel)"
     parser.add_argument("--home", metavar="FOLDER", help=home, default=argparse.SUPPRESS)
+    profile = "layer openclaw.<NAME>.yaml over openclaw.yaml (default: $OPENCLAW_PROFILE)"
+    parser.add_argument("--profile", metavar="NAME", help=profile, default=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="print JSON for programs", default=argparse.SUPPRESS)
 
 
@@ -66,7 +68,7 @@ def add_gateway(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tls-fingerprint", metavar="SHA256", help=pin, default=argparse.SUPPRESS)
 
 
-DEFAULTS: Final[dict[str, Any]] = {"home": None, "json": False, "url": None, "token": None, "tls_fingerprint": None}
+DEFAULTS: Final[dict[str, Any]] = {"home": None, "profile": None, "json": False, "url": None, "token": None, "tls_fingerprint": None}
 """Values of the options above where nobody gave them; set once, at the root, so that they may stand before or after the command."""
 
 

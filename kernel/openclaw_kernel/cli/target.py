@@ -68,7 +68,7 @@ def find_target(options: argparse.Namespace) -> Target:
     try:
         file = _read_file(home, wants_secret=given is None)
     except ConfigError as error:
-        raise BadConfig(str(error)) from error
+        raise BadConfig(str(error), error.issues) from error
     secret, secret_from = given or (file.secret, file.secret_from)
     cure = f"start it with openclaw-kernel run{'' if options.home is None else f' --home {options.home}'}"
     running = running_at(home)

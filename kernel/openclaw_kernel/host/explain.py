@@ -5,20 +5,45 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+
+from openclaw_config.issues import Fix
 
 _SHOWN: Final = frozenset({"literal_error", "enum"})
 """Errors whose value may be printed: a value that must be one of a few words is no secret."""
 
 
-def explain(model: type[BaseModel], section: str, content: Any, error: ValidationError) -> list[str]:
-    """Return one line for each fault; `section` is the path of the validated `content`, empty for a whole file."""
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong below a section."""
+
+    where: tuple[str | int, ...]
+    """Within the section."""
+    found: str
+    cure: str
+    """Empty where `found` says it all."""
+    fix: Fix
+
+    def line(self, section: str) -> str:
+        """Write it with its whole key, `section` being the path of the section."""
+        name = ".".join([part for part in (section, *map(str, self.where)) if part])
+        return f"{name}: {self.found}; {self.cure}" if self.cure else f"{name}: {self.found}"
+
+
+def faults_of(model: type[BaseModel], content: Any, error: ValidationError) -> list[Fault]:
+    """Return every fault of the `content` that was validated."""
     by_path: dict[tuple[str | int, ...], list[dict[str, Any]]] = {}
     for detail in error.errors(include_url=False):
         by_path.setdefault(_real_path(content, detail["loc"]), []).append(dict(detail))
-    return [_line(model, section, path, details) for path, details in by_path.items()]
+    return [_fault(model, path, details) for path, details in by_path.items()]
+
+
+def explain(model: type[BaseModel], section: str, content: Any, error: ValidationError) -> list[str]:
+    """Return one line for each fault; `section` is the path of the validated `content`, empty for a whole file."""
+    return [fault.line(section) for fault in faults_of(model, content, error)]
 
 
 def suggest(wrong: str, known: Iterable[str]) -> str:
@@ -43,20 +68,19 @@ def _real_path(content: Any, location: Sequence[str | int]) -> tuple[str | int, 
     return tuple(path)
 
 
-def _line(model: type[BaseModel], section: str, path: tuple[str | int, ...], details: Sequence[dict[str, Any]]) -> str:
+def _fault(model: type[BaseModel], path: tuple[str | int, ...], details: Sequence[dict[str, Any]]) -> Fault:
     # Of the branches of a union, those that ask for an instance cannot be met from a file.
     detail = next((each for each in details if each["type"] != "is_instance_of"), details[0])
-    name = ".".join([part for part in (section, *map(str, path)) if part])
     kind = detail["type"]
     if kind == "extra_forbidden":
-        return f"{name}: unknown key {str(path[-1])!r}; {suggest(str(path[-1]), _keys(model, path[:-1]))}"
+        return Fault(path, f"unknown key {str(path[-1])!r}", suggest(str(path[-1]), _keys(model, path[:-1])), Fix.UNKNOWN_KEY)
     if kind == "missing":
-        return f"{name}: missing; add it"
+        return Fault(path, "missing", "add it", Fix.MISSING_KEY)
     message = str(detail["msg"])
     if kind in {"value_error", "assertion_error"}:
-        return f"{name}: {message.partition(', ')[2] or message}"
+        return Fault(path, message.partition(", ")[2] or message, "", Fix.BAD_VALUE)
     found = repr(detail["input"]) if kind in _SHOWN else type(detail["input"]).__name__
-    return f"{name}: found {found}; {message[:1].lower()}{message[1:]}"
+    return Fault(path, f"found {found}", f"{message[:1].lower()}{message[1:]}", Fix.BAD_VALUE)
 
 
 def _keys(model: type[BaseModel], location: Sequence[str | int]) -> set[str]:

@@ -236,6 +236,11 @@ class PluginHost:
             for plugin_id, model in self._now.models.items()
         }
 
+    @property
+    def discovery(self) -> Discovery:
+        """What is installed."""
+        return self._now.discovery
+
     def sections(self) -> Sequence[Section]:
         """Return what each installed plugin's section may hold; that of one that was not imported is an open object."""
         now = self._now

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from openclaw_config.models import Config
 from openclaw_kernel.host.discovery import Discovery, Found
-from openclaw_kernel.host.explain import explain, suggest
+from openclaw_kernel.host.explain import Fault, explain, faults_of, suggest
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -69,6 +69,16 @@ def validate_section(model: type[ModelT], path: str, section: Mapping[str, Any])
         return model.model_validate(_own_keys(model, section))
     except ValidationError as error:
         raise ValueError("; ".join(explain(model, path, section, error))) from error
+
+
+def faults_in(model: type[BaseModel], section: Mapping[str, Any]) -> list[Fault]:
+    """Return what is wrong with a section, or with an entry of a provider plugin; empty where all is well."""
+    content = _own_keys(model, section)
+    try:
+        model.model_validate(content)
+    except ValidationError as error:
+        return faults_of(model, section, error)
+    return []
 
 
 def validate_instances(model: type[ModelT], instances: Mapping[str, Mapping[str, Any]]) -> Validated[ModelT]:

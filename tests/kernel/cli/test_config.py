@@ -83,7 +83,7 @@ async def test_a_good_file_validates(home: Path) -> None:
     outcome = await run_command("config", "validate", home=home, env={"NOSUCH_KEY": "x"})
     assert (outcome.status, outcome.out, outcome.err) == (0, f"{home}/openclaw.yaml is valid\n", "")
     answered = await run_command("config", "validate", "--json", home=home, env={"NOSUCH_KEY": "x"})
-    assert answered.json() == {"path": f"{home}/openclaw.yaml", "valid": True}
+    assert answered.json() == {"path": f"{home}/openclaw.yaml", "valid": True, "files": [f"{home}/openclaw.yaml"]}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ COMMANDS = (
     *("devices", "qr", "audit", "plugins", "config", "secrets", "security", "doctor", "service", "backup"),
     *("import", "auth", "version", "completion"),
 )
-TAKES_AN_ID = {"restore", "set", "login", "logout", "reject", "remove", "rotate", "revoke", "why", "show", "retry", "forget"}
+TAKES_AN_ID = {"explain", "restore", "set", "login", "logout", "reject", "remove", "rotate", "revoke", "why", "show", "retry", "forget"}
 TAKE_ONE = [["backup", "verify"], *(["plugins", name] for name in ("enable", "disable", "reload", "install", "upgrade"))]
 
 

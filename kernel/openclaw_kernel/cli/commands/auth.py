@@ -152,7 +152,7 @@ def _clients(options: argparse.Namespace) -> dict[str, OAuthClient]:
         if resolver.issues:
             raise ConfigError(resolver.issues)
     except ConfigError as error:
-        raise BadConfig(str(error)) from error
+        raise BadConfig(str(error), error.issues) from error
     return found
 
 

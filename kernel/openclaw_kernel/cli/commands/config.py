@@ -1,4 +1,4 @@
-"""`openclaw-kernel config get|file|validate`: the config file, without a gateway."""
+"""`openclaw-kernel config get|file`: the config file, without a gateway; the group's other commands are modules of their own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
+from openclaw_kernel.cli.commands import config_explain, config_schema, config_validate
 from openclaw_kernel.cli.errors import BadConfig, CommandFailed
 from openclaw_kernel.cli.exits import OK
 from openclaw_kernel.cli.parsing import Commands
@@ -18,10 +19,8 @@ def add(commands: Commands) -> None:
     get = group.add("get", "print the file or one key of it, secrets replaced", run=get_value)
     get.add_argument("path", metavar="PATH", nargs="?", help="dotted key, e.g. gateway.port", default=None)
     group.add("file", "print where the file is", run=print_file)
-    details = """\
-Checks keys, values and references, and the sections of the plugins that would run: of these the code that
-declares their settings is imported, nothing is started."""
-    group.add("validate", "check the file", run=validate, details=details)
+    for further in (config_explain, config_schema, config_validate):
+        further.add(group)
 
 
 def get_value(options: argparse.Namespace) -> int:
@@ -36,7 +35,7 @@ def get_value(options: argparse.Namespace) -> int:
         text = read_text(path)
         source = parse(path.name, text)
     except ConfigError as error:
-        raise BadConfig(str(error)) from error
+        raise BadConfig(str(error), error.issues) from error
     secrets = secrets_in(source)
     if options.path is None and not options.json:
         shown = redact_source(text, source, secrets, lambda cleaned: _read_again(path.name, cleaned))
@@ -74,27 +73,6 @@ def print_file(options: argparse.Namespace) -> int:
         emit_json({"path": str(path), "exists": path.exists()})
     else:
         emit(str(path))
-    return OK
-
-
-def validate(options: argparse.Namespace) -> int:
-    """Check everything a start would check, short of starting."""
-    from openclaw_config.home import config_path, find_home
-    from openclaw_config.load import ConfigError, load
-    from openclaw_kernel.cli.validation import plugin_problems
-
-    path = config_path(find_home(options.home))
-    try:
-        loaded = load(path)
-    except ConfigError as error:
-        raise BadConfig(str(error)) from error
-    problems = plugin_problems(loaded)
-    if problems:
-        raise BadConfig("\n".join(problems))
-    if options.json:
-        emit_json({"path": str(path), "valid": True})
-    else:
-        emit(f"{path} is valid")
     return OK
 
 

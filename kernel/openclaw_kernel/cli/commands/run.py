@@ -63,7 +63,9 @@ def run(options: argparse.Namespace) -> int:
         standing.first_start = prepare_home(home)
         loaded = load(config_path(home))
         handlers = set_up_logging(home, level=loaded.config.logging.level, as_json=options.json, secrets=loaded.secrets)
-    except (BadSocket, ConfigError) as error:
+    except ConfigError as error:
+        raise BadConfig(str(error), error.issues) from error
+    except BadSocket as error:
         raise BadConfig(str(error)) from error
     except OSError as error:
         raise BadConfig(unusable(home, error)) from error

@@ -114,7 +114,7 @@ def _read(options: argparse.Namespace) -> tuple[Path, Layered, list[Slot]]:
     try:
         layers = read_layers(path, os.environ)
     except ConfigError as error:
-        raise BadConfig(str(error)) from error
+        raise BadConfig(str(error), error.issues) from error
     return path, layers, inventory(layers.document)
 
 

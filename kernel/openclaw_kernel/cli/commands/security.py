@@ -67,4 +67,4 @@ def _look(home: Path, running: Running | None, *, deep: bool, fix: bool) -> Outc
     try:
         return asyncio.run(look(home, running, deep=deep, fix=fix))
     except ConfigError as error:
-        raise BadConfig(str(error)) from error
+        raise BadConfig(str(error), error.issues) from error
