@@ -7,9 +7,10 @@ import base64
 import binascii
 import os
 import re
+import shutil
 import stat
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -126,3 +127,24 @@ def _object(value: object, what: str = "message") -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise Misshapen(f"{what}: found {type(value).__name__}; give an object")
     return value
+
+
+def remove_leftovers(folder: Path, used: Collection[Path]) -> None:
+    """Remove the exchange folders of processes that are gone, `PID-...`, and of this one but for those that are used."""
+    if not folder.is_dir():
+        return
+    for each in folder.iterdir():
+        pid = each.name.partition("-")[0]
+        if each not in used and not (pid.isdigit() and int(pid) != os.getpid() and _is_alive(int(pid))):
+            shutil.rmtree(each, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        # Somebody else's, so no gateway of this folder: but what it is nobody knows.
+        return True
+    return True

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sys
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 from openclaw_config.models import ChildLimits
 from openclaw_kernel.api.plugin import PluginContext
 from openclaw_kernel.children.bridge import Bridge
-from openclaw_kernel.children.exchange import Exchange
+from openclaw_kernel.children.exchange import Exchange, remove_leftovers
 from openclaw_kernel.children.handed import handed_over
 from openclaw_kernel.children.peer import Bounds
 from openclaw_kernel.children.plugin import ChildPlugin
@@ -36,6 +38,7 @@ class Children:
         self._timing = timing or ChildTiming()
         self._open: dict[str, dict[Supervisor, asyncio.Task[None]]] = {}
         """What runs by plugin, the newest last, with the task by whose end it ends."""
+        self._folders: set[Path] = set()
 
     async def build(self, found: Found, context: PluginContext, share: Share, hold: Hold) -> ChildPlugin:
         """Start the child and return what stands for it; raise `ChildFailed`, `ConfigRejected`."""
@@ -47,10 +50,10 @@ class Children:
         timing = replace(self._timing, call=config.plugins.call_timeout_seconds, answer=limits.answer_seconds)
         log = ChildLog(context.logger, asyncio.get_running_loop().time)
         folder = context.state_dir / "exchange"
-        if not self._open.get(found.id):
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-        # Its own: the process that it may replace has files under way in another.
-        exchange = Exchange(folder / uuid.uuid4().hex[:8])
+        await asyncio.to_thread(remove_leftovers, folder, frozenset(self._folders))
+        # Its own: the process that it may replace, or that of a gateway beside which this one is tried, has files under way in another.
+        exchange = Exchange(folder / f"{os.getpid()}-{uuid.uuid4().hex[:8]}")
+        self._folders.add(exchange.folder)
         bridge = Bridge(context, exchange, log)
         hello = self._hello(found, context, share, exchange)
         launch = Launch(
@@ -85,6 +88,7 @@ class Children:
         finally:
             await supervisor.close()
             self._open.get(plugin_id, {}).pop(supervisor, None)
+            self._folders.discard(exchange.folder)
             await asyncio.to_thread(shutil.rmtree, exchange.folder, ignore_errors=True)
 
     def discard(self, plugin_id: str) -> None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from openclaw_kernel.api.children import MARK_VARIABLE
+from openclaw_kernel.api.keeper import children
 from openclaw_kernel.host.discovery import Discovery, discover
 
 
@@ -18,11 +19,7 @@ def strangers_in(home: Path) -> Discovery:
 
 def processes_below(pid: int) -> list[int]:
     """Every process under this one."""
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            found += [child, *processes_below(child)]
-    return found
+    return [found for child in children(pid) for found in (child, *processes_below(child))]
 
 
 def environment_of(pid: int) -> dict[str, str]:

@@ -99,6 +99,59 @@ class ThePlugin:
 """
 
 UNIT = {"talker": ReloadOutcome.UNIT}
+CONSTRUCTED = """
+class ThePlugin:
+    settings = None
+
+    def __init__(self, context):
+        {body}
+"""
+
+HOOKED = """
+import os
+
+class ThePlugin:
+    settings = None
+
+    def __init__(self, context): ...
+
+    @hookimpl
+    def openclaw_register_tools(self, registrar):
+        {body}
+"""
+
+HARMFUL = """
+import ctypes, os
+
+class What(BaseModel):
+    harm: str
+
+def harm(name):
+    if name == "exit":
+        os._exit(5)
+    if name == "segfault":
+        ctypes.string_at(0)
+    if name == "leak":
+        held = []
+        while True:
+            held.append(bytearray(8_000_000))
+    while name == "block":
+        pass
+
+class ThePlugin:
+    settings = None
+
+    def __init__(self, context): ...
+
+    @hookimpl
+    def openclaw_register_tools(self, registrar):
+        async def run(call, params):
+            harm(params.harm)
+            return ToolResult(text="unharmed")
+        registrar.add_tool(Tool(name="harm", label="Harm", description="Harms.", params=What, run=run,
+                                retry_class=RetryClass.PURE, timeout_seconds=30.0))
+"""
+
 ISOLATED = {"talker": {"isolation": "process"}}
 TARGET = Target(channel="talker", account_id="default", peer_kind="direct", peer_id="ann")
 
@@ -281,6 +334,10 @@ async def test_its_status_and_what_it_says_of_itself_reach_the_gateway(talker: D
         ("raise ValueError('at import')", "import raised ValueError: at import"),
         ("import os; os._exit(7)", "ended by itself with status 7"),
         ("import ctypes; ctypes.string_at(0)", "was ended by SIGSEGV"),
+        (CONSTRUCTED.format(body="raise ValueError('x')"), "constructor raised ValueError: x"),
+        (CONSTRUCTED.format(body="sys.exit(2)"), "constructor raised SystemExit: 2"),
+        (HOOKED.format(body="raise ValueError('x')"), "openclaw_register_tools raised ValueError: x"),
+        (HOOKED.format(body="os._exit(8)"), "ended by itself with status 8"),
     ],
 )
 async def test_one_that_dies_at_its_import_fails_alone(distributions: Distributions, start: Start, body: str, told: str) -> None:
@@ -391,3 +448,30 @@ async def test_one_whose_name_is_taken_is_failed_and_its_process_ends(talker: Di
     async with asyncio.timeout(10):
         while {keeper, the_program(keeper)} != set(processes_below(os.getpid())):
             await family.hosting.check_good()
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        ("exit", "ended by itself with status 5"),
+        ("segfault", "was ended by SIGSEGV"),
+        ("block", "did not answer a ping in 1 s"),
+        # The plugin's fault stays the call's: Python itself survives it.
+        ("leak", ""),
+    ],
+)
+async def test_whatever_its_code_does_is_the_end_of_its_process_alone(
+    distributions: Distributions, start: Start, harm: str, told: str
+) -> None:
+    distributions.add("chaos", HARMFUL)
+    family = await start({"chaos": {"isolation": "process", "limits": {"answerSeconds": 1, "memoryMb": 400}}})
+    result = await family.tool("harm", harm=harm)
+    assert result.is_error
+    assert told in result.text or harm == "leak"
+    await family.hosting.check_good()
+    if harm == "leak":
+        assert "MemoryError" in result.text
+    else:
+        assert told in family.hosting.reason("chaos")
+    await family.hosting.wait_until(lambda: family.hosting.state("chaos") is PluginState.STARTED, 20)
+    assert (await family.tool("harm", harm="none")).text == "unharmed"
