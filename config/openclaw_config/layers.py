@@ -89,7 +89,7 @@ class Layered:
         if not self.parts:
             return hashlib.sha256(self.text.encode()).hexdigest()
         whole = hashlib.sha256()
-        for name, text in (("", self.text), *((str(path), text) for path, text in self.parts.items())):
+        for name, text in (("", self.text), *((path.relative_to(self.path.parent).as_posix(), text) for path, text in self.parts.items())):
             whole.update(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest() + hashlib.sha256(text.encode()).digest())
         return whole.hexdigest()
 

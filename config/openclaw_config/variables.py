@@ -19,7 +19,7 @@ from pydantic.alias_generators import to_camel
 from openclaw_config.issues import ConfigError, Fix, Issue, KeyPath, dotted
 from openclaw_config.layers import PREFIX
 from openclaw_config.models import Config
-from openclaw_config.redaction import plain
+from openclaw_config.redaction import is_secret_place, plain
 from openclaw_config.source import parse_any
 
 _LONGEST_SHOWN: Final = 60
@@ -49,16 +49,18 @@ def read_variables(
     for name in names:
         try:
             where = tuple(_path(name.removeprefix(PREFIX).split("__"), document))
-            value = _plain(parse_any(name, environment[name]))
         except _Unknown as unknown:
             issues.append(_unknown(name, unknown))
+            continue
+        if where in found:
+            issues.append(Issue(name, 0, dotted(where), f"{found[where].name} sets the same key", "unset one", fix=Fix.BAD_VARIABLE))
+        try:
+            found[where] = Variable(name, where, _plain(parse_any(name, environment[name])))
         except ConfigError as error:
+            # The words of the YAML library can have the value in them.
+            told = "not valid YAML" if is_secret_place(where) else error.issues[0].found
             cure = "write the value as YAML, odd texts in quotes"
-            issues += [Issue(name, 0, issue.key, issue.found, cure, fix=Fix.BAD_VARIABLE) for issue in error.issues]
-        else:
-            if where in found:
-                issues.append(Issue(name, 0, dotted(where), f"{found[where].name} sets the same key", "unset one", fix=Fix.BAD_VARIABLE))
-            found[where] = Variable(name, where, value)
+            issues.append(Issue(name, 0, dotted(where), told, cure, fix=Fix.BAD_VARIABLE, where=where))
     return sorted(found.values(), key=lambda variable: len(variable.where))
 
 

@@ -15,8 +15,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 from ruamel.yaml import YAML
 
+from openclaw_config.composed import OPEN as ANYTHING
+from openclaw_config.composed import Section, compose, for_files
 from openclaw_config.home import DEFAULT_FILE
 from openclaw_config.issues import ConfigError, Issue
 from openclaw_config.layers import PREFIX
@@ -115,6 +118,25 @@ def test_a_key_may_be_deleted_renamed_or_of_any_type(home: Path, where: tuple[st
     faults(home, changed(where, delete=True))
     for value in RETYPED:
         faults(home, changed(where, value))
+
+
+SECTIONS = [
+    Section(id="telegram", kind="channel", schema=ANYTHING),
+    *(Section(id=name, kind="provider", schema=ANYTHING) for name in ("local", "a")),
+    Section(id="web-tools", kind="plugin", schema=ANYTHING),
+]
+VALIDATOR = Draft202012Validator(for_files(compose(SECTIONS)))
+COERCED = (bool, int, float, str)
+"""Types of which pydantic takes one for another where it can, which an editor marks."""
+
+
+@pytest.mark.parametrize("where", PATHS, ids=lambda where: ".".join(map(str, where)))
+def test_what_the_schema_of_files_refuses_the_gateway_refuses(home: Path, where: tuple[str | int, ...]) -> None:
+    for value in RETYPED:
+        text = changed(where, value)
+        is_refused = next(VALIDATOR.iter_errors(json.loads(json.dumps(parse("openclaw.yaml", text)))), None) is not None
+        if is_refused and not faults(home, text):
+            assert isinstance(value, COERCED), (where, value)
 
 
 OPEN = {

@@ -220,12 +220,17 @@ def test_of_two_variables_the_one_for_the_single_key_wins(tmp_path: Path) -> Non
         ("GATEWAY__PORT", "many",
          "gateway.port: found 'many'; input should be a valid integer, unable to parse string as an integer"),
         ("GATEWAY__PORT", "{",
-         "not valid YAML: expected the node content, but found '<stream end>'; write the value as YAML, odd texts in quotes"),
+         "gateway.port: not valid YAML: expected the node content, but found '<stream end>'; write the value as YAML, odd texts in quotes"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_variable_is_told_by_its_name(tmp_path: Path, variable: str, value: str, problem: str) -> None:
     found = problems(tmp_path, {"openclaw.yaml": "gateway: {port: 1}\n"}, {f"OPENCLAW_CONFIG__{variable}": value})
     assert found == [f"OPENCLAW_CONFIG__{variable}: {problem}"]
+
+
+def test_a_secret_that_is_no_yaml_is_not_shown(tmp_path: Path) -> None:
+    (found,) = problems(tmp_path, {"openclaw.yaml": ""}, {"OPENCLAW_CONFIG__GATEWAY__AUTH__TOKEN": "*hunter22"})
+    assert found.endswith("gateway.auth.token: not valid YAML; write the value as YAML, odd texts in quotes")
 
 
 def test_two_variables_of_one_key_are_refused(tmp_path: Path) -> None:
@@ -245,6 +250,13 @@ def test_the_hash_covers_all_files_and_is_that_of_the_bytes_where_there_is_one(t
     first = loaded(tmp_path, files).hash
     assert first == loaded(tmp_path, files).hash
     assert first != loaded(tmp_path, {**files, "a.yaml": "port: 2\n"}).hash
+
+
+def test_the_hash_does_not_depend_on_where_the_folder_lies(tmp_path: Path) -> None:
+    files = {"openclaw.yaml": "gateway: {$include: a.yaml}\n", "a.yaml": "port: 1\n"}
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    assert loaded(tmp_path / "here", files).hash == loaded(tmp_path / "there", files).hash
 
 
 def test_a_text_that_is_not_on_disk_is_loaded_as_if_it_were(tmp_path: Path) -> None:
