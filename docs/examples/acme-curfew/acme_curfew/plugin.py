@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from openclaw_kernel.api import Admission, InboundMessage, PluginContext, Route, Verdict, hookimpl
+from openclaw_kernel.api import Admission, ConfigChange, InboundMessage, PluginContext, Route, Verdict, hookimpl
 
 
 class CurfewSettings(BaseModel):
@@ -25,6 +25,9 @@ class CurfewPlugin:
     def __init__(self, context: PluginContext) -> None:
         self._context = context
         self._hours = context.settings(CurfewSettings)
+
+    async def reload(self, change: ConfigChange) -> None:
+        self._hours = self._context.settings(CurfewSettings)
 
     @hookimpl
     def openclaw_decide_admission(self, message: InboundMessage, route: Route) -> Admission | None:
