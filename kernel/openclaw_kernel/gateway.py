@@ -255,7 +255,7 @@ class GatewayFacts:
     def config_snapshot(self) -> Mapping[str, Any]:
         """The redacted `config.get` result."""
         loaded = self._loaded
-        source = loaded.redacted()
+        source, merged = loaded.redacted_source(), loaded.redacted()
         return {
             "path": str(loaded.path),
             "exists": True,
@@ -263,9 +263,9 @@ class GatewayFacts:
             "parsed": source,
             "valid": True,
             "config": source,
-            "resolved": source,
+            "resolved": merged,
             "sourceConfig": source,
-            "runtimeConfig": source,
+            "runtimeConfig": merged,
             "hash": loaded.hash,
             "configRevisionHash": loaded.hash,
             "appliedConfigHash": loaded.hash,

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 from openclaw_config.home import DEFAULT_FILE
 from openclaw_config.source import parse
 from tests.kernel.cli.command import run_command
+from tests.support.source_tree import ROOT
 
 FILES = {
     "openclaw.yaml": "gateway:\n  port: 1\n  auth: {$include: auth.yaml}\nchannels:\n  telegram: {dmPolicy: open}\n",
@@ -148,3 +149,20 @@ async def test_a_profile_that_is_not_there_is_told_by_every_command(arguments: l
     outcome = await run_command(*arguments, "--profile", "nigt", home=written(tmp_path))
     assert outcome.status == 78
     assert outcome.err.startswith("openclaw.nigt.yaml: the profile 'nigt': the file is not there; write that file, or ")
+
+
+async def test_a_start_that_is_refused_tells_programs_each_issue(tmp_path: Path) -> None:
+    folder = written(tmp_path, {"openclaw.yaml": "gateway: {auth: {$include: auth.yaml}}\n", "auth.yaml": "mode: tokn\n"})
+    outcome = await run_command("run", "--json", home=folder)
+    told = json.loads(outcome.err)["error"]
+    assert (outcome.status, told["exit"]) == (78, 78)
+    assert [(issue["file"], issue["line"], issue["column"], issue["pointer"], issue["fix"]) for issue in told["issues"]] == [
+        ("auth.yaml", 1, 1, "/gateway/auth/mode", "config.bad-value")
+    ]
+
+
+def test_the_schema_in_the_reference_takes_the_default_file_and_no_misspelt_one() -> None:
+    validator = Draft202012Validator(json.loads((ROOT / "docs" / "reference" / "openclaw.schema.json").read_text(encoding="utf-8")))
+    assert list(validator.iter_errors(parse("openclaw.yaml", DEFAULT_FILE))) == []
+    for fault in ("gatway: {}", "channels: {telegram: {botTokn: x}}", "models: {providers: {openai: {apiKei: x}}}", "bindings: [{}]"):
+        assert list(validator.iter_errors(parse("openclaw.yaml", fault))), fault

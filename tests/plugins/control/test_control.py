@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -133,6 +134,17 @@ async def test_the_schema_has_the_sections_of_the_plugins(gateway: RunningGatewa
     assert schema["schema"]["properties"]["gateway"]
     assert "webchat" in schema["schema"]["properties"]["channels"]["properties"]
     assert schema["uiHints"]["gateway.auth.token"] == {"sensitive": True}
+
+
+async def test_config_get_tells_the_file_from_what_counts(tmp_path: Path) -> None:
+    (tmp_path / "log.yaml").write_text("level: warning\n")
+    async with run_gateway(tmp_path, {"models": {"providers": {"echo": {}}}, "logging": {"$include": "log.yaml"}}) as gateway:
+        told = await gateway.call("config.get")
+        for written in ("parsed", "config", "sourceConfig"):
+            assert told[written]["logging"] == {"$include": "log.yaml"}
+        for counting in ("resolved", "runtimeConfig"):
+            assert told[counting]["logging"] == {"level": "warning"}
+        assert told["hash"] == told["appliedConfigHash"] != hashlib.sha256((tmp_path / "openclaw.yaml").read_bytes()).hexdigest()
 
 
 async def test_a_channel_stops_and_starts_again(gateway: RunningGateway) -> None:
