@@ -7,6 +7,7 @@ other side may write in a second. Who writes more is not read for a while, so th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -90,15 +91,17 @@ class Peer:
         self._paid_until = 0.0
         self._deaf = False
 
-    async def request(self, method: str, params: Mapping[str, Any] | None = None, *, timeout: float | None = None) -> Any:
-        """Ask and return the result. Cancelling this, and a timeout, tell the other side to break it off.
+    async def request(
+        self, method: str, params: Mapping[str, Any] | None = None, *, timeout: float | None = None, urgent: bool = False
+    ) -> Any:
+        """Ask and return the result. Cancelling this, and a timeout, tell the other side to break it off; `urgent` waits for no turn.
 
         Raises:
             RpcError: what the other side answered, or `INVALID_PARAMS` where the request is longer than a line may be.
             PeerClosed: it is gone, or went meanwhile.
             TimeoutError: no answer in `timeout` seconds, the waiting for a turn counted.
         """
-        async with asyncio.timeout(timeout), self._turns:
+        async with asyncio.timeout(timeout), contextlib.nullcontext() if urgent else self._turns:
             self._require_open()
             self._last_id = number = self._last_id + 1
             answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

@@ -80,7 +80,7 @@ class ChildChannel:
     async def stop(self) -> None:
         """Stop it in the child; in one that is down it has stopped, and one that does not is killed."""
         try:
-            await self._supervisor.peer.request("channel.stop", {"channel": self.id}, timeout=STOP_SECONDS)
+            await self._supervisor.peer.request("channel.stop", {"channel": self.id}, timeout=STOP_SECONDS, urgent=True)
         except PeerClosed:
             return
         except (TimeoutError, asyncio.CancelledError):

@@ -22,7 +22,7 @@ from openclaw_kernel.api.store import KeyValue
 from openclaw_kernel.children.errors import Code, ContractBroken, RpcError
 from openclaw_kernel.children.exchange import Exchange
 from openclaw_kernel.children.far import FarCommands, FarIngress, FarKeyValue, FarStore
-from openclaw_kernel.children.peer import CHUNK_BYTES, Handler, Params, Peer
+from openclaw_kernel.children.peer import CHUNK_BYTES, Bounds, Handler, Notice, Params, Peer
 from openclaw_kernel.children.serving import Serving, registered_by
 from openclaw_kernel.children.wire import PROTOCOL, to_wire
 from openclaw_kernel.host.context import HostedContext, Snapshot
@@ -219,7 +219,11 @@ async def run(readable: int, writable: int) -> None:
     transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, os.fdopen(writable, "wb", 0))
     writer = asyncio.StreamWriter(transport, protocol, None, loop)
     runner = Runner()
-    runner.peer = Peer(reader, writer, name="gateway", handlers=runner.handlers, notices={"channel.progress": runner.progress})
+    theirs = Bounds()
+    # It asks no more than the gateway answers at a time, and answers all that the gateway asks, however slow the plugin is.
+    bounds = Bounds(asked=theirs.handled, handled=2 * theirs.asked)
+    notices: dict[str, Notice] = {"channel.progress": runner.progress}
+    runner.peer = Peer(reader, writer, name="gateway", handlers=runner.handlers, notices=notices, bounds=bounds)
     try:
         await runner.peer.serve()
     except ContractBroken as error:

@@ -147,7 +147,7 @@ class Supervisor:
             await self._end_process()
             return
         try:
-            await process.peer.request("stop", timeout=self._timing.end)
+            await process.peer.request("stop", timeout=self._timing.end, urgent=True)
         except PeerClosed as error:
             if self._process is process:
                 # A failed start is followed by this, before the one who watches it counts it.
@@ -231,7 +231,7 @@ class Supervisor:
         while not process.ended:
             await asyncio.sleep(self._timing.answer)
             try:
-                await process.peer.request("ping", timeout=self._timing.answer)
+                await process.peer.request("ping", timeout=self._timing.answer, urgent=True)
             except TimeoutError:
                 process.kill(f"did not answer a ping in {self._timing.answer:g} s and was killed")
             except RpcError as error:

@@ -475,3 +475,14 @@ async def test_whatever_its_code_does_is_the_end_of_its_process_alone(
         assert told in family.hosting.reason("chaos")
     await family.hosting.wait_until(lambda: family.hosting.state("chaos") is PluginState.STARTED, 20)
     assert (await family.tool("harm", harm="none")).text == "unharmed"
+
+
+async def test_more_calls_than_may_be_under_way_at_once_wait_for_their_turn_in_either_direction(
+    talker: Distributions, start: Start
+) -> None:
+    family = await start({"talker": {"isolation": "process", "limits": {"answerSeconds": 5}}}, {"talker": {}})
+    (before,) = family.children.pids("talker")
+    # Each reads and writes a value of the plugin's in the gateway.
+    results = await asyncio.gather(*(family.tool("talk", text=str(number)) for number in range(300)))
+    assert [result.text for result in results if result.is_error] == []
+    assert family.children.pids("talker") == [before]

@@ -175,6 +175,17 @@ async def test_more_requests_to_the_other_side_than_may_wait_take_turns() -> Non
         await second
 
 
+async def test_an_urgent_request_waits_for_no_turn() -> None:
+    async with talking(bounds=Bounds(asked=1)) as (here, raw):
+        waiting = asyncio.create_task(here.peer.request("a"))
+        first = (await raw.hear())["id"]
+        urgent = asyncio.create_task(here.peer.request("ping", urgent=True))
+        await raw.say({"id": (await raw.hear())["id"], "result": "pong"})
+        assert await urgent == "pong"
+        await raw.say({"id": first, "result": None})
+        await waiting
+
+
 async def test_who_waits_for_an_answer_is_told_why_the_other_side_is_gone_and_so_is_who_asks_later() -> None:
     async with talking() as (here, raw):
         asked = asyncio.create_task(here.peer.request("a"))
