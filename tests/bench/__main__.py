@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench import children, history, load
+from tests.bench import children, history, load, restart
 from tests.bench.abuse import KINDS
 from tests.bench.processes import Measured, config, gateway, running
 from tests.emulators.model_control import API_KEY, EmulatorProcess
@@ -215,6 +215,21 @@ def instant_model(emulator: EmulatorProcess) -> dict[str, Any]:
     return config(models={"providers": {"openai": provider}}, agents={"defaults": {"model": "openai/gpt-4o-mini"}})
 
 
+async def restart_rows(folder: Path) -> list[Row]:
+    """What a restart is to those who are connected, and to those who call meanwhile."""
+    async with gateway(folder / "home", config()) as measured:
+        url = ws_url(measured)
+        port = int(url.rpartition(":")[2].strip("/"))
+        restarts = asyncio.ensure_future(restart.away_seconds(url, STARTS))
+        waited, lost = await restart.called(port, restarts.done)
+        away = await restarts
+    return [
+        Row("a client's absence at a restart", statistics.median(away), "s", 1, note="from 1012 to hello-ok"),
+        Row("longest wait of a caller meanwhile", max(waited), "s", note=f"of {len(waited)}"),
+        Row("callers refused or cut off meanwhile", lost, "", 0),
+    ]
+
+
 async def cli_rows(folder: Path) -> list[Row]:
     """`openclaw-kernel status` as a whole process."""
     home = folder / "home"
@@ -254,6 +269,7 @@ PARTS = {
     "past": past_rows,
     "abuse": abuse_rows,
     "children": child_rows,
+    "restart": restart_rows,
     "cli": cli_rows,
 }
 

@@ -50,7 +50,8 @@ class AuditTrail:
         self._gatherer = Gatherer()
         self._work = asyncio.Event()
         self._writing = asyncio.Lock()
-        self._closing = self._ended = False
+        self._closing = asyncio.Event()
+        self._ended = False
         self._tasks = TaskOwner("audit log", _task_failed)
         self._writer: asyncio.Task[None] | None = None
 
@@ -65,7 +66,7 @@ class AuditTrail:
 
     async def close(self) -> None:
         """Write what waits, and what was counted so far."""
-        self._closing = True
+        self._closing.set()
         self._work.set()
         if self._writer is not None:
             await asyncio.wait({self._writer}, timeout=_CLOSE_SECONDS)
@@ -124,10 +125,11 @@ class AuditTrail:
         delay = _FIRST_DELAY
         while not self._ended:
             await self._wait()
-            if not self._closing:
-                # Many are refused together; they share one write.
-                await asyncio.sleep(self._gather_seconds)
-            if self._closing:
+            # Many are refused together; they share one write. A stop waits for no more of them.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._gather_seconds):
+                    await self._closing.wait()
+            if self._closing.is_set():
                 self._gatherer.end(self._now_ms())
                 self._ended = True
             try:
