@@ -68,9 +68,10 @@ def config_path(home: Path) -> Path:
     return home / FILE_NAME
 
 
-def prepare_home(home: Path) -> bool:
+def prepare_home(home: Path, *, may_begin: bool = True) -> bool:
     """Make the folder private; on the first start write the commented config and a random token. Tell whether it was the first.
 
+    With `may_begin` false there was a start before, whatever files are missing now: none is written.
     Raise `OSError` where the folder cannot be used: not writable, no folder, or open to others and full of other files.
     """
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -81,7 +82,7 @@ def prepare_home(home: Path) -> bool:
             raise OSError(errno.ENOTEMPTY, f"it holds other files and no {FILE_NAME}", str(home))
         home.chmod(0o700)
     path = config_path(home)
-    if path.exists():
+    if path.exists() or not may_begin:
         return False
     token = home / TOKEN_FILE
     if not token.exists():

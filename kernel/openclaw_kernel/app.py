@@ -28,6 +28,7 @@ from openclaw_kernel.api.services import Connections, EventReplay, Events, Gatew
 from openclaw_kernel.api.store import Store
 from openclaw_kernel.audit.starts import Start
 from openclaw_kernel.audit.trail import AuditTrail
+from openclaw_kernel.boot import Boot
 from openclaw_kernel.bus import EventBus
 from openclaw_kernel.cannot_start import CannotStart, faulty
 from openclaw_kernel.checks.recording import FixRecorder, record_at_start
@@ -41,7 +42,7 @@ from openclaw_kernel.gateway import GatewayFacts
 from openclaw_kernel.generations import Generations
 from openclaw_kernel.handover.belongings import Belongings
 from openclaw_kernel.host import PluginHost
-from openclaw_kernel.host.discovery import discover
+from openclaw_kernel.host.discovery import bundled_only, discover
 from openclaw_kernel.host.loader import load_driver
 from openclaw_kernel.host.pairing import HostedPairing
 from openclaw_kernel.host.registry import Unclassified
@@ -72,6 +73,7 @@ from openclaw_kernel.protocol.registry import MethodRegistry
 from openclaw_kernel.protocol.server import GatewayServer
 from openclaw_kernel.restart import RestartDesk
 from openclaw_kernel.schema_file import keep_schema_file
+from openclaw_kernel.serving import Serving
 from openclaw_kernel.store.background import finish
 from openclaw_kernel.store.keyvalue import StoredKeyValue
 from openclaw_kernel.store.requests import RequestTable
@@ -130,8 +132,10 @@ class GatewayApp:
         limits: Limits | None = None,
         event_bounds: Bounds | None = None,
         belongings: Belongings | None = None,
+        boot: Boot | None = None,
     ) -> None:
         self.loaded = loaded
+        self.boot = boot or Boot.plain(loaded, home)
         self._event_bounds = event_bounds
         self.home = home
         self.limits = limits or Limits()
@@ -173,7 +177,8 @@ class GatewayApp:
         """Take the lock, open the store, load the plugins, listen, start them; raise `CannotStart` and leave nothing behind."""
         try:
             await self._assemble()
-        except BaseException:
+        except BaseException as error:
+            self.boot.ended(error)
             await self._stack.aclose()
             raise
 
@@ -287,6 +292,7 @@ class GatewayApp:
         self._audit = AuditTrail(store, home=self.home, now_ms=now_ms)
         self._chronicle = Chronicle(self._audit, version=self.facts.version, boot_id=self.facts.boot_id)
         self.generations = Generations(self.home, store, self._audit, now_ms=now_ms)
+        self._standing = self.facts.serving = Serving(self.boot, self.generations)
         logins = LoginDesk(self.home, store, self._audit, now_ms=now_ms)
         event_log = EventLog(store, now_ms=now_ms, bounds=self._event_bounds)
         self._replay = LogReplay(event_log, self._bus)
@@ -305,7 +311,7 @@ class GatewayApp:
             config=self.loaded.config,
             home=self.home,
             store=store,
-            discovery=discover(self.home),
+            discovery=bundled_only(discover(self.home)) if self.boot.safe else discover(self.home),
             services={
                 AuditLog: self._audit,
                 AuditReader: self._audit,
@@ -328,9 +334,9 @@ class GatewayApp:
 
     async def _begin_to_serve(self, live: LiveConfig) -> None:
         self.facts.refresh_health()
+        await self._standing.mark_good()
         self.facts.phase = Phase.SERVING
         self._serving.set()
-        await self.generations.mark_good()
         self._chronicle.life(AuditAction.GATEWAY_STARTED, None)
         self._tasks.spawn("clock", self._run_clock())
         self._tasks.spawn("health", self._run_health())
@@ -363,7 +369,7 @@ class GatewayApp:
             # A full disk keeps nobody from looking after the gateway; the row comes when there is room.
             logger.error("the start is not in the audit log yet: %s", error.message)  # noqa: TRY400 - the store's own words say all
             self._audit.note(start.late())
-        await self.generations.take_start(self.loaded)
+        await self._standing.open(store, self._audit, self.restarts)
         await record_at_start(FixRecorder(home=self.home, store=store, audit=self._audit))
 
     def _make_desk(self) -> PluginDesk:
@@ -500,6 +506,7 @@ class GatewayApp:
         except CannotLock as error:
             raise CannotStart(str(error), 78) from error
         stack.callback(self._release_lock)
+        self.boot.begin()
         self._refuse_open_door()
         self._port.take()
 

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, TypeVar
 from orjson import Fragment
 
 from openclaw_config.composed import Section, compose, hints_of
-from openclaw_config.load import Loaded
+from openclaw_config.load import FILE_NAME, Loaded
 from openclaw_kernel import __version__
 from openclaw_kernel.api.conversations import Sessions, SessionsSummary
 from openclaw_kernel.api.methods import Method
@@ -52,6 +52,15 @@ class Encryption(Protocol):
     def state(self) -> TlsState: ...
     def problems(self) -> Sequence[str]:
         """Return what somebody should mend, a line each."""
+        ...
+
+
+class Served(Protocol):
+    """What is served, and how the start came to that."""
+
+    def problems(self) -> Sequence[str]: ...
+    def shown(self) -> Mapping[str, Any]:
+        """Return what `status` and `health` show of it."""
         ...
 
 
@@ -100,6 +109,7 @@ class GatewayFacts:
         self.encryption: Encryption | None = None
         self.further_problems: list[Callable[[], Sequence[str]]] = []
         """What else has to say what somebody should mend."""
+        self.serving: Served | None = None
         self.presence_changed: Callable[[], None] = lambda: None
 
     def bind(self, *, host: Host, registry: MethodRegistry, events: EventRegistry, ask: Ask) -> None:
@@ -125,6 +135,8 @@ class GatewayFacts:
     def reasons(self) -> list[str]:
         """Why it is not ready, or what is degraded, a line each."""
         lines = [] if self.ready else [f"gateway is {self.phase.value}"]
+        if self.serving is not None:
+            lines += self.serving.problems()
         if self._host is None:
             return lines
         agents: list[str] = self._ask(AgentRuntime, "problems of the agents", lambda runtime: list(runtime.problems()), [])
@@ -179,7 +191,8 @@ class GatewayFacts:
                     {"id": plugin.id, "origin": plugin.distribution, "activated": False, "error": plugin.reason or ""}
                     for plugin in plugins
                     if plugin.state is PluginState.FAILED
-                ],
+                ]
+                + [_of_config(problem) for problem in (() if self.serving is None else self.serving.problems())],
             },
             **channels,
             "eventLoop": _event_loop(self.loop_lag()),
@@ -197,6 +210,12 @@ class GatewayFacts:
     def loop_blocks(self, since_ms: int, until_ms: int) -> Sequence[LoopBlock]:
         """When it did not run in this time, and who kept it."""
         return () if self._host is None else self._host.lag.blocks(since_ms, until_ms)
+
+    def served(self) -> Mapping[str, Any]:
+        """The config in force."""
+        if self.serving is None:
+            return {"generation": None, "hash": self._loaded.hash, "serving": "newest", "safeMode": False}
+        return self.serving.shown()
 
     def state_version(self) -> dict[str, int]:
         """The counters that ride on presence and health events."""
@@ -340,6 +359,11 @@ def _channels(channels: Channels) -> dict[str, Any]:
 def _agent(info: AgentInfo, sessions: dict[str, Any]) -> dict[str, Any]:
     heartbeat = {"enabled": False, "every": "off", "everyMs": None, "prompt": "", "target": "none", "ackMaxChars": 0}
     return {"agentId": info.id, "name": info.name, "isDefault": info.is_default, "heartbeat": heartbeat, "sessions": sessions}
+
+
+def _of_config(problem: str) -> dict[str, Any]:
+    # The protocol's health has no other place for what is wrong with a gateway.
+    return {"id": FILE_NAME, "origin": "config", "activated": False, "error": problem}
 
 
 def _account(status: Any) -> dict[str, Any]:

@@ -25,6 +25,9 @@ _FRESH_SECONDS: Final = 2.0
 MOST_SENTINELS: Final = 100
 """So many restarts are told of; of more that nobody takes, the newest."""
 
+_BY_NONE: Final = "none"
+"""Instead of the boot id of the process that leaves it to the next one."""
+
 
 class RestartDesk:
     """Implements the service `Restarts`; `wanted` is set when the process is to be replaced.
@@ -68,8 +71,15 @@ class RestartDesk:
 
     def write(self, connection: sqlite3.Connection, sentinel: RestartSentinel) -> None:
         """Write what is to be told after the next start, inside a write of the caller's own."""
+        self._insert(connection, self._boot_id, sentinel)
+
+    def write_for_now(self, connection: sqlite3.Connection, sentinel: RestartSentinel) -> None:
+        """Write what is to be told after this start."""
+        self._insert(connection, _BY_NONE, sentinel)
+
+    def _insert(self, connection: sqlite3.Connection, boot_id: str, sentinel: RestartSentinel) -> None:
         cursor = connection.execute(
-            "INSERT INTO kernel_sentinels (boot_id, body) VALUES (?, ?)", (self._boot_id, orjson.dumps(asdict(sentinel)).decode())
+            "INSERT INTO kernel_sentinels (boot_id, body) VALUES (?, ?)", (boot_id, orjson.dumps(asdict(sentinel)).decode())
         )
         connection.execute("DELETE FROM kernel_sentinels WHERE id <= ?", (int(cursor.lastrowid or 0) - MOST_SENTINELS,))
 

@@ -104,7 +104,7 @@ class Block:
             await self.telegram.open_chat(chat)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._env = {"PYTHONPATH": self._site, VARIABLE: "{}"}
-        self.gateway = RunningGateway(self.folder / "home", self._config(), arguments=(), env={})
+        self.gateway = RunningGateway(self.folder / "home", self._config(), arguments=("--no-safe-mode",), env={})
         # The same mapping, so that each start can be told something else.
         self.gateway._env = self._env
         self.gateway.write_config(self.gateway.config)

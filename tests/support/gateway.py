@@ -333,8 +333,9 @@ class StartGateway(Protocol):
         arguments: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         wait: bool = True,
+        text: str | None = None,
     ) -> Awaitable[RunningGateway]:
-        """Start one; with `wait=False` it is only spawned."""
+        """Start one; with `wait=False` it is only spawned. `text` stands in its config file instead of the config."""
 
 
 @pytest.fixture
@@ -350,11 +351,14 @@ async def start_gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterat
         arguments: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         wait: bool = True,
+        text: str | None = None,
     ) -> RunningGateway:
         merged = merge(base_config(), config or {})
         folder = home or tmp_path_factory.mktemp("home") / "state"
         gateway = RunningGateway(folder, merged, arguments=arguments, env=env or {})
         gateway.write_config(merged)
+        if text is not None:
+            gateway.config_path.write_text(text, encoding="utf-8")
         swept.append(gateway)
         await (gateway.start() if wait else gateway.spawn())
         started.append(gateway)

@@ -266,6 +266,10 @@ class Gateway(Protocol):
         """Add or refresh an entry (from `system-event`) and tell the clients."""
         ...
 
+    def served(self) -> Mapping[str, Any]:
+        """Return which config is in force: `{generation, hash, serving, safeMode}`; `serving` is `newest` or `last-good`."""
+        ...
+
     def health(self, *, fresh: bool = False) -> Mapping[str, Any]:
         """Return channels, agents and sessions, at most a minute old, or of now."""
         ...

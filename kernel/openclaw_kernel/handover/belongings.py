@@ -9,7 +9,7 @@ import json
 import logging
 import os
 from collections.abc import MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from openclaw_kernel.handover.sockets import BadSocket, HeldSocket, Opener, from_manager, listening_socket
@@ -36,6 +36,11 @@ class Belongings:
         if self.lock is not None:
             os.close(self.lock)
         self.sockets, self.lock = [], None
+
+    def duplicate(self) -> Belongings:
+        """The same sockets once more, for a second try where the first closes its own; the lock is taken anew."""
+        sockets = [replace(held, socket=held.socket.dup()) for held in self.sockets]
+        return Belongings(sockets=sockets, paused_at=self.paused_at)
 
     def to_environment(self) -> dict[str, str]:
         """Keep the descriptors open over `exec`; the variable that names them to the same process after it."""

@@ -92,6 +92,16 @@ def discover(home: Path | None = None) -> Discovery:
     return _without_duplicates(found, problems)
 
 
+def bundled_only(discovery: Discovery) -> Discovery:
+    """Return what safe mode loads: of all others it is said that they do not run."""
+    reason = "it does not run in safe mode; see openclaw-kernel status"
+    kept = [
+        found if found.bundled or found.state != "discovered" else replace(found, state="unavailable", reason=reason)
+        for found in discovery.plugins
+    ]
+    return replace(discovery, plugins=tuple(kept))
+
+
 def module_path(module: str) -> Path | None:
     """Return the file or folder of a module, None where there is none; nothing is imported."""
     top, *rest = module.split(".")

@@ -71,6 +71,7 @@ class SystemMethods:
             "url": gateway.url,
             "ready": gateway.ready,
             "reasons": list(gateway.reasons()),
+            "config": dict(gateway.served()),
             "plugins": [
                 {
                     "id": plugin.id,

@@ -141,6 +141,15 @@ class QueueResult(TypedDict):
     deliveries: int
 
 
+class ServedConfig(TypedDict):
+    """The config in force: its generation, None before it is written down, and how the start came to serve it."""
+
+    generation: int | None
+    hash: str
+    serving: Literal["newest", "last-good"]
+    safeMode: bool
+
+
 class StatusResult(TypedDict):
     """An open summary."""
 
@@ -150,6 +159,7 @@ class StatusResult(TypedDict):
     url: str
     ready: bool
     reasons: list[str]
+    config: ServedConfig
     plugins: list[dict[str, Any]]
     channels: dict[str, Any]
     eventLoop: dict[str, Any]

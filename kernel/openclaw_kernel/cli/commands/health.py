@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
+from openclaw_kernel.cli.commands.status import generation
 from openclaw_kernel.cli.errors import unknown_shape
 from openclaw_kernel.cli.exits import FAILED, OK
 from openclaw_kernel.cli.parsing import Commands
@@ -26,19 +27,22 @@ def run(options: argparse.Namespace) -> int:
     target = find_target(options)
     with Client(target) as client:
         health = client.request("health", {"probe": True})
+        config = client.request("status").get("config")
     status = OK if health["ok"] else FAILED
     if options.json:
-        emit_json(health)
+        emit_json({**health, "config": config})
         return status
     try:
-        _show(health, target.url)
+        _show(health, config, target.url)
     except KeyError as missing:
         raise unknown_shape("health", missing) from missing
     return status
 
 
-def _show(health: Mapping[str, Any], url: str) -> None:
+def _show(health: Mapping[str, Any], config: Mapping[str, Any] | None, url: str) -> None:
     emit(f"{'well' if health['ok'] else 'not well'}: {url}")
+    if config is not None:
+        emit(f"config: {generation(config)}")
     labels = health["channelLabels"]
     accounts = [
         (labels.get(name, name), account["accountId"], "running" if account.get("running") else "down", account.get("lastError", ""))
@@ -48,4 +52,4 @@ def _show(health: Mapping[str, Any], url: str) -> None:
     if accounts:
         emit(table(accounts, head=("CHANNEL", "ACCOUNT", "STATE", "LAST ERROR")))
     for error in health.get("plugins", {}).get("errors", ()):
-        emit(f"plugin {error['id']} failed: {error['error']}")
+        emit(f"problem: {error['error']}" if error["origin"] == "config" else f"plugin {error['id']} failed: {error['error']}")

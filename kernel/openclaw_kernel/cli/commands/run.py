@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, NoReturn
 from openclaw_kernel.cli.errors import BadConfig, CommandFailed, NotNow, NotRestarted
 from openclaw_kernel.cli.exits import CONFIG, OK
 from openclaw_kernel.cli.parsing import Commands
+from openclaw_kernel.cli.starting import DETAILS, add_options, choose, start_chosen
 
 if TYPE_CHECKING:
     import asyncio
 
     from openclaw_config.load import Loaded
     from openclaw_kernel.app import GatewayApp
+    from openclaw_kernel.boot import Boot
     from openclaw_kernel.handover.belongings import Belongings
     from openclaw_kernel.lock import AlreadyRunning
     from openclaw_kernel.notify import Notifier
@@ -37,7 +39,8 @@ The first start writes a commented openclaw.yaml and a random token into the sta
 It prints one link that opens the chat page; Ctrl+C or SIGTERM stops it.
 openclaw-kernel restart, or SIGUSR1, begins it anew in the same process with the port open all the while, once a check as
 that of --check has shown that it can start again."""
-    parser = commands.add("run", "run the gateway in the foreground", run=run, details=details)
+    parser = commands.add("run", "run the gateway in the foreground", run=run, details=details + DETAILS)
+    add_options(parser)
     checking = "load configuration and plugins, say what is wrong, start nothing"
     parser.add_argument("--check", action="store_true", help=checking, default=False)
 
@@ -46,8 +49,9 @@ def run(options: argparse.Namespace) -> int:
     """Run until SIGINT or SIGTERM; return the exit code."""
     # Imported here: this is the one command that is the server.
 
-    from openclaw_config.home import config_path, find_home, prepare_home
+    from openclaw_config.home import config_path, find_home
     from openclaw_config.load import ConfigError, load
+    from openclaw_kernel.boot import at_terminal, is_supervised
     from openclaw_kernel.handover.belongings import receive
     from openclaw_kernel.handover.sockets import BadSocket
     from openclaw_kernel.lock import unusable
@@ -59,9 +63,12 @@ def run(options: argparse.Namespace) -> int:
     try:
         if options.check:
             return run_whole(_check(load(config_path(home)), home, as_json=options.json))
+        # Before the variables of the service manager are taken out of the environment.
+        supervised = is_supervised(os.environ, at_terminal=at_terminal())
         standing = _Standing(receive(os.environ), Notifier(os.environ))
-        standing.first_start = prepare_home(home)
-        loaded = load(config_path(home))
+        again = standing.belongings.paused_at is not None
+        boot, standing.first_start = choose(options, home, by_itself=supervised or again)
+        loaded = boot.loaded
         handlers = set_up_logging(home, level=loaded.config.logging.level, as_json=options.json, secrets=loaded.secrets)
     except ConfigError as error:
         raise BadConfig(str(error), error.issues) from error
@@ -71,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
         raise BadConfig(unusable(home, error)) from error
     while True:
         try:
-            code = _serve_once(loaded, home, standing, as_json=options.json)
+            code = _serve_once(boot, standing, as_json=options.json)
         finally:
             tear_down_logging(handlers)
         if code is not None:
@@ -95,7 +102,7 @@ class _Standing:
     """Why the program could not be run again, where that is so."""
 
 
-def _serve_once(loaded: Loaded, home: Path, standing: _Standing, *, as_json: bool) -> int | None:
+def _serve_once(boot: Boot, standing: _Standing, *, as_json: bool) -> int | None:
     """Serve until the end and return the exit code, or until a restart and return None."""
     from openclaw_kernel.tasks import run_whole
 
@@ -105,7 +112,7 @@ def _serve_once(loaded: Loaded, home: Path, standing: _Standing, *, as_json: boo
 
         logging.getLogger("openclaw.gateway").error("%s; this process goes on", failed)
     try:
-        return run_whole(_serve(loaded, home, standing, as_json=as_json))
+        return run_whole(_serve(boot, standing, as_json=as_json))
     except CommandFailed as error:
         if failed is None:
             raise
@@ -138,7 +145,8 @@ def _told() -> Iterator[None]:
     except RegistryError as error:
         raise BadConfig(str(error)) from error
     except StoreError as error:
-        raise NotNow(str(error)) from error
+        # What does not mend itself is nothing to try again and again.
+        raise (NotNow if error.retryable else BadConfig)(str(error)) from error
 
 
 def _run_again(standing: _Standing) -> NoReturn:
@@ -162,27 +170,24 @@ def _run_again(standing: _Standing) -> NoReturn:
         raise NotRestarted(f"{sys.executable}: cannot be run again ({reason}); install it anew") from error
 
 
-async def _serve(loaded: Loaded, home: Path, standing: _Standing, *, as_json: bool) -> int | None:
+async def _serve(boot: Boot, standing: _Standing, *, as_json: bool) -> int | None:
     """Return the exit code, None where a restart was asked for."""
-    from openclaw_kernel.app import GatewayApp
-    from openclaw_kernel.handover.candidate import Candidate
     from openclaw_kernel.lock import AlreadyRunning
     from openclaw_kernel.tasks import TaskOwner
 
-    app = GatewayApp(loaded=loaded, home=home, belongings=standing.belongings)
-    app.candidate = Candidate.of_this_process().try_out
-    stopping = _stopped_by_signals(app)
     signs = TaskOwner("service manager", lambda _name, _error: None)
     signs.spawn("watchdog", standing.notifier.show_life())
     try:
         with _told():
-            if not await _start_unless(stopping, app):
-                return OK
-        _announce(app, home, as_json=as_json, first_start=standing.first_start)
+            started = await start_chosen(boot, standing.belongings, _start_one)
+        if started is None:
+            return OK
+        app, stopping = started
+        _announce(app, as_json=as_json, first_start=standing.first_start)
         standing.notifier.ready(f"serving on {app.facts.url}")
         return await _until_the_end(app, stopping, standing)
     except AlreadyRunning as first:
-        running = await _when_it_has_an_address(first, home)
+        running = await _when_it_has_an_address(first, boot.home)
         if as_json:
             print(json.dumps({"event": "already-running", "message": str(running), "owner": running.owner}), flush=True)
         else:
@@ -204,6 +209,17 @@ async def _when_it_has_an_address(first: AlreadyRunning, home: Path) -> AlreadyR
             return AlreadyRunning(home / FILE_NAME, owner)
         await asyncio.sleep(_ADDRESS_PAUSE_SECONDS)
     return first
+
+
+async def _start_one(boot: Boot, belongings: Belongings) -> tuple[GatewayApp, asyncio.Event] | None:
+    """Start; None where the signal to stop came first."""
+    from openclaw_kernel.app import GatewayApp
+    from openclaw_kernel.handover.candidate import Candidate
+
+    app = GatewayApp(loaded=boot.loaded, home=boot.home, belongings=belongings, boot=boot)
+    app.candidate = Candidate.of_this_process().try_out
+    stopping = _stopped_by_signals(app)
+    return (app, stopping) if await _start_unless(stopping, app) else None
 
 
 async def _until_the_end(app: GatewayApp, stopping: asyncio.Event, standing: _Standing) -> int | None:
@@ -296,19 +312,19 @@ async def _start_unless(stopping: asyncio.Event, app: GatewayApp) -> bool:
     return True
 
 
-def _announce(app: GatewayApp, home: Path, *, as_json: bool, first_start: bool) -> None:
+def _announce(app: GatewayApp, *, as_json: bool, first_start: bool) -> None:
     from openclaw_config.home import config_path
 
     url, problems, tls = app.facts.url, app.facts.reasons(), app.facts.tls
     if as_json:
-        event = {"event": "ready", "url": url, "link": app.link(), "home": str(home), "pid": os.getpid(), "problems": problems}
+        event = {"event": "ready", "url": url, "link": app.link(), "home": str(app.home), "pid": os.getpid(), "problems": problems}
         print(json.dumps(event if tls is None else {**event, "tlsFingerprint": tls.fingerprint}), flush=True)
         return
     lines = [f"openclaw-kernel {app.facts.version} is ready on {url}"]
     if tls is not None:
         lines.append(f"certificate SHA-256 {tls.fingerprint}")
     if first_start:
-        lines.append(f"wrote {config_path(home)} with a new token beside it; edit it to add channels and models")
+        lines.append(f"wrote {config_path(app.home)} with a new token beside it; edit it to add channels and models")
     lines += [f"problem: {problem}" for problem in problems]
     lines += [
         "",

@@ -107,6 +107,8 @@ def show(status: Mapping[str, Any]) -> None:
         *([("loop", _loop(status["eventLoop"]))] if "eventLoop" in status else []),
         ("plugins", f"{len(at_work)} of {len(plugins)} at work"),
     ]
+    if "config" in status:
+        rows.append(("config", generation(status["config"])))
     if "tls" in status:
         rows.append(("certificate", f"SHA-256 {status['tls']['fingerprint']}"))
     emit(table(rows))
@@ -134,6 +136,14 @@ def _usage(totals: Mapping[str, Any]) -> str:
     tokens = f"{totals['totalTokens']:,} tokens"
     unpriced = f", of {totals['missingCostEntries']} calls no price is known" if totals["missingCostEntries"] else ""
     return f"{tokens}, ${totals['totalCost']:.2f}{unpriced}"
+
+
+def generation(config: Mapping[str, Any]) -> str:
+    """Say which config is served, and how."""
+    number = config["generation"]
+    told = "not written down yet" if number is None else f"generation {number}"
+    last_good = ", which last worked, for the newest file cannot be served" if config["serving"] == "last-good" else ""
+    return f"{told}{last_good}{'; in safe mode, without third-party plugins' if config['safeMode'] else ''}"
 
 
 def _agent(agent: Mapping[str, Any]) -> str:
