@@ -243,6 +243,10 @@ async def test_it_inherits_no_descriptor_but_its_three(talker: Distributions, st
         program = the_program(family.children.pids("talker")[0])
         seen = [str(each.readlink()) for each in Path(f"/proc/{program}/fd").iterdir()]
         assert str(tmp_path) not in seen
+        # Nor does it listen anywhere: what it has to say goes over the pipe.
+        tables = [Path(f"/proc/{program}/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+        listening = {f"socket:[{row.split()[9]}]" for rows in tables for row in rows if row.split()[3] == "0A"}
+        assert listening.isdisjoint(seen)
     finally:
         os.close(marker)
 

@@ -350,3 +350,19 @@ serve(**{"channel.stop": lambda params: time.sleep(600)})
     await family.hosting.wait_until(lambda: "did not stop" not in family.hosting.reason("stuck"), DEADLINE)
     assert before not in processes_below(os.getpid())
     assert family.hosting.host.channels.capabilities("stuck") is None
+
+
+async def test_a_secret_of_its_settings_that_it_writes_is_in_no_reason(home: Path, start: Start) -> None:
+    blabber = """
+def go():
+    if not os.path.exists("lived"):
+        open("lived", "w").close()
+        print("login with", serve.hello["settings"]["botToken"], "failed", file=sys.stderr)
+        sys.exit(3)
+serve(on_ping=go)
+"""
+    add_program(home, "blabber", PRELUDE + blabber)
+    config = {"botToken": "plain-in-the-file-0123"}
+    family = await start({"blabber": {"config": config, "limits": {"answerSeconds": 0.3}}})
+    await family.hosting.wait_until(lambda: family.hosting.state("blabber") is PluginState.DEGRADED, DEADLINE)
+    assert "ended by itself with status 3 (login with __OPENCLAW_REDACTED__ failed)" in family.hosting.reason("blabber")
