@@ -26,6 +26,7 @@ REPEATS = 3
 PROFILE_ROWS = 15
 PARALLEL = 8
 CALLS = 2_000
+SAVES = 40
 LISTS: dict[str, dict[str, Any]] = {
     "first page of 100,000": {},
     "page 500": {"offset": 50_000},
@@ -230,6 +231,18 @@ async def restart_rows(folder: Path) -> list[Row]:
     ]
 
 
+async def reload_rows(folder: Path) -> list[Row]:
+    """From the save of the config file to the word that it is in force."""
+    async with gateway(folder / "home", config()) as measured:
+        file = folder / "home" / "openclaw.yaml"
+        seconds = sorted(await load.save_seconds(ws_url(measured), file, SAVES))
+    p99 = seconds[min(len(seconds) - 1, round(len(seconds) * 0.99))]
+    return [
+        Row("save to applied p50", statistics.median(seconds) * 1000, "ms", 300, note="of it 100 ms without a further write"),
+        Row("save to applied p99", p99 * 1000, "ms", 300),
+    ]
+
+
 async def cli_rows(folder: Path) -> list[Row]:
     """`openclaw-kernel status` as a whole process."""
     home = folder / "home"
@@ -270,6 +283,7 @@ PARTS = {
     "abuse": abuse_rows,
     "children": child_rows,
     "restart": restart_rows,
+    "reload": reload_rows,
     "cli": cli_rows,
 }
 

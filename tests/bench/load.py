@@ -8,6 +8,7 @@ import statistics
 import time
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -210,3 +211,26 @@ async def _until_final(ws: aiohttp.ClientWebSocketResponse) -> float:
             return time.perf_counter()
         assert '"state":"error"' not in data, data
         assert '"ok":false' not in data, data
+
+
+async def save_seconds(url: str, file: Path, times: int) -> list[float]:
+    """Seconds from each save of the config file to the event that it is in force."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    taken = []
+    async with aiohttp.ClientSession() as http:
+        ws = await connected(http, url)
+        for number in range(times):
+            beside = file.with_name(".saved")
+            beside.write_text(json.dumps({**content, "session": {"queueLimit": 100 + number}}), encoding="utf-8")
+            begun = time.perf_counter()
+            beside.replace(file)
+            while b'"config.changed"' not in _bytes((await ws.receive()).data):
+                continue
+            taken.append(time.perf_counter() - begun)
+            # The watch has to come to rest, as it has between the saves of a person.
+            await asyncio.sleep(0.2)
+    return taken
+
+
+def _bytes(data: str | bytes) -> bytes:
+    return data.encode() if isinstance(data, str) else data
