@@ -20,7 +20,7 @@ EXITS: dict[str, tuple[int, str]] = {
     ),
     "openclaw_kernel.importing.secrets:Vault.keep": (1, "the private file that keeps a secret of another gateway"),
     "openclaw_kernel.importing.secrets:Vault.pending": (1, "is compared with the private file that keeps it"),
-    "openclaw_kernel.importing.secrets:Vault.put": (1, "is compared with one of the same name"),
+    "openclaw_kernel.importing.secrets:Vault._holder": (1, "is compared with one of the same name"),
     "openclaw_kernel.exposure:_beyond_loopback": (1, "its length decides whether others may reach the gateway"),
     "openclaw_kernel.oauth.flow:poll_form": (1, "the body of a request to the authorization server"),
     "openclaw_kernel.oauth.flow:refresh_form": (1, "the body of a request to the authorization server"),

@@ -305,6 +305,8 @@ class CheckContext:
     """Why openclaw.yaml cannot be used; of what cannot, `config` has the defaults."""
     old_forms: Mapping[str, Sequence[tuple[str | int, ...]]] = field(default_factory=dict)
     """What openclaw.yaml says as an earlier version did: the keys, by what becomes of them."""
+    config_hash: str | None = None
+    """The hash by which a gateway calls this configuration; None where it cannot be used."""
     text: str | None = field(default=None, repr=False)
     """The text of openclaw.yaml; None where it cannot be read."""
 

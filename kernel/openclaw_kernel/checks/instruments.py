@@ -11,7 +11,7 @@ import sys
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote, urlsplit
@@ -41,6 +41,8 @@ class MachineInstruments:
     database: Path
     pid: int | None = None
     ask_gateway: Ask | None = None
+    _told: dict[str, Mapping[str, Any] | OSError] = field(default_factory=dict, repr=False)
+    """What the gateway answered in this run; one that did not is not waited for again."""
 
     def space(self, path: Path) -> Space | None:
         """Look at a file system."""
@@ -71,8 +73,25 @@ class MachineInstruments:
             raise OSError(f"no HTTP came back ({type(error).__name__})") from error
 
     def call(self, method: str, params: Mapping[str, Any] | None = None) -> Mapping[str, Any] | None:
-        """Call a method of the running gateway; raise `OSError`."""
-        return None if self.ask_gateway is None else self.ask_gateway(method, params or {})
+        """Call a method of the running gateway, once in a run; raise `OSError`."""
+        if self.ask_gateway is None:
+            return None
+        silent = self._told.get("")
+        if isinstance(silent, OSError):
+            raise silent
+        key = f"{method} {sorted((params or {}).items())}"
+        if key not in self._told:
+            try:
+                self._told[key] = self.ask_gateway(method, params or {})
+            except TimeoutError as error:
+                self._told[""] = error
+                raise
+            except OSError as error:
+                self._told[key] = error
+        found = self._told[key]
+        if isinstance(found, OSError):
+            raise found
+        return found
 
     def listening(self, port: int) -> Sequence[Listening]:
         """Return who listens on a port."""

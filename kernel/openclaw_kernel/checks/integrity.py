@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -84,8 +85,10 @@ class IntegrityLook:
         return {str(part): when for part, when in found.items() if isinstance(when, int)} if isinstance(found, dict) else {}
 
     def _remember(self, done: dict[str, int]) -> None:
-        # Where it cannot be written, the next look begins anew.
+        # Where it cannot be written, the next look begins anew; one with sudo leaves no file that the gateway could not write.
         with contextlib.suppress(OSError):
+            if self._memory.parents[1].stat().st_uid != os.geteuid():
+                return
             store_private(self._memory, json.dumps(dict(_newest(done)), indent=1) + "\n")
 
 

@@ -146,6 +146,7 @@ def survey(home: Path, discovery: Discovery, *, running: Running | None, probe: 
         ),
         faults=salvaged.faults,
         old_forms={step.migration.title: step.keys for step in pending(loaded.source)},
+        config_hash=None if salvaged.faults else loaded.hash,
         text=salvaged.text,
     )
     return Scene(context, loaded)

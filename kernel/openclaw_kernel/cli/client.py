@@ -46,8 +46,8 @@ _WAITING: Final = frozenset({502, 503, 504})
 class Client:
     """One connection, shaken hands when it is made. Not for several threads at once."""
 
-    def __init__(self, target: Target) -> None:
-        """Connect; raise `Unreachable`, `NotNow` or `Refused`."""
+    def __init__(self, target: Target, *, seconds: float = CONNECT_SECONDS) -> None:
+        """Connect within so long; raise `Unreachable`, `NotNow` or `Refused`."""
         self.target = target
         self.hello: Mapping[str, Any] = {}
         self.events: deque[Mapping[str, Any]] = deque(maxlen=_KEPT_EVENTS)
@@ -59,7 +59,7 @@ class Client:
         self._answers: dict[str, Mapping[str, Any]] = {}
         self._count = 0
         self._upgraded = False
-        deadline = time.monotonic() + CONNECT_SECONDS
+        deadline = time.monotonic() + seconds
         self._socket = _open_socket(target)
         try:
             self._shake_hands(deadline)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from openclaw_kernel.cli.errors import CommandFailed
+from openclaw_kernel.cli.errors import CommandFailed, NotNow, Unreachable
 from openclaw_kernel.cli.exits import OK
 from openclaw_kernel.cli.terminal import DIM, RED, YELLOW, emit, emit_json, note, paint_out, printable
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from openclaw_kernel.checks.running import Reported
     from openclaw_kernel.checks.scene import Running
 
+_ANSWER_SECONDS: Final = 4.0
+"""Less than a check may take: a gateway that hangs is a finding, not the end of the check."""
 _COLOURS: Final = {"critical": RED, "warn": YELLOW, "info": DIM}
 
 
@@ -35,9 +37,11 @@ def running_gateway(options: argparse.Namespace, home: Path) -> Running | None:
         from openclaw_kernel.cli.target import find_target
 
         try:
-            with Client(find_target(options)) as client:
-                answer: Mapping[str, Any] = client.request(method, dict(params))
+            with Client(find_target(options), seconds=_ANSWER_SECONDS) as client:
+                answer: Mapping[str, Any] = client.request(method, dict(params), seconds=_ANSWER_SECONDS)
                 return answer
+        except (NotNow, Unreachable) as error:
+            raise TimeoutError(str(error)) from error
         except CommandFailed as error:
             raise OSError(str(error)) from error
 

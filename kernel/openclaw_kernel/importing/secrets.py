@@ -62,11 +62,17 @@ class Vault:
             raise NotTaken("an empty secret" if not secret.strip() else f"a secret of more than {_LONGEST} bytes")
         base = re.sub(r"[^a-z0-9_-]+", "-", "-".join(where).lower()).strip("-_")[:56] or "secret"
         name, number = base, 1
-        while name in self._secrets and self._secrets[name].unwrap() != secret:
+        # A file that holds something else is somebody's: perhaps the same secret, given anew since.
+        while self._holder(name) not in {None, secret}:
             number += 1
             name = f"{base}-{number}"
         self._secrets[name] = Secret(secret)
         return f"${{file:{FOLDER}/{name}}}"
+
+    def _holder(self, name: str) -> str | None:
+        """What is meant by a name already; None where nothing is."""
+        known = self._secrets.get(name)
+        return _content(self._path(name)) if known is None else known.unwrap()
 
     def pending(self) -> list[Path]:
         """The files that are not there yet, or hold something else."""

@@ -158,8 +158,8 @@ def not_in_force(context: CheckContext) -> Iterator[Finding]:
     except OSError:
         # That it does not answer is told by gateway.answers.
         return
-    hashed = mapping(told).get("hash")
-    if isinstance(hashed, str) and hashed != hashlib.sha256(context.text.encode()).hexdigest():
+    hashed = mapping(told).get("appliedConfigHash")
+    if isinstance(hashed, str) and hashed not in {context.config_hash, hashlib.sha256(context.text.encode()).hexdigest()}:
         yield Finding(
             severity=Severity.WARN,
             where=str(context.config_path),

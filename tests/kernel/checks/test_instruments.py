@@ -9,8 +9,10 @@ import socket
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -185,3 +187,27 @@ def test_the_database_tells_what_wrote_it(database: Path, tmp_path: Path) -> Non
     assert versions.applied == versions.known
     assert tools(tmp_path / "none").versions().applied == {}
     assert database.exists()
+
+
+def test_the_gateway_is_asked_once_for_each_thing_and_one_that_is_silent_once_at_all(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def answer(method: str, _params: Mapping[str, Any]) -> Mapping[str, Any]:
+        asked.append(method)
+        if method == "slow":
+            raise TimeoutError("no answer")
+        if method == "refused":
+            raise OSError("not for you")
+        return {"ok": True}
+
+    instruments = MachineInstruments(home=tmp_path, database=tmp_path / "state.sqlite3", ask_gateway=answer)
+    assert instruments.call("status") == instruments.call("status") == {"ok": True}
+    for _ in range(2):
+        with pytest.raises(OSError, match="not for you"):
+            instruments.call("refused")
+    assert instruments.call("health") == {"ok": True}
+    for method in ("slow", "status"):
+        with pytest.raises(TimeoutError):
+            instruments.call(method)
+    assert asked == ["status", "refused", "health", "slow"]
+    assert tools(tmp_path).call("status") is None

@@ -249,3 +249,15 @@ async def _session(client: Any, key: str) -> dict[str, Any]:
             return dict(found[0])
         await asyncio.sleep(0.05)
     raise AssertionError(f"{key} did not come")
+
+
+async def test_a_secret_that_was_given_anew_here_is_not_written_over(source: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    await take(source, home)
+    secret = home / "secrets" / "channels-telegram-bottoken"
+    secret.write_text("123456:given-anew\n")
+    told = (await take(source, home)).json()
+    assert secret.read_text() == "123456:given-anew\n"
+    assert not (home / "secrets" / "channels-telegram-bottoken-2").exists()
+    assert "which stays" in left(told)["channels.telegram.botToken"]
+    assert told["written"] == []

@@ -110,7 +110,7 @@ def in_force(context: CheckContext) -> CheckContext:
     import hashlib
 
     assert context.text is not None
-    return told(config__get={"hash": hashlib.sha256(context.text.encode()).hexdigest()})(context)
+    return told(config__get={"appliedConfigHash": hashlib.sha256(context.text.encode()).hexdigest()})(context)
 
 
 def broken_pages(home: Path) -> None:
@@ -234,7 +234,7 @@ CONFIG: Mapping[str, Seed] = {
         Scene("gateway: {auth: {token: '${file:gateway.token}'}}\n"),
     ),
     "config.link": Seed(Scene(prepare=linked("elsewhere.yaml", there=False)), Scene(prepare=linked("elsewhere.yaml", there=True))),
-    "config.not-in-force": Seed(Scene(TOKEN, context=told(config__get={"hash": "0" * 64})), Scene(TOKEN, context=in_force)),
+    "config.not-in-force": Seed(Scene(TOKEN, context=told(config__get={"appliedConfigHash": "0" * 64})), Scene(TOKEN, context=in_force)),
 }
 
 FILES: Mapping[str, Seed] = {
