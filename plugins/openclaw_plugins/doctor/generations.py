@@ -15,6 +15,8 @@ TABLE: Final = Table()
 
 _FOLDER: Final = "generations"
 _LONGEST: Final = 4 << 20
+_DEATHS: Final = 2
+"""So many lead to safe mode."""
 _LARGE: Final = 500_000_000
 
 
@@ -41,6 +43,27 @@ def last_good(context: CheckContext) -> Iterator[Finding]:
             where=str(folder / "last-good"),
             evidence="it is not there, or cannot be read: a start with a broken file has nothing to serve with",
             cure="start the gateway once with a valid openclaw.yaml, which writes it anew",
+        )
+
+
+@TABLE.add("boot.deaths", "starts died before they were ready", Severity.CRITICAL)
+def deaths(context: CheckContext) -> Iterator[Finding]:
+    path = context.home / _FOLDER / "boot.json"
+    said = _read_json(path)
+    pending = mapping(said.get("pending"))
+    owner = context.instruments.owner()
+    if pending and owner.alive and owner.pid == pending.get("pid"):
+        # It is starting now.
+        pending = {}
+    counted = said.get("deaths")
+    count = (counted if isinstance(counted, int) else 0) + bool(pending)
+    if count:
+        safe = count >= _DEATHS
+        yield Finding(
+            severity=Severity.CRITICAL if safe else Severity.WARN,
+            where=str(path),
+            evidence=f"{count} in a row{': the next one is in safe mode, without plugins of others' if safe else ''}",
+            cure="openclaw-kernel logs says what the last one did; mend that, and what else this command finds",
         )
 
 

@@ -116,6 +116,18 @@ def kept(*, whole: bool) -> Callable[[Path], None]:
     return prepare
 
 
+def died(deaths: int, *, pid: int | None) -> Callable[[Path], None]:
+    """So many starts died, and one was begun of which nothing more is heard."""
+
+    def prepare(home: Path) -> None:
+        (home / "generations").mkdir()
+        (home / "generations" / "boot.json").write_text(
+            json.dumps({"deaths": deaths, "pending": {"pid": pid, "startedMs": 1, "safe": False}})
+        )
+
+    return prepare
+
+
 def login(*, expires_ms: int, renewable: bool) -> Callable[[Path], None]:
     """A login of the provider openai."""
 
@@ -184,6 +196,7 @@ MODELS = {"models": [{"id": "gpt-5-mini", "provider": "openai", "name": "x"}]}
 
 SEEDS: Mapping[str, Seed] = {
     "generations.last-good": Seed(Scene(prepare=kept(whole=False)), Scene(prepare=kept(whole=True))),
+    "boot.deaths": Seed(Scene(prepare=died(1, pid=OURS.pid)), Scene(prepare=died(0, pid=OURS.pid), context=tools(holder=OURS))),
     "generations.rejected": Seed(Scene(prepare=written("generations/rejected/x.yaml")), Scene(prepare=written("generations/x.yaml"))),
     "generations.size": Seed(
         Scene(prepare=written("generations/x.yaml", size=600_000_000)), Scene(prepare=written("generations/x.yaml", size=60_000))
