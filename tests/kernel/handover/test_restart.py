@@ -239,6 +239,22 @@ async def test_a_program_that_is_gone_by_then_leaves_this_one_serving(start_gate
     assert port_of(gateway) == port
 
 
+async def test_a_file_that_breaks_after_the_trial_leaves_what_worked_serving(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway({"plugins": {"entries": {"conversation": {"config": {"drainSeconds": 2}}}}})
+    gateway.expect_log("prot")
+    async with gateway.connect() as client:
+        await client.request("chat.send", {"sessionKey": "main", "message": "!slow 40\n" + "word " * 150, "idempotencyKey": "k1"})
+        await client.expect_event(is_chat("delta", run="k1"))
+        await client.request("gateway.restart.request", {})
+        assert await until(lambda: refusal(client), "the drain")
+        gateway.config_path.write_text("gateway:\n  prot: 1\n")
+        assert (await client.closed(deadline=20)).code == 1012
+    async with gateway.connect() as client:
+        assert (await client.request("health"))["ok"] is True
+    await until(lambda: readies(gateway) == 2, "that it says so")
+    assert any("is not served" in problem and "prot" in problem for problem in gateway.ready["problems"])
+
+
 async def test_sigusr1_restarts_it(gateway: RunningGateway) -> None:
     async with gateway.connect() as client:
         before = boot_id(client)
