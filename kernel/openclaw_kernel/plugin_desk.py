@@ -18,6 +18,7 @@ from openclaw_kernel.host import PluginHost
 from openclaw_kernel.host.code import FreshCode, forget, top_of, why_restart
 from openclaw_kernel.host.discovery import Discovery, Found, discover
 from openclaw_kernel.host.explain import suggest
+from openclaw_kernel.host.inforce import InForce
 from openclaw_kernel.host.staging import Wanted
 from openclaw_kernel.tasks import TaskOwner
 
@@ -159,24 +160,25 @@ class PluginDesk:
 
     async def take(self, discovery: Discovery, *, fresh: Collection[str] = (), unconfigured: Collection[str] = ()) -> Sequence[UnitResult]:
         """Bring the plugins about as they are found there; the code of the `fresh` ones is imported anew. Raise `NotApplied`."""
-        host = self._running
-        now = host.current()
-        isolated = {plugin_id for plugin_id in fresh if plugin_id in now.hosted and now.assignment.shares[plugin_id].isolated}
-        packages = {top_of(found): FreshCode(top_of(found)) for found in discovery.plugins if found.id in {*fresh} - isolated}
-        code = {found.id: packages[top_of(found)].load for found in discovery.plugins if found.id in fresh and top_of(found) in packages}
+        packages: dict[str, FreshCode] = {}
+
+        def want(now: InForce) -> Wanted:
+            isolated = {plugin_id for plugin_id in fresh if plugin_id in now.hosted and now.assignment.shares[plugin_id].isolated}
+            anew = [found for found in discovery.plugins if found.id in fresh and found.id not in isolated and top_of(found)]
+            packages.update({top_of(found): FreshCode(top_of(found)) for found in anew})
+            return Wanted(
+                config=now.config,
+                discovery=discovery,
+                outcomes=dict.fromkeys(isolated, ReloadOutcome.UNIT),
+                code={found.id: packages[top_of(found)].load for found in anew},
+                unconfigured=unconfigured,
+            )
 
         def dropped() -> None:
             for package in packages.values():
                 package.drop()
 
-        wanted = Wanted(
-            config=now.config,
-            discovery=discovery,
-            outcomes=dict.fromkeys(isolated, ReloadOutcome.UNIT),
-            code=code,
-            unconfigured=unconfigured,
-        )
-        results = await (await host.prepare_all(wanted, dropped=dropped)).commit()
+        results = await (await self._running.prepare_all(want, dropped=dropped)).commit()
         for package in packages.values():
             package.keep()
         return results

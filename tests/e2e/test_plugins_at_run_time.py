@@ -238,3 +238,14 @@ async def test_nothing_is_left_of_what_cannot_be_used(client: WsClient, gateway:
         await install(client, "acme-slow")
     with pytest.raises(RequestFailed, match="without options"):
         await install(client, "--index-url=http://127.0.0.1:9/")
+
+
+async def test_what_was_removed_can_be_installed_again_in_another_version(client: WsClient, tmp_path: Path) -> None:
+    await install(client, slow(tmp_path, "1.0"))
+    await client.request("plugins.package.remove", {"pluginId": "slow"}, deadline=60)
+    with pytest.raises(RequestFailed, match=r"unknown method: slow\.answer"):
+        await client.request("slow.answer")
+
+    await install(client, slow(tmp_path, "3.0"))
+
+    assert await client.request("slow.answer") == "3.0"

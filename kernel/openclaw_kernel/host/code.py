@@ -47,7 +47,9 @@ class FreshCode:
             self._old = None
 
     def keep(self) -> None:
-        """Let go of the old modules."""
+        """Let go of the old modules, also where nothing of the package runs now: whoever is enabled later gets the new."""
+        if self._old is None:
+            _take_out(self._package)
         self._old = {}
 
 

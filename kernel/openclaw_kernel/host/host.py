@@ -270,13 +270,16 @@ class PluginHost:
         Raises:
             NotApplied: a plugin's settings are wrong, it cannot be loaded, or it cannot be replaced (see `fixed`).
         """
-        return await self.prepare_all(Wanted(config=config, discovery=self._now.discovery, outcomes=wanted, paths=paths or {}))
+        return await self.prepare_all(lambda now: Wanted(config=config, discovery=now.discovery, outcomes=wanted, paths=paths or {}))
 
-    async def prepare_all(self, wanted: Wanted, *, dropped: Callable[[], None] = lambda: None) -> Prepared:
-        """Do the same where code or plugins are new; `dropped` is called once when that did not come about."""
+    async def prepare_all(self, want: Callable[[InForce], Wanted], *, dropped: Callable[[], None] = lambda: None) -> Prepared:
+        """Do the same where code or plugins are new; `want` says what to do to what is in force when it is this change's turn.
+
+        `dropped` is called once when that did not come about.
+        """
         await self._changing.acquire()
         try:
-            staged = await self._stager.stage(self._now, wanted, self.surface, self._equip)
+            staged = await self._stager.stage(self._now, want(self._now), self.surface, self._equip)
         except BaseException:
             self._changing.release()
             dropped()
@@ -304,7 +307,8 @@ class PluginHost:
 
     def put_in_force(self, inforce: InForce) -> None:
         """Go by this from now on, in one step: nobody sees half of it."""
-        for standing in {*self._now.standings.values()} - {*inforce.standings.values()}:
+        before, after = {*self._now.standings.values()}, {*inforce.standings.values()}
+        for standing in before - after:
             standing.follow(_unheard)
         self._now = inforce
         self.registry.adopt(inforce.registry)
@@ -314,8 +318,10 @@ class PluginHost:
         if self._lifecycle is not None:
             self._lifecycle.arrange(list(inforce.hosted.values()))
         self._name_packages()
-        for standing in inforce.standings.values():
+        for standing in after - before:
             standing.follow(self._changed)
+            # What it came to before anybody listened.
+            self._changed(standing.status())
 
     def retire(self, hosted: Hosted) -> None:
         """Let an instance that is not in force any more end once nothing of it is under way."""

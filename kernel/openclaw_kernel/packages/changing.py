@@ -13,6 +13,7 @@ from openclaw_kernel.api.audit import AuditAction
 from openclaw_kernel.api.config import Change, NotApplied, UnitResult
 from openclaw_kernel.api.errors import GatewayError, InvalidRequest
 from openclaw_kernel.api.plugins import PluginEntry, PluginOutcome, RestartNeeded
+from openclaw_kernel.host.code import loaded_of, top_of
 from openclaw_kernel.host.discovery import Discovery, Found
 from openclaw_kernel.packages.files import Kept, keep, state_of
 from openclaw_kernel.packages.pip import Pip, checked, key_of, versions
@@ -75,7 +76,9 @@ class Changing:
             new = [found for found in discovery.plugins if key_of(found.distribution) in came]
             self._refuse_nothing(requirement, new, came, discovery)
             self._desk.tell("install", requirement, "load")
-            results = await self._desk.take(discovery, unconfigured=[found.id for found in new])
+            # One that was here before may have left modules behind.
+            left = [found.id for found in new if top_of(found) and loaded_of(top_of(found))]
+            results = await self._desk.take(discovery, fresh=left, unconfigured=[found.id for found in new])
         except BaseException:
             await self._uninstall_again(requirement, came)
             raise
@@ -106,7 +109,7 @@ class Changing:
             else:
                 self._desk.needs_restart(distribution, reason)
         except BaseException:
-            await self._restore(wanted, kept, before)
+            await self._restore(wanted, kept, before, was)
             raise
         finally:
             await asyncio.to_thread(kept.forget)
@@ -163,9 +166,12 @@ class Changing:
         except GatewayError as error:
             logger.error("%s could not be taken off again: %s", ", ".join(came), error.message)  # noqa: TRY400 - the words say all
 
-    async def _restore(self, wanted: str, kept: Kept, before: Mapping[str, str]) -> None:
+    async def _restore(self, wanted: str, kept: Kept, before: Mapping[str, str], was: str | None) -> None:
         self._desk.tell("upgrade", wanted, "restore")
         try:
+            if await asyncio.to_thread(state_of, kept.distribution) == was:
+                # pip did not get as far as that.
+                return
             after = await asyncio.to_thread(versions)
             extra = sorted(after.keys() - before.keys())
             here = [kept.distribution] if key_of(kept.distribution) in after else []

@@ -23,6 +23,8 @@ _KEPT_LINES: Final = 12
 _LONGEST_LINE: Final = 500
 _OPTIONS: Final = ("--no-input", "--disable-pip-version-check", "--no-color", "--quiet", "--progress-bar", "off")
 
+_VERSION: Final = re.compile(r"(\d+!)?\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?(\+[a-z0-9]+([._-][a-z0-9]+)*)?", re.ASCII)
+
 Say = Callable[[str], None]
 
 
@@ -145,7 +147,8 @@ _PROXIES: Final = frozenset({"http_proxy", "https_proxy", "no_proxy"})
 
 @contextlib.contextmanager
 def _constraints(installed: Mapping[str, str], *, but: str | None) -> Iterator[str]:
-    left = {name: version for name, version in installed.items() if but is None or name != key_of(but)}
+    # One that no rule of versions knows would make pip refuse all of them.
+    left = {name: version for name, version in installed.items() if _VERSION.fullmatch(version) and (but is None or name != key_of(but))}
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
         file.write("".join(f"{name}=={version}\n" for name, version in left.items()))
         file.flush()

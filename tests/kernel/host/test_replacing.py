@@ -11,6 +11,8 @@ import pytest
 
 from openclaw_kernel.api import OutboundMessage, PluginState, SendFailed, Target, ToolContext
 from openclaw_kernel.api.config import NotApplied, ReloadOutcome
+from openclaw_kernel.host.inforce import InForce
+from openclaw_kernel.host.staging import Wanted
 from tests.kernel.host.desks import DESK, section
 from tests.kernel.host.distributions import Distributions
 from tests.kernel.host.hosting import QUICK, Hosting
@@ -120,6 +122,7 @@ async def test_a_plugin_that_is_disabled_is_stopped_and_nothing_of_it_is_left(de
 
     assert desk.told() == ["one: stop channel", "one: stop unit"]
     assert desk.hosting.state("desk") is PluginState.DISABLED
+    assert desk.hosting.changes[-1].state is PluginState.DISABLED
     assert list(desk.host.channels.ids()) == []
     assert "there is no tool 'answer'" in await desk.answer()
     with pytest.raises(SendFailed, match="there is no channel 'desk'"):
@@ -297,3 +300,19 @@ async def test_a_plugin_that_starts_while_the_gateway_runs_gets_its_tables(
     await running.apply(section("two"), desk=UNIT)
 
     assert await running.store.read(lambda connection: connection.execute("SELECT count(*) FROM desk_x").fetchone()) == (0,)
+
+
+async def test_a_change_that_waits_for_its_turn_goes_by_what_is_in_force_then(desk: Desk) -> None:
+    first = await desk.hosting.prepare(section("two"), desk=UNIT)
+    seen: list[str] = []
+
+    def want(now: InForce) -> Wanted:
+        seen.append(str(now.config.plugins.entries["desk"].config["word"]))
+        return Wanted(config=now.config, discovery=now.discovery)
+
+    second = asyncio.ensure_future(desk.host.prepare_all(want))
+    await first.commit()
+    await (await second).commit()
+
+    assert seen == ["two"]
+    assert await desk.answer() == "two"
