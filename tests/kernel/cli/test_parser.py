@@ -16,7 +16,11 @@ COMMANDS = (
     *("import", "auth", "version", "completion"),
 )
 TAKES_AN_ID = {"explain", "restore", "set", "login", "logout", "reject", "remove", "rotate", "revoke", "why", "show", "retry", "forget"}
-TAKE_ONE = [["backup", "verify"], *(["plugins", name] for name in ("enable", "disable", "reload", "install", "upgrade"))]
+TAKE_ONE = [
+    ["backup", "verify"],
+    ["config", "plan"],
+    *(["plugins", name] for name in ("enable", "disable", "reload", "install", "upgrade")),
+]
 
 
 async def test_help_names_every_command_and_exit_code(tmp_path: Path) -> None:
