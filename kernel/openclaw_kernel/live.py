@@ -113,6 +113,8 @@ class LiveConfig:
         self._serves = False
         self._closing = False
         self._fault: str | None = None
+        self._wrong: frozenset[Path] = frozenset()
+        """The files of what was not taken: one of them is the one that has to be mended."""
         self._restart_reason: str | None = None
         self._restarting: asyncio.Task[None] | None = None
         current = generations.current
@@ -162,7 +164,7 @@ class LiveConfig:
         # Most of the library is imported here, when the gateway serves already.
         watching = await asyncio.to_thread(_import_watch)
         self._watch = watching(
-            files=lambda: files_of(self.engine.accepted),
+            files=lambda: files_of(self.engine.accepted) | self._wrong,
             debounce_ms=lambda: self.engine.running.gateway.reload.debounce_ms,
             edited=self._edited,
             unsettled=lambda: self._fault is not None,
@@ -197,6 +199,7 @@ class LiveConfig:
         try:
             candidate = await asyncio.to_thread(load, turn.accepted.path)
         except ConfigError as error:
+            self._wrong = frozenset(error.files)
             if at_rest:
                 self._reject(str(error), change, keys=[issue.key for issue in error.issues])
             raise InvalidRequest(str(error), details={"issues": [_wire(issue) for issue in error.issues]}) from error
@@ -208,6 +211,7 @@ class LiveConfig:
         except GatewayError as error:
             self._reject(candidate.placed(error.message), change, keys=())
             raise
+        self._wrong = frozenset()
         self._mend()
         return applied
 

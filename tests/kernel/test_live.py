@@ -251,6 +251,16 @@ async def test_settings_of_what_cannot_be_replaced_are_read_when_they_are_needed
     assert contexts["agents"].snapshot.section.file_chars == 5  # type: ignore[union-attr]
 
 
+async def test_an_included_file_that_is_wrong_is_watched_until_it_is_mended(live: Live) -> None:
+    part = live.home / "part.yaml"
+    part.write_text("{level: loud}")
+    live.save(logging={"$include": "part.yaml"})
+    await live.until(lambda: bool(live.live.problems()))
+    part.write_text("{level: warning}")
+    await live.until(lambda: live.live.engine.running.logging.level == "warning")
+    assert live.live.problems() == []
+
+
 async def test_an_edit_made_while_it_started_is_taken(tmp_path: Path) -> None:
     base = {"gateway": {"port": 0, "auth": {"token": TOKEN}, "reload": {"debounceMs": 20}}}
     (tmp_path / "openclaw.yaml").write_text(json.dumps(base))
