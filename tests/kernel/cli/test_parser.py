@@ -37,7 +37,8 @@ def test_every_command_takes_a_home_and_json() -> None:
     paths = _paths(commands)
     assert [path[0] for path in paths if len(path) == 1] == list(COMMANDS)
     for path in paths:
-        arguments = {"completion": ["bash"], "info": ["echo"], "rename": ["some", "name"], "openclaw": ["some"]}.get(
+        further = {"rollback": ["1", "--reason", "some"], "openclaw": ["some"]}
+        arguments = {"completion": ["bash"], "info": ["echo"], "rename": ["some", "name"], **further}.get(
             path[-1], ["some"] if path[-1] in TAKES_AN_ID or path in TAKE_ONE else []
         )
         if path in (["config"], ["backup"], ["import"]):

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from openclaw_kernel.cli.commands import config_explain, config_live, config_schema, config_validate
+from openclaw_kernel.cli.commands import config_explain, config_generations, config_live, config_schema, config_validate
 from openclaw_kernel.cli.errors import BadConfig, CommandFailed
 from openclaw_kernel.cli.exits import OK
 from openclaw_kernel.cli.parsing import Commands
@@ -19,7 +19,7 @@ def add(commands: Commands) -> None:
     get = group.add("get", "print the file or one key of it, secrets replaced", run=get_value)
     get.add_argument("path", metavar="PATH", nargs="?", help="dotted key, e.g. gateway.port", default=None)
     group.add("file", "print where the file is", run=print_file)
-    for further in (config_explain, config_live, config_schema, config_validate):
+    for further in (config_explain, config_generations, config_live, config_schema, config_validate):
         further.add(group)
 
 
