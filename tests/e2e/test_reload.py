@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +90,15 @@ async def test_fifty_edits_under_load_drop_nobody_and_lose_nothing(start_gateway
             await one.__aexit__(None, None, None)
     assert applied == EDITS - EDITS // 6
     assert status["bootId"] == watcher.hello["server"]["bootId"]
+
+
+async def test_sighup_takes_the_file_though_nobody_watches_it(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway({"gateway": {"reload": {"mode": "off"}}})
+    base: dict[str, Any] = json.loads(gateway.config_path.read_text(encoding="utf-8"))
+    async with gateway.connect() as client:
+        save(gateway.config_path, {**base, "session": {"mainKey": "other"}})
+        gateway.process.send_signal(signal.SIGHUP)
+        await client.expect_event("config.changed", deadline=30)
+        assert (await client.request("status"))["bootId"] == client.hello["server"]["bootId"]
+    async with gateway.connect() as again:
+        assert again.hello["snapshot"]["sessionDefaults"]["mainKey"] == "other"
