@@ -21,10 +21,13 @@ _END = "<!-- end of checks -->\n"
 
 
 def rows(checks: Iterable[Check]) -> Iterator[str]:
-    """The table, a line each."""
+    """How many there are, and the table, a line each."""
+    listed = list(checks)
+    yield f"{len(listed)} checks:"
+    yield ""
     yield "| check | finds that | at worst | mended by `--fix` |"
     yield "| --- | --- | --- | --- |"
-    for check in checks:
+    for check in listed:
         yield _row(check)
 
 
