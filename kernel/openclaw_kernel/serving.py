@@ -26,6 +26,7 @@ class Serving:
     def __init__(self, boot: Boot, generations: Generations) -> None:
         self._boot = boot
         self._generations = generations
+        generations.in_doubt = boot.safe
 
     def problems(self) -> list[str]:
         """What people have to know, a line each; empty where the newest file serves with all plugins."""
@@ -43,9 +44,7 @@ class Serving:
 
     async def mark_good(self) -> None:
         """The start is ready: what it serves works, and no start before it counts any more. Nobody was answered yet."""
-        if not self._boot.safe:
-            # What runs without third parties says nothing of a config that wants them.
-            await self._generations.mark_good()
+        await self._generations.mark_good()
         await asyncio.to_thread(self._boot.attempts.ready, ordinary=self._boot.is_ordinary)
 
     async def open(self, store: Store, audit: AuditLog, restarts: RestartDesk) -> None:

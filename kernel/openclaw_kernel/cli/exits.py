@@ -20,6 +20,6 @@ MEANINGS: Final = {
     UNREACHABLE: "no gateway answers",
     NOT_RESTARTED: "the gateway stopped for a restart and could not be started again",
     TEMPORARY: "not now; the same command can work later",
-    CONFIG: "openclaw.yaml cannot be used",
+    CONFIG: "openclaw.yaml or the state folder cannot be used",
     INTERRUPTED: "ended with Ctrl+C",
 }

@@ -22,6 +22,8 @@ DEATHS: Final = 2
 LOOP_SECONDS: Final = 600.0
 """Starts that die are a loop when they follow each other within this time; later somebody or something else wants one."""
 
+_LATEST_MS: Final = 1 << 52
+
 
 class Attempts:
     """The count of one state folder. Whoever calls `begin` holds its lock."""
@@ -36,7 +38,7 @@ class Attempts:
         """Starts in a row that died before they were ready."""
         self.deaths_in_safe_mode = _count(found, "safeDeaths") + in_safe_mode
         started = pending.get("startedMs") if isinstance(pending, Mapping) else None
-        self._last_seconds = started / 1000 if isinstance(started, int) else 0.0
+        self._last_seconds = min(started, _LATEST_MS) / 1000 if isinstance(started, int) else 0.0
         self._begun = False
 
     @property

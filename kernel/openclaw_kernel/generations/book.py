@@ -42,6 +42,8 @@ class Generations:
         self._audit = audit
         self._now_ms = now_ms
         self._current: Kept | None = None
+        self.in_doubt = False
+        """In safe mode, which says nothing of a config that wants third parties: none is held for good."""
 
     @property
     def current(self) -> Generation | None:
@@ -109,7 +111,7 @@ class Generations:
     async def mark_good(self) -> None:
         """Write down that a gateway works with the generation in force: after it was ready, or after a change was applied."""
         kept = self._current
-        if kept is None:
+        if kept is None or self.in_doubt:
             return
         try:
             await asyncio.to_thread(self.files.mark_good, LastGood(number=kept.generation.number, files=kept.files))

@@ -81,13 +81,21 @@ def test_somebody_who_asks_for_it_begins_anew(tmp_path: Path) -> None:
     assert Attempts(tmp_path).deaths_in_safe_mode == 0
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"deaths": -3, "pending": 7}', '{"deaths": true}', '{"safeDeaths": "many"}', "\x00"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"deaths": -3, "pending": 7}', '{"deaths": true, "pending": null}', '{"safeDeaths": "many"}', "\x00"]
+)
 def test_a_broken_count_is_none(text: str, tmp_path: Path) -> None:
     (tmp_path / "generations").mkdir()
     (tmp_path / "generations" / "boot.json").write_text(text)
     assert Attempts(tmp_path).deaths == 0
     dies(tmp_path)
     assert Attempts(tmp_path).deaths == 1
+
+
+def test_a_time_that_nobody_can_have_written_is_borne(tmp_path: Path) -> None:
+    (tmp_path / "generations").mkdir()
+    (tmp_path / "generations" / "boot.json").write_text(f'{{"pending": {{"startedMs": 1{"0" * 400}, "safe": true}}, "safeDeaths": 5}}')
+    assert not Attempts(tmp_path).is_hopeless(tmp_path / "openclaw.yaml")
 
 
 def test_what_another_version_wrote_stays(tmp_path: Path) -> None:

@@ -167,6 +167,13 @@ async def test_last_good_is_what_was_marked_and_survives_every_later_generation(
         await book.generations.text_of(4)
 
 
+async def test_in_doubt_nothing_is_held_for_good(book: Book) -> None:
+    await book.generations.take_start(config(book.home, "{}\n"))
+    book.generations.in_doubt = True
+    await book.generations.mark_good()
+    assert GenerationFiles(book.home).last_good() is None
+
+
 def test_as_many_generations_are_kept_as_the_docs_say() -> None:
     assert KEPT == 200
 
