@@ -11,7 +11,7 @@ from typing import Any, Final
 from ruamel.yaml import YAML
 from ruamel.yaml.events import AliasEvent, MappingStartEvent, ScalarEvent, SequenceStartEvent
 
-from openclaw_config.source import KeyPath
+from openclaw_config.issues import KeyPath
 
 BLOCK_STYLES: Final = ("|", ">")
 """The signs of a text that is written over lines."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
-from openclaw_config.source import KeyPath, dotted
+from openclaw_config.issues import KeyPath, dotted
 
 _MISSING: Final = object()
 

@@ -15,6 +15,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from openclaw_config.fingerprints import read_fingerprint
+from openclaw_config.schema_paths import AGENT_WRITABLE
 from openclaw_config.secrets import Secret
 
 AGENT_ID_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
@@ -22,6 +23,8 @@ AGENT_ID_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 AgentId = Annotated[str, Field(pattern=AGENT_ID_PATTERN)]
 SecretName = Annotated[str, Field(pattern=AGENT_ID_PATTERN)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+AgentWritable = Field(json_schema_extra={AGENT_WRITABLE: True})
+"""Marks a leaf that an agent may write by itself. What has no mark it may not, whatever it is called and whenever it was added."""
 Section = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)]
 
 
@@ -232,9 +235,9 @@ class ModelChoice(Model):
 
 
 class Identity(Model):
-    name: str | None = None
+    name: Annotated[str | None, AgentWritable] = None
     """Display name of the agent."""
-    emoji: str | None = None
+    emoji: Annotated[str | None, AgentWritable] = None
     """One emoji shown beside the name."""
     avatar: str | None = None
     """Path or URL of a picture."""
@@ -271,7 +274,7 @@ class AgentDefaults(Model):
 
 
 class AgentEntry(Model):
-    name: str | None = None
+    name: Annotated[str | None, AgentWritable] = None
     """Display name."""
     default: bool = False
     """Messages without a binding go to this agent."""

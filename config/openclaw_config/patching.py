@@ -11,11 +11,12 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from openclaw_config.edit import CannotEdit
+from openclaw_config.issues import ConfigError, KeyPath, dotted
 from openclaw_config.layout import BLOCK_STYLES, Kind, Node, dash_of, layout_of, line_end, line_start
 from openclaw_config.merging import CannotMerge, differences, merged, same
 from openclaw_config.redaction import plain
 from openclaw_config.rendering import CannotRender, below, entry_lines, flow, item_lines, key_text, scalar
-from openclaw_config.source import ConfigError, KeyPath, dotted, parse
+from openclaw_config.source import parse
 
 _BY_HAND: Final = "edit it by hand"
 _STEP: Final = 2

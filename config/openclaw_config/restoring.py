@@ -6,11 +6,12 @@ import difflib
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
+from openclaw_config.issues import ConfigError, KeyPath, dotted
 from openclaw_config.merging import same
 from openclaw_config.patching import rewritten, tree_of
 from openclaw_config.redaction import redact, redact_source
 from openclaw_config.secrets import REDACTED
-from openclaw_config.source import ConfigError, KeyPath, dotted, parse
+from openclaw_config.source import parse
 
 _MISSING: Final = object()
 

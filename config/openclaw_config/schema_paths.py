@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from openclaw_config.issues import KeyPath, dotted
 from openclaw_config.merging import same
-from openclaw_config.source import KeyPath, dotted
 
 AGENT_WRITABLE: Final = "x-openclaw-agent-writable"
 """The mark of a leaf that an agent may write. What has none, an agent may not."""
@@ -113,7 +113,8 @@ def is_marked(node: Any) -> bool:
 
 
 def _patterns(node: Schema, key: str) -> list[Any]:
-    return [inner for pattern, inner in node.get("patternProperties", {}).items() if re.search(pattern, key)]
+    # `*` stands for any key of the file's own choosing.
+    return [inner for pattern, inner in node.get("patternProperties", {}).items() if key == "*" or re.search(pattern, key)]
 
 
 def _types(schema: Schema, node: Any) -> set[str]:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ from openclaw_kernel.cannot_start import CannotStart, faulty
 from openclaw_kernel.checks.recording import FixRecorder, record_at_start
 from openclaw_kernel.children.late import LateIsolation
 from openclaw_kernel.chronicle import Chronicle
+from openclaw_kernel.configuring import offer_configuration
 from openclaw_kernel.events.log import EventLog
 from openclaw_kernel.events.records import Bounds
 from openclaw_kernel.events.replay import LogReplay
@@ -271,6 +272,8 @@ class GatewayApp:
             seen=self._seen,
         )
         stack.push_async_callback(live.close)
+        desk = offer_configuration(self.host, live, facts=self.facts, generations=self.generations, audit=self._audit, now_ms=now_ms)
+        stack.push_async_callback(desk.close)
         await self._listen(stack)
         self._lock.describe(self.facts.describe_owner())
         await self.host.start()
@@ -590,10 +593,6 @@ class GatewayApp:
         hung = await self._tasks.close(1.0)
         if hung:
             logger.warning("did not end in time: %s", ", ".join(hung))
-
-    def plugins(self) -> Sequence[PluginStatus]:
-        """The state of every installed plugin."""
-        return self.host.statuses()
 
 
 def _task_failed(name: str, error: BaseException) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from openclaw_config.load import Loaded, load
+from openclaw_config.issues import ConfigError, Issue
+from openclaw_config.layers import read_layers
+from openclaw_config.load import Loaded, load_text
 from openclaw_config.redaction import is_secret_place
 from openclaw_config.schema_paths import children_of, node_at, parts_of, variants
 from openclaw_config.secrets import known_secrets
-from openclaw_config.source import ConfigError, Issue, read_text
+from openclaw_config.source import read_text
 from openclaw_kernel.api.config import ReloadOutcome
 from openclaw_kernel.api.errors import InvalidRequest
 from openclaw_kernel.config_file import ConfigFile
@@ -24,6 +26,9 @@ _KINDS: Final = {
     ReloadOutcome.UNIT: "hot",
     ReloadOutcome.PROCESS: "restart",
 }
+
+_OF_SOURCE: Final = ("parsed", "config", "sourceConfig")
+_OF_ALL: Final = ("resolved", "runtimeConfig")
 
 OutcomeOf = Callable[[Sequence[str]], ReloadOutcome]
 """What a change of a key does, by its path."""
@@ -68,10 +73,15 @@ class ConfigView:
         return {"path": ".".join(parts), "schema": _shallow(schema, node), **self._told(schema, parts, node), "children": children}
 
     def hash_of(self, text: str | None, accepted: Loaded) -> str:
-        """The hash of the file where it says this; "" for none."""
+        """The hash of the file where it says this, with all that it includes; "" for none. It reads files."""
         if text is None:
             return ""
-        return accepted.hash if text == accepted.text else hashlib.sha256(text.encode()).hexdigest()
+        if text == accepted.text and len(accepted.files) == 1:
+            return accepted.hash
+        try:
+            return read_layers(self._path, os.environ, lambda each: text if each == self._path else read_text(each)).hash
+        except ConfigError:
+            return hashlib.sha256(text.encode()).hexdigest()
 
     def _snapshot(self, accepted: Loaded) -> dict[str, Any]:
         text, faults = None, tuple[Issue, ...]()
@@ -79,13 +89,13 @@ class ConfigView:
             text = ConfigFile(self._path).text()
         except ConfigError as error:
             faults = error.issues
-        loaded: Loaded | None = accepted if text == accepted.text else None
+        digest = self.hash_of(text, accepted) or None
+        loaded: Loaded | None = accepted if digest == accepted.hash else None
         if loaded is None and text is not None:
             try:
-                loaded = load(self._path, read=partial(_instead, self._path, text))
+                loaded = load_text(text, self._path)
             except ConfigError as error:
                 faults = error.issues
-        digest = self.hash_of(text, accepted) or None
         return {
             "path": str(self._path),
             "exists": text is not None or bool(faults),
@@ -101,37 +111,23 @@ class ConfigView:
         # What is hidden grows with the secrets that the process knows.
         key = (loaded.hash, loaded.text, len(known_secrets()))
         if self._shown is None or self._shown[0] != key:
-            source, whole = loaded.redacted_source(), loaded.redacted()
-            # What a client edits and sends back is the file, without what the other layers bring.
-            written, merged = (
-                dict.fromkeys(("parsed", "config", "sourceConfig"), source),
-                dict.fromkeys(("resolved", "runtimeConfig"), whole),
-            )
-            self._shown = key, {"raw": loaded.redacted_text(), "valid": True, "issues": [], **written, **merged}
+            # Clients write back what they find as config: it is the file's own, without what other layers say.
+            source, merged = loaded.redacted_source(), loaded.redacted()
+            shown = {**dict.fromkeys(_OF_SOURCE, source), **dict.fromkeys(_OF_ALL, merged)}
+            self._shown = key, {"raw": loaded.redacted_text(), "valid": True, "issues": [], **shown}
         return self._shown[1]
 
     @staticmethod
     def _of_invalid(faults: Sequence[Issue]) -> dict[str, Any]:
         nothing: dict[str, Any] = {}
-        kinds = ("parsed", "config", "resolved", "sourceConfig", "runtimeConfig")
-        issues = [issue_to_wire(issue) for issue in faults]
-        return {"raw": None, "valid": not faults, "issues": issues, **dict.fromkeys(kinds, nothing)}
+        issues = [issue.to_json() for issue in faults]
+        return {"raw": None, "valid": not faults, "issues": issues, **dict.fromkeys((*_OF_SOURCE, *_OF_ALL), nothing)}
 
     def _told(self, schema: Mapping[str, Any], parts: Sequence[str], node: Any) -> dict[str, Any]:
         texts = [one["description"] for one in (node, *variants(schema, node)) if isinstance(one, Mapping) and one.get("description")]
         hint = {**({"help": texts[0]} if texts else {}), **({"sensitive": True} if is_secret_place(parts) else {})}
         told: dict[str, Any] = {"reloadKind": _KINDS[self._outcome_of(parts)]}
         return {**told, "hint": hint, "hintPath": ".".join(parts)} if hint else told
-
-
-def issue_to_wire(issue: Issue) -> dict[str, Any]:
-    """One fault of the file as clients know it, with its place beside."""
-    further = {"column": issue.column, "pointer": issue.pointer, **({} if issue.fix is None else {"fix": issue.fix.value})}
-    return {"path": issue.key, "message": issue.text, "file": issue.file, "line": issue.line, **further}
-
-
-def _instead(path: Path, text: str, wanted: Path) -> str:
-    return text if wanted == path else read_text(wanted)
 
 
 def _type_of(schema: Mapping[str, Any], node: Any) -> dict[str, Any]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
-from openclaw_config.load import Loaded, load
+from openclaw_config.issues import ConfigError, dotted
+from openclaw_config.load import Loaded, load_text
 from openclaw_config.merging import CannotMerge, differences, same
 from openclaw_config.models import Config
 from openclaw_config.patching import CannotEdit, tree_of
@@ -19,14 +20,13 @@ from openclaw_config.redaction import redact, secrets_in
 from openclaw_config.restoring import CannotRestore, restored_text
 from openclaw_config.schema_paths import agent_refusals
 from openclaw_config.secrets import known_secrets
-from openclaw_config.source import ConfigError, dotted, read_text
 from openclaw_kernel.api.audit import AuditAction, AuditEntry, AuditLog
-from openclaw_kernel.api.config import Change, ConfigConflict, ConfigPlan, Edit, Generation, Written
+from openclaw_kernel.api.config import Applied, Change, ConfigConflict, ConfigPlan, Edit, Generation, Written
 from openclaw_kernel.api.errors import Forbidden, GatewayError, InvalidRequest, Unavailable
 from openclaw_kernel.config_file import ConfigFile, FileChanged
-from openclaw_kernel.config_view import ConfigView, issue_to_wire
+from openclaw_kernel.config_view import ConfigView
 from openclaw_kernel.generations import Generations
-from openclaw_kernel.generations.files import NotKept
+from openclaw_kernel.leaves import remember
 from openclaw_kernel.tasks import TaskOwner
 
 logger: Final = logging.getLogger("openclaw.config")
@@ -44,7 +44,7 @@ ValueT = TypeVar("ValueT")
 class Turn(Protocol):
     """The right to change what is in force, until it ends."""
 
-    async def take(self, candidate: Loaded, change: Change) -> Any:
+    async def take(self, candidate: Loaded, change: Change) -> Applied:
         """Bring the candidate about; raise `NotApplied` with everything as it was."""
         ...
 
@@ -69,13 +69,14 @@ class _Found:
 
 
 class ConfigurationDesk:
-    """Implements the service `Configuration`."""
+    """Implements the service `Configuration`. `reread` takes the files as they are on disk."""
 
     def __init__(
         self,
         *,
         path: Path,
         engine: Engine,
+        reread: Callable[[Change], Awaitable[Applied]],
         generations: Generations,
         audit: AuditLog,
         view: ConfigView,
@@ -83,6 +84,7 @@ class ConfigurationDesk:
     ) -> None:
         self._file = ConfigFile(path)
         self._engine = engine
+        self._reread = reread
         self._generations = generations
         self._audit = audit
         self._view = view
@@ -129,8 +131,7 @@ class ConfigurationDesk:
 
     async def rollback(self, generation: int, change: Change) -> Written:
         """See `Configuration`."""
-        wanted = await self._generations.generation(generation)
-        kept = await asyncio.to_thread(self._kept, wanted.hash)
+        kept = await self._generations.source_of(number=generation)
         if kept is None:
             raise InvalidRequest(f"generation {generation}: its file is not kept any more; see openclaw-kernel config history")
         return await self.write(lambda _text: kept, change, base_hash=None, shrink=True)
@@ -157,6 +158,7 @@ class ConfigurationDesk:
             if not shrink:
                 await self._refuse_suspect(found, text, change)
             candidate = await self._candidate(text, change)
+            remember(candidate)
             if change.by_agent:
                 await self._refuse_unmarked(found, candidate, change)
             await self._replace(edit, found, text)
@@ -177,20 +179,17 @@ class ConfigurationDesk:
         )
 
     async def _reload(self, change: Change) -> Written:
-        async with self._engine.turn() as turn:
-            found = await self._found()
-            if found.text is None:
-                raise InvalidRequest(f"{self._file.path}: the file is not there; write it, or roll back to a generation")
-            before = self._engine.accepted.text
-            candidate = await self._candidate(found.text, change)
-            applied = await turn.take(candidate, change)
+        before = self._engine.accepted
+        applied = await self._reread(change)
+        after = self._engine.accepted
         return Written(
             generation=applied.generation,
             plan=applied.plan,
             results=applied.results,
             restart=applied.restart,
-            hash=candidate.hash,
-            changed_keys=_changed_keys(self._file.path.name, before, candidate.text),
+            hash=after.hash,
+            changed_keys=_changed_keys(self._file.path.name, before.text, after.text),
+            noop=after.hash == before.hash,
         )
 
     async def _found(self) -> _Found:
@@ -198,7 +197,7 @@ class ConfigurationDesk:
             text = await asyncio.to_thread(self._file.text)
         except ConfigError as error:
             raise _invalid(error) from error
-        return _Found(text, self._view.hash_of(text, self._engine.accepted))
+        return _Found(text, await asyncio.to_thread(self._view.hash_of, text, self._engine.accepted))
 
     async def _edited(self, edit: Edit, found: _Found) -> str:
         try:
@@ -233,13 +232,8 @@ class ConfigurationDesk:
             raise
 
     async def _load(self, text: str) -> Loaded:
-        path = self._file.path
-
-        def read(wanted: Path) -> str:
-            return text if wanted == path else read_text(wanted)
-
         try:
-            return await asyncio.to_thread(partial(load, path, read=read))
+            return await asyncio.to_thread(load_text, text, self._file.path)
         except ConfigError as error:
             raise _invalid(error) from error
 
@@ -247,7 +241,9 @@ class ConfigurationDesk:
         name = self._file.path.name
         before = await asyncio.to_thread(tree_of, name, found.text or "")
         after = await asyncio.to_thread(tree_of, name, candidate.text)
-        refused = agent_refusals(self._view.schema()["schema"], before, after)
+        # Made from the sources of all models, the first time.
+        schema = await asyncio.to_thread(self._view.schema)
+        refused = agent_refusals(schema["schema"], before, after)
         if not refused and same(before, after):
             refused = ["comments"]
         if refused:
@@ -303,17 +299,17 @@ class ConfigurationDesk:
 
     async def _conflict(self, edit: Edit, found: _Found, base_hash: str, base: str | None = None) -> ConfigConflict:
         try:
-            return ConfigConflict(STALE, await asyncio.to_thread(self._three_ways, edit, found, base_hash, base))
+            if base is None:
+                base = await self._generations.source_of(digest=base_hash)
+            return ConfigConflict(STALE, await asyncio.to_thread(self._three_ways, edit, found, base))
         except (CannotEdit, CannotMerge, CannotRestore, ConfigError, GatewayError) as error:
             # What the caller wants cannot even be written over what it read; the conflict comes first.
             logger.debug("a conflict cannot be shown: %s", error)
             return ConfigConflict(STALE, ())
 
-    def _three_ways(self, edit: Edit, found: _Found, base_hash: str, base: str | None) -> Sequence[Mapping[str, Any]]:
+    def _three_ways(self, edit: Edit, found: _Found, base: str | None) -> Sequence[Mapping[str, Any]]:
         name = self._file.path.name
         theirs_text = found.text or ""
-        if base is None:
-            base = self._kept(base_hash)
         known = self._known()
         yours = tree_of(name, self._restored(edit, theirs_text if base is None else base))
         theirs = tree_of(name, theirs_text)
@@ -331,12 +327,6 @@ class ConfigurationDesk:
             is_conflict = both and not same(real["theirs"][where][1], real["yours"][where][1])
             rows.append({"path": dotted(where), "base": values[0], "theirs": values[1], "yours": values[2], "conflict": is_conflict})
         return rows
-
-    def _kept(self, base_hash: str) -> str | None:
-        try:
-            return self._generations.files.read(base_hash).decode("utf-8")
-        except (NotKept, UnicodeDecodeError):
-            return None
 
 
 def _value_at(tree: Any, where: Sequence[str | int]) -> Any:
@@ -356,7 +346,7 @@ def _changed_keys(name: str, before: str | None, after: str) -> Sequence[str]:
 def _invalid(error: ConfigError) -> InvalidRequest:
     first = error.issues[0]
     more = f" (and {len(error.issues) - 1} more)" if len(error.issues) > 1 else ""
-    return InvalidRequest(f"invalid config: {first}{more}", details={"issues": [issue_to_wire(issue) for issue in error.issues]})
+    return InvalidRequest(f"invalid config: {first}{more}", details={"issues": [issue.to_json() for issue in error.issues]})
 
 
 def _failed(name: str, error: BaseException) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from openclaw_config.source import KeyPath
+from openclaw_config.issues import KeyPath
 
 BOM = "\ufeff"
 KEYS = st.sampled_from(

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
+from openclaw_config.issues import KeyPath
 from openclaw_config.merging import CannotMerge, merged, same
 from openclaw_config.patching import CannotEdit, patched, rewritten, tree_of
-from openclaw_config.source import KeyPath
 from tests.config.commented_files import CommentedFile, changes_of, commented_files
 
 NAME = "openclaw.yaml"

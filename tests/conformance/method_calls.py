@@ -62,6 +62,9 @@ OF_PLUGINS = frozenset(
 )
 """Methods that succeed only with a plugin of a stranger; tests/e2e/test_plugins_at_run_time.py calls them, in a venv of its own."""
 
+OF_CONFIG = frozenset({"config.set", "config.apply", "config.patch"})
+"""Methods that succeed only with the hash of the file that is there; tests/conformance/test_config.py calls them."""
+
 GOOD = (
     Good("health"),
     Good("health", {"probe": True}),
@@ -70,6 +73,9 @@ GOOD = (
     Good("system-event", {"text": "a laptop", "instanceId": "calls", "lastInputSeconds": 3}),
     Good("config.get"),
     Good("config.schema"),
+    Good("config.schema.lookup", {"path": "gateway.port"}),
+    Good("config.schema.lookup", {"path": "agents.entries.*"}),
+    Good("config.plan", {"patch": "{logging: {level: 'debug'}}"}),
     Good("logs.tail"),
     Good("logs.tail", {"cursor": 0, "limit": 3, "maxBytes": 1000}),
     Good("commands.list"),
@@ -151,6 +157,18 @@ BAD = (
     Bad("status", {"timeoutMs": -1}, "timeoutMs"),
     Bad("system-event", {}, "text"),
     Bad("logs.tail", {"limit": 5001}, "limit"),
+    Bad("config.schema.lookup", {"path": "no.such"}, "no.such"),
+    Bad("config.schema.lookup", {"path": "a b"}, "path"),
+    Bad("config.plan", {}, "raw or patch"),
+    Bad("config.plan", {"raw": "gateway: {port: x}"}, "gateway.port"),
+    Bad("config.set", {}, "raw"),
+    Bad("config.set", {"raw": "{}"}, "base hash required"),
+    Bad("config.set", {"raw": "{}", "baseHash": "another"}, "config changed since last load"),
+    Bad("config.apply", {"raw": ""}, "raw"),
+    Bad("config.apply", {"raw": "{}", "restartDelayMs": -1}, "restartDelayMs"),
+    Bad("config.patch", {"raw": "[1]", "baseHash": "any"}, "holds no object"),
+    Bad("config.patch", {"raw": "{", "baseHash": "any"}, "cannot be read as JSON5"),
+    Bad("config.patch", {"raw": "{}", "replacePaths": [""]}, "replacePaths"),
     Bad("commands.list", {"scope": "all"}, "scope"),
     Bad("gateway.restart.request", {"restartDelayMs": -1}, "restartDelayMs"),
     Bad("gateway.restart.request", {"deliveryContext": {"channel": "telegram"}}, "deliveryContext"),

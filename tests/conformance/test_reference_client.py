@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.conformance.method_calls import BAD, CHAT, GOOD, OF_DEVICES, OF_PLUGINS
+from tests.conformance.method_calls import BAD, CHAT, GOOD, OF_CONFIG, OF_DEVICES, OF_PLUGINS
 from tests.conformance.reference_client import Line, ReferenceClient, reference_client
 from tests.emulators.telegram_control import TelegramEmulator
 from tests.kernel.events.test_real_connections import cutter, port_of
@@ -134,7 +134,7 @@ async def test_every_method_answers_and_refuses_without_a_lost_connection(telegr
     gateway = await start_gateway({"channels": {"telegram": bot}})
     async with reference_client(gateway.ws_url, token=gateway.token) as client:
         hello = (await client.wait("hello"))["hello"]
-        assert set(hello["features"]["methods"]) <= {call.method for call in GOOD} | OF_DEVICES | OF_PLUGINS
+        assert set(hello["features"]["methods"]) <= {call.method for call in GOOD} | OF_CONFIG | OF_DEVICES | OF_PLUGINS
         for bad in BAD:
             await refused(client, bad.method, bad.params, bad.named)
         for good in GOOD:

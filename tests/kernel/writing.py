@@ -11,7 +11,7 @@ from openclaw_config.describe import schema_of
 from openclaw_config.load import Loaded, load
 from openclaw_config.models import Config
 from openclaw_kernel.api.audit import AuditFilter, AuditOrigin
-from openclaw_kernel.api.config import Change, ConfigPlan, ReloadOutcome, UnitResult
+from openclaw_kernel.api.config import Applied, Change, ConfigPlan, ReloadOutcome, UnitResult
 from openclaw_kernel.audit.trail import AuditTrail
 from openclaw_kernel.config_view import ConfigView
 from openclaw_kernel.configuration import ConfigurationDesk
@@ -53,7 +53,13 @@ class Desk:
             self.path, schema_source=lambda: {"schema": schema_of(Config)}, outcome_of=lambda _path: ReloadOutcome.HOT
         )  # fmt: skip
         self.configuration = ConfigurationDesk(
-            path=self.path, engine=self.engine, generations=self.generations, audit=self.audit, view=view, now_ms=self.clock.now_ms
+            path=self.path,
+            engine=self.engine,
+            reread=self.reread,
+            generations=self.generations,
+            audit=self.audit,
+            view=view,
+            now_ms=self.clock.now_ms,
         )
 
     @property
@@ -70,6 +76,11 @@ class Desk:
         await self.audit.settled()
         page = await self.audit.page(AuditFilter(action=action), behind=None, limit=500, oldest_first=True)
         return [dict(row) for row in page.rows]
+
+    async def reread(self, change: Change) -> Applied:
+        """Take the file as it is on disk."""
+        async with self.engine.turn() as turn:
+            return await turn.take(load(self.path), change)
 
     def parts(self, candidate: Config) -> Sequence[PluginPart]:
         """See the engine's `Units`."""

@@ -181,6 +181,27 @@ SUPPLEMENT: dict[str, dict[str, Any]] = {
             "appliedConfigHash": nullable(NONEMPTY),
         },
     ),
+    "ConfigPlanResult": shape(
+        {"outcome": one_of_words("none", "hot", "unit", "process"), "changed": array(NONEMPTY), "units": array(ref("ConfigUnit"))}
+    ),
+    "ConfigUnit": shape(
+        {"unit": NONEMPTY, "outcome": one_of_words("none", "hot", "unit", "process"), "waits": BOOLEAN},
+        {"paths": array(NONEMPTY), "reason": NONEMPTY, "connections": COUNT, "error": NONEMPTY},
+    ),
+    "ConfigWriteResult": {
+        "anyOf": [
+            shape({"ok": BOOLEAN, "noop": BOOLEAN, "changedPaths": array(NONEMPTY), "path": NONEMPTY, "config": OBJECT}),
+            shape(
+                {"ok": BOOLEAN, "path": NONEMPTY, "hash": NONEMPTY, "config": OBJECT, "changedPaths": array(NONEMPTY)},
+                {
+                    "generation": COUNT,
+                    "units": array(ref("ConfigUnit")),
+                    "restart": nullable(OBJECT),
+                    "sentinel": shape({"persisted": BOOLEAN, "payload": OBJECT}),
+                },
+            ),
+        ]
+    },
     "SendResult": shape(
         {"runId": NONEMPTY, "messageId": NONEMPTY, "channel": NONEMPTY},
         {"chatId": STRING, "channelId": STRING, "toJid": STRING, "conversationId": STRING},
@@ -437,7 +458,10 @@ SUPPLEMENT: dict[str, dict[str, Any]] = {
 RESULT_DEFINITIONS = {
     "agent.identity.get": "AgentIdentityResult",
     "chat.startup": "ChatHistoryResult",
+    "config.apply": "ConfigWriteResult",
+    "config.patch": "ConfigWriteResult",
     "config.schema": "ConfigSchemaResponse",
+    "config.set": "ConfigWriteResult",
     "message.action": "SendResult",
     "messages.dead.forget": "MessagesDeadChangedResult",
     "messages.dead.retry": "MessagesDeadChangedResult",

@@ -147,6 +147,16 @@ class Generations:
         except NotKept as error:
             raise InvalidRequest(f"generation {kept.generation.number}: {error}; see openclaw-kernel config history") from error
 
+    async def source_of(self, *, number: int | None = None, digest: str | None = None) -> str | None:
+        """Return the text of openclaw.yaml of a generation, by its number or by its hash; None where it is not kept."""
+        kept = await self._store.read(lambda connection: table.find_source(connection, number=number, digest=digest))
+        if kept is None:
+            return None
+        try:
+            return (await asyncio.to_thread(self.files.read, next(iter(kept.files.values())))).decode("utf-8")
+        except (NotKept, UnicodeDecodeError):
+            return None
+
     async def _find(self, number: int) -> Kept:
         kept = await self._store.read(lambda connection: table.find(connection, number))
         if kept is None:

@@ -54,6 +54,13 @@ def find(connection: sqlite3.Connection, number: int) -> Kept | None:
     return None if row is None else _kept(row)
 
 
+def find_source(connection: sqlite3.Connection, *, number: int | None, digest: str | None) -> Kept | None:
+    """Return the newest generation of this number, or of this hash; None where none is remembered."""
+    query = f"SELECT {_COLUMNS} FROM kernel_generations WHERE number = ? OR hash = ? ORDER BY number DESC LIMIT 1"  # noqa: S608
+    row = _plain(connection).execute(query, (number, digest)).fetchone()
+    return None if row is None else _kept(row)
+
+
 def wanted_digests(connection: sqlite3.Connection) -> set[str]:
     """Return what the newest generations are made of."""
     rows = _plain(connection).execute("SELECT files FROM kernel_generations ORDER BY number DESC LIMIT ?", (KEPT,))

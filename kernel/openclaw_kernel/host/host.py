@@ -153,6 +153,10 @@ class PluginHost:
         for kind, service in {**own, **services}.items():
             self.registry.services[kind] = Owned(KERNEL, service)
 
+    def offer(self, kind: type, service: object) -> None:
+        """Let plugins ask for a service of the kernel that needs the loaded plugins itself; call it before `start`."""
+        self.registry.services[kind] = Owned(KERNEL, service)
+
     async def load(self) -> None:
         """Import, construct and register every plugin that is to run; what fails is that plugin's state alone."""
         wanted = []

@@ -127,6 +127,10 @@ class ReloadEngine:
             for unit in self._waiting
         ]
 
+    def parts(self) -> Sequence[PluginPart]:
+        """The plugins as they run."""
+        return self._units.parts(self.running)
+
     def plan(self, candidate: Config) -> ConfigPlan:
         """Say what taking the candidate would do."""
         return self._decide(candidate).plan

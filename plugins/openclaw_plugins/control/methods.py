@@ -123,23 +123,6 @@ class SystemMethods:
         return dict(self._gateway.tail_log(cursor=params.cursor, limit=params.limit, max_bytes=params.max_bytes))
 
 
-class ConfigMethods:
-    """Reading the configuration."""
-
-    def __init__(self, context: PluginContext) -> None:
-        self._context = context
-
-    @rpc("config.get", scope=Scope.READ, params=wire.Nothing, result=dict[str, Any])
-    def get(self, _call: Call, _params: wire.Nothing) -> dict[str, Any]:
-        """Return the config with every secret redacted, and the hash of its file."""
-        return dict(self._context.service(Gateway).config_snapshot())
-
-    @rpc("config.schema", scope=Scope.READ, params=wire.Nothing, result=wire.ConfigSchemaResult)
-    def schema(self, _call: Call, _params: wire.Nothing) -> dict[str, Any]:
-        """Return the JSON Schema of the config with the sections of the loaded plugins."""
-        return dict(self._context.service(Gateway).config_schema())
-
-
 class ChannelMethods:
     """Channels and chat commands."""
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from openclaw_kernel.api import PluginContext, Registrar, hookimpl
-from openclaw_plugins.control.methods import ChannelMethods, ConfigMethods, SystemMethods
+from openclaw_plugins.control.config_methods import ConfigMethods
+from openclaw_plugins.control.config_tool import config_tool
+from openclaw_plugins.control.methods import ChannelMethods, SystemMethods
 from openclaw_plugins.control.plugins import PluginMethods
 from openclaw_plugins.control.restart import RestartMethods
 
@@ -23,3 +25,8 @@ class ControlPlugin:
         """Register health, status, presence, config, channels, commands, plugins, log and restart."""
         for kind in (SystemMethods, ConfigMethods, ChannelMethods, PluginMethods, RestartMethods):
             registrar.add_methods(kind(self._context))
+
+    @hookimpl
+    def openclaw_register_tools(self, registrar: Registrar) -> None:
+        """Register the tool `config`, switched off: an agent's `tools.allow` has to name it."""
+        registrar.add_tool(config_tool(self._context))

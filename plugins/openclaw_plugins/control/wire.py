@@ -229,10 +229,3 @@ class LogsTailResult(TypedDict):
     truncated: NotRequired[bool]
     reset: NotRequired[bool]
     skippedBytes: NotRequired[int]
-
-
-class ConfigSchemaResult(TypedDict):
-    schema: dict[str, Any]
-    uiHints: dict[str, Any]
-    version: str
-    generatedAt: str

@@ -15,6 +15,7 @@ COMMANDS = (
     *("devices", "qr", "audit", "plugins", "config", "secrets", "security", "doctor", "service", "backup"),
     *("import", "auth", "version", "completion"),
 )
+WRITES = {"set": ["gateway.port", "1"], "unset": ["gateway.port"], "patch": ["-"], "apply": ["-"]}
 TAKES_AN_ID = {"explain", "restore", "set", "login", "logout", "reject", "remove", "rotate", "revoke", "why", "show", "retry", "forget"}
 TAKE_ONE = [
     ["backup", "verify"],
@@ -41,6 +42,7 @@ def test_every_command_takes_a_home_and_json() -> None:
         arguments = {"completion": ["bash"], "info": ["echo"], "rename": ["some", "name"], **further}.get(
             path[-1], ["some"] if path[-1] in TAKES_AN_ID or path in TAKE_ONE else []
         )
+        arguments = WRITES.get(path[-1], arguments) if path[0] == "config" else arguments
         if path in (["config"], ["backup"], ["import"]):
             continue
         options = parser.parse_args([*path, *arguments, "--home", "/somewhere", "--json"])

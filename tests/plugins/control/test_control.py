@@ -23,6 +23,11 @@ METHODS = {
     "logs.tail": "operator.read",
     "config.get": "operator.read",
     "config.schema": "operator.read",
+    "config.schema.lookup": "operator.read",
+    "config.plan": "operator.read",
+    "config.set": "operator.admin",
+    "config.patch": "operator.admin",
+    "config.apply": "operator.admin",
     "channels.status": "operator.read",
     "channels.start": "operator.admin",
     "channels.stop": "operator.admin",
@@ -61,7 +66,17 @@ async def answer_to(ws: aiohttp.ClientWebSocketResponse, method: str, params: Ma
 
 
 async def test_each_method_asks_for_its_scope(gateway: RunningGateway) -> None:
-    params = {"system-event": {"text": "x"}, **{name: {"channel": "webchat"} for name in CHANNEL_METHODS}}
+    config = await gateway.call("config.get")
+    whole, nothing = {"raw": config["raw"], "baseHash": config["hash"]}, {"raw": "{}", "baseHash": config["hash"]}
+    params: dict[str, dict[str, Any]] = {
+        "system-event": {"text": "x"},
+        **{name: {"channel": "webchat"} for name in CHANNEL_METHODS},
+        "config.schema.lookup": {"path": "gateway"},
+        "config.plan": {"patch": "{}"},
+        "config.set": whole,
+        "config.apply": whole,
+        "config.patch": nothing,
+    }
     for scopes in ([], ["operator.read"], ["operator.write"], ["operator.admin"], ["operator.pairing"]):
         held = set(scopes) | ({"operator.read"} if {"operator.write", "operator.admin"} & set(scopes) else set())
         async with asking_as(gateway, *scopes) as ws:
@@ -126,7 +141,10 @@ async def test_the_config_is_shown_without_its_secrets(tmp_path: Path) -> None:
         assert told["config"]["gateway"]["auth"]["mode"] == "token"
         assert told["hash"]
         (tmp_path / "openclaw.yaml").write_text("gateway: [")
-        assert (await gateway.call("config.get"))["hash"] == told["hash"]
+        broken = await gateway.call("config.get")
+        assert (broken["valid"], broken["raw"], broken["config"], broken["resolved"]) == (False, None, {}, {})
+        assert broken["issues"][0]["file"] == "openclaw.yaml"
+        assert (broken["appliedConfigHash"], broken["hash"] == told["hash"]) == (told["hash"], False)
 
 
 async def test_the_schema_has_the_sections_of_the_plugins(gateway: RunningGateway) -> None:

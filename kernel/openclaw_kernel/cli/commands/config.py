@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from openclaw_kernel.cli.commands import config_explain, config_generations, config_live, config_schema, config_validate
+from openclaw_kernel.cli.commands import config_explain, config_generations, config_live, config_schema, config_validate, config_write
 from openclaw_kernel.cli.errors import BadConfig, CommandFailed
 from openclaw_kernel.cli.exits import OK
 from openclaw_kernel.cli.parsing import Commands
@@ -15,11 +15,11 @@ from openclaw_kernel.cli.terminal import emit, emit_json
 
 def add(commands: Commands) -> None:
     """Add the commands."""
-    group = commands.group("config", "read and check openclaw.yaml; needs no gateway")
+    group = commands.group("config", "read, check and change openclaw.yaml, with or without a gateway")
     get = group.add("get", "print the file or one key of it, secrets replaced", run=get_value)
     get.add_argument("path", metavar="PATH", nargs="?", help="dotted key, e.g. gateway.port", default=None)
     group.add("file", "print where the file is", run=print_file)
-    for further in (config_explain, config_generations, config_live, config_schema, config_validate):
+    for further in (config_explain, config_generations, config_live, config_schema, config_validate, config_write):
         further.add(group)
 
 
