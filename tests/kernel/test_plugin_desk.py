@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from openclaw_kernel.api.audit import AuditLog, AuditOrigin
-from openclaw_kernel.api.config import Change, Configuration, ReloadOutcome
+from openclaw_kernel.api.audit import AuditOrigin
+from openclaw_kernel.api.config import Change
 from openclaw_kernel.api.errors import Forbidden
 from openclaw_kernel.api.plugins import Plugins
-from openclaw_kernel.app import now_ms
-from openclaw_kernel.config_view import ConfigView
-from openclaw_kernel.configuration import ConfigurationDesk
-from openclaw_kernel.host.registry import KERNEL, Owned
-from openclaw_kernel.testing import RunningGateway, StartGateway
+from openclaw_kernel.testing import StartGateway
 
 BY_AGENT = Change(origin=AuditOrigin(actor="agent:main", surface="turn"), by_agent=True)
 
@@ -39,25 +35,8 @@ async def test_every_installed_plugin_is_an_entry_with_its_state(openclaw_gatewa
         assert entries["routing"].summary
 
 
-def offer_configuration(gateway: RunningGateway) -> None:
-    """Let the config of a gateway be written."""
-    path, app = gateway.home / "openclaw.yaml", gateway.app
-    assert app.live is not None
-    configuration = ConfigurationDesk(
-        path=path,
-        engine=app.live.engine,
-        generations=app.generations,
-        audit=gateway.service(AuditLog),
-        view=ConfigView(path, schema_source=dict, outcome_of=lambda _path: ReloadOutcome.NONE),
-        now_ms=now_ms,
-    )
-    app.host.registry.services[Configuration] = Owned(KERNEL, configuration)
-
-
 async def test_a_plugin_is_disabled_and_enabled_by_the_config(openclaw_gateway: StartGateway) -> None:
     async with openclaw_gateway({}) as gateway:
-        offer_configuration(gateway)
-
         told = await gateway.call("plugins.setEnabled", {"pluginId": "web-tools", "enabled": False})
 
         assert (told["plugin"]["state"], told["restartRequired"]) == ("disabled", False)
