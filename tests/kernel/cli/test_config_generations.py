@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -58,3 +59,17 @@ async def test_what_there_is_not_is_said(start_gateway: StartGateway) -> None:
     assert odd.status == 2
     same = await run_command("config", "rollback", "1", "--reason", "x", home=gateway.home)
     assert "the file says already" in same.out
+
+
+async def test_a_running_gateway_follows_a_rollback_as_it_follows_an_edit(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
+    first = gateway.config_path.read_bytes()
+    async with gateway.connect() as client, asyncio.timeout(60):
+        gateway.write_config(merge(gateway.config, {"logging": {"level": "warning"}}))
+        while (await client.request("status"))["config"]["generation"] != 2:
+            pass
+        back = await run_command("config", "rollback", "1", "--reason", "too quiet", home=gateway.home)
+        assert back.out == "generation 1 is put back; the running gateway takes it as it takes an edit of the file\n"
+        while (await client.request("status"))["config"]["generation"] != 3:
+            pass
+    assert gateway.config_path.read_bytes() == first
