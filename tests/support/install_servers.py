@@ -156,7 +156,7 @@ def run(command: list[str], *, seconds: float, cwd: Path | None = None, environm
 
 def main(arguments: Sequence[str]) -> int:
     """Install what is missing; always 0."""
-    packages = [package for name, names in DEBIAN_PACKAGES.items() if missing(name) for package in names]
+    packages = list(dict.fromkeys(package for name, names in DEBIAN_PACKAGES.items() if missing(name) for package in names))
     if packages:
         print(f"installing the Debian packages {', '.join(packages)}", flush=True)
         try:
