@@ -75,6 +75,7 @@ GOOD = (
     Good("config.schema"),
     Good("config.schema.lookup", {"path": "gateway.port"}),
     Good("config.schema.lookup", {"path": "agents.entries.*"}),
+    Good("config.reload"),
     Good("config.plan", {"patch": "{logging: {level: 'debug'}}"}),
     Good("logs.tail"),
     Good("logs.tail", {"cursor": 0, "limit": 3, "maxBytes": 1000}),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.kernel.cli.command import run_command
 from tests.support.gateway import RunningGateway, StartGateway
 from tests.support.ws_client import WsClient
 
@@ -90,6 +91,19 @@ async def test_fifty_edits_under_load_drop_nobody_and_lose_nothing(start_gateway
             await one.__aexit__(None, None, None)
     assert applied == EDITS - EDITS // 6
     assert status["bootId"] == watcher.hello["server"]["bootId"]
+
+
+async def test_the_command_line_plans_and_reloads_what_nobody_watches(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway({"gateway": {"reload": {"mode": "off"}}})
+    base: dict[str, Any] = json.loads(gateway.config_path.read_text(encoding="utf-8"))
+    save(gateway.config_path, {**base, "session": {"queueLimit": 7}})
+    planned = (await run_command("config", "plan", str(gateway.config_path), "--json", home=gateway.home)).json()
+    assert (planned["running"], planned["changed"]) == (True, ["session.queueLimit"])
+    reloaded = await run_command("config", "reload", home=gateway.home)
+    assert reloaded.status == 0
+    assert "kernel: goes on with the new values" in reloaded.out.splitlines()
+    again = (await run_command("config", "reload", "--json", home=gateway.home)).json()
+    assert (again["changed"], again["restart"]) == ([], False)
 
 
 async def test_sighup_takes_the_file_though_nobody_watches_it(start_gateway: StartGateway) -> None:

@@ -184,6 +184,7 @@ SUPPLEMENT: dict[str, dict[str, Any]] = {
     "ConfigPlanResult": shape(
         {"outcome": one_of_words("none", "hot", "unit", "process"), "changed": array(NONEMPTY), "units": array(ref("ConfigUnit"))}
     ),
+    "ConfigReloadResult": shape({"generation": COUNT, "restart": BOOLEAN, "changed": array(NONEMPTY), "units": array(ref("ConfigUnit"))}),
     "ConfigUnit": shape(
         {"unit": NONEMPTY, "outcome": one_of_words("none", "hot", "unit", "process"), "waits": BOOLEAN},
         {"paths": array(NONEMPTY), "reason": NONEMPTY, "connections": COUNT, "error": NONEMPTY},

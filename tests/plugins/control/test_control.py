@@ -25,6 +25,7 @@ METHODS = {
     "config.schema": "operator.read",
     "config.schema.lookup": "operator.read",
     "config.plan": "operator.read",
+    "config.reload": "operator.admin",
     "config.set": "operator.admin",
     "config.patch": "operator.admin",
     "config.apply": "operator.admin",

@@ -1,4 +1,4 @@
-"""`openclaw-kernel config plan`: what a file would do to what runs."""
+"""`openclaw-kernel config plan|reload`: what a file would do to what runs, and taking openclaw.yaml as it is on disk."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ _MOST_PATHS: Final = 4
 
 
 def add(group: Commands) -> None:
-    """Add the command."""
+    """Add the commands."""
     details = """\
 Prints for each unit (a plugin, or the kernel) what would happen to it, which keys decide that, and how many are connected through it;
 nothing is done. Where no gateway runs, FILE is compared with openclaw.yaml as the next start would read it."""
     plan = group.add("plan", "say what a file would do to each unit", run=plan_file, asks_gateway=True, details=details)
     plan.add_argument("file", metavar="FILE", help="the config as it would be, e.g. a copy of openclaw.yaml that you edited")
+    details = "Also where gateway.reload.mode is off, and for secrets that are others now. Waits until it is in force."
+    group.add("reload", "have the gateway take openclaw.yaml as it is on disk", run=reload, asks_gateway=True, details=details)
 
 
 def plan_file(options: argparse.Namespace) -> int:
@@ -56,6 +58,18 @@ def plan_file(options: argparse.Namespace) -> int:
     if not plan["running"]:
         emit("no gateway was asked; this is what would happen to one that runs with openclaw.yaml as it is")
     _show(plan["units"], plan["changed"])
+    return OK
+
+
+def reload(options: argparse.Namespace) -> int:
+    """Ask the gateway."""
+    answer = _ask(options, "config.reload", {})
+    if options.json:
+        emit_json(answer)
+        return OK
+    _show(answer["units"], answer["changed"])
+    if answer["restart"]:
+        emit("the gateway restarts by itself to bring it about")
     return OK
 
 
