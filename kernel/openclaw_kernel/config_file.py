@@ -13,6 +13,8 @@ from typing import Final
 from openclaw_config.source import read_text
 from openclaw_kernel.api.errors import InvalidRequest, Unavailable
 
+REJECTED_KEPT: Final = 20
+"""So many of the newest texts that were not written stay."""
 _NEW_MODE: Final = 0o600
 
 
@@ -71,6 +73,9 @@ class ConfigFile:
             return place
         except OSError as error:
             raise Unavailable(f"{place}: cannot be written ({(error.strerror or str(error)).lower()})") from error
+        kept = sorted(path for path in target.parent.iterdir() if path.name.startswith(f"{target.name}.rejected."))
+        for path in kept[:-REJECTED_KEPT]:
+            path.unlink(missing_ok=True)
         return place
 
     def _target(self) -> Path:

@@ -17,6 +17,7 @@ from openclaw_config.patching import patched, tree_of
 from openclaw_config.secrets import REDACTED
 from openclaw_kernel.api.config import ConfigConflict, Edit, NotApplied, ReloadOutcome, UnitResult
 from openclaw_kernel.api.errors import InvalidRequest
+from openclaw_kernel.config_file import REJECTED_KEPT, ConfigFile
 from openclaw_kernel.configuration import STALE
 from tests.kernel.writing import CHANGE, Desk, desk_at
 
@@ -226,3 +227,11 @@ async def test_a_plan_says_what_a_write_would_do_and_does_nothing(desk: Desk) ->
     assert plan.outcome is ReloadOutcome.PROCESS
     assert desk.text == FILE
     assert same(tree_of("x", desk.text), tree_of("x", desk.engine.accepted.text))
+
+
+def test_of_what_was_not_written_the_newest_stay(tmp_path: Path) -> None:
+    file = ConfigFile(tmp_path / "openclaw.yaml")
+    for number in range(REJECTED_KEPT + 5):
+        file.keep_rejected(f"# {number}", 1_700_000_000_000 + number)
+    kept = sorted(path.read_text() for path in tmp_path.iterdir())
+    assert kept == sorted(f"# {number}" for number in range(5, REJECTED_KEPT + 5))
