@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -26,6 +26,7 @@ from openclaw_kernel.api.errors import Forbidden, GatewayError, InvalidRequest, 
 from openclaw_kernel.config_file import ConfigFile, FileChanged
 from openclaw_kernel.config_view import ConfigView
 from openclaw_kernel.generations import Generations
+from openclaw_kernel.generations.book import ROLLBACK
 from openclaw_kernel.leaves import remember
 from openclaw_kernel.tasks import TaskOwner
 
@@ -131,10 +132,17 @@ class ConfigurationDesk:
 
     async def rollback(self, generation: int, change: Change) -> Written:
         """See `Configuration`."""
-        kept = await self._generations.source_of(number=generation)
-        if kept is None:
-            raise InvalidRequest(f"generation {generation}: its file is not kept any more; see openclaw-kernel config history")
-        return await self.write(lambda _text: kept, change, base_hash=None, shrink=True)
+        content = await self._generations.content(generation)
+        texts = {path: data.decode("utf-8") for path, data in content.items()}
+        text = texts.pop(self._file.path, None)
+        if text is None or any([await asyncio.to_thread(_differs, path, other) for path, other in texts.items()]):
+            # One file is replaced at a time, and half of a generation is none.
+            raise InvalidRequest(
+                f"generation {generation}: other files than {self._file.path.name} were different then;"
+                " put them back too, with openclaw-kernel config rollback"
+            )
+        origin = replace(change.origin, surface=ROLLBACK)
+        return await self.write(lambda _text: text, replace(change, origin=origin), base_hash=None, shrink=True)
 
     async def close(self) -> None:
         """Let what is being written end."""
@@ -327,6 +335,13 @@ class ConfigurationDesk:
             is_conflict = both and not same(real["theirs"][where][1], real["yours"][where][1])
             rows.append({"path": dotted(where), "base": values[0], "theirs": values[1], "yours": values[2], "conflict": is_conflict})
         return rows
+
+
+def _differs(path: Path, text: str) -> bool:
+    try:
+        return path.read_text(encoding="utf-8") != text
+    except (OSError, UnicodeDecodeError):
+        return True
 
 
 def _value_at(tree: Any, where: Sequence[str | int]) -> Any:

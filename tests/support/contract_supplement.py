@@ -181,6 +181,30 @@ SUPPLEMENT: dict[str, dict[str, Any]] = {
             "appliedConfigHash": nullable(NONEMPTY),
         },
     ),
+    "ConfigHistoryResult": shape({"generations": array(ref("ConfigGeneration"))}),
+    "ConfigGeneration": shape(
+        {
+            "number": COUNT,
+            "hash": NONEMPTY,
+            "timeMs": COUNT,
+            "actor": NONEMPTY,
+            "surface": NONEMPTY,
+            "reason": nullable(NONEMPTY),
+            "changed": array(NONEMPTY),
+        }
+    ),
+    "ConfigGenerationGetResult": shape({"generation": COUNT, "raw": STRING}),
+    "ConfigRollbackResult": shape(
+        {
+            "ok": BOOLEAN,
+            "noop": BOOLEAN,
+            "generation": COUNT,
+            "hash": NONEMPTY,
+            "changedPaths": array(NONEMPTY),
+            "units": array(ref("ConfigUnit")),
+            "restart": nullable(OBJECT),
+        }
+    ),
     "ConfigPlanResult": shape(
         {"outcome": one_of_words("none", "hot", "unit", "process"), "changed": array(NONEMPTY), "units": array(ref("ConfigUnit"))}
     ),

@@ -138,6 +138,10 @@ class Generations:
             )
         return shown
 
+    async def content(self, number: int) -> Mapping[Path, bytes]:
+        """Return the bytes of each file of a generation by its number; raise `InvalidRequest` where they are not kept."""
+        return await self.content_of(await self._find(number))
+
     async def content_of(self, kept: Kept) -> Mapping[Path, bytes]:
         """Return the bytes of each file of a generation, openclaw.yaml first; raise `InvalidRequest` where they are not kept."""
         try:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from openclaw_kernel.api import PluginContext, Restarts, RestartSentinel, Target
 from openclaw_kernel.api.config import Written
-from openclaw_plugins.control.config_wire import ConfigApplyParams, ConfigDeliveryContext, ConfigPatchParams
+from openclaw_plugins.control.config_wire import ConfigDeliveryContext, ToldParams
 
 COOLDOWN_MS: Final = 30_000
 """Between two restarts that written configs ask for."""
@@ -22,7 +22,7 @@ class ConfigRestarts:
     def __init__(self, context: PluginContext) -> None:
         self._context = context
 
-    async def after(self, params: ConfigApplyParams | ConfigPatchParams, written: Written, *, kind: str) -> dict[str, Any]:
+    async def after(self, params: ToldParams, written: Written, *, kind: str) -> dict[str, Any]:
         """The part of the answer about the restart; it is begun where the write made it necessary."""
         if written.noop:
             return {}
@@ -63,7 +63,7 @@ class ConfigRestarts:
         }
 
     @staticmethod
-    def _payload(params: ConfigApplyParams | ConfigPatchParams, written: Written, kind: str, now: int) -> dict[str, Any]:
+    def _payload(params: ToldParams, written: Written, kind: str, now: int) -> dict[str, Any]:
         context = params.delivery_context
         return {
             "kind": kind,

@@ -37,8 +37,8 @@ class ConfigSetParams(Params):
     allow_shrink: bool = False
 
 
-class ConfigApplyParams(ConfigSetParams):
-    """As `config.set`; where a restart follows, `note` is told to `session_key` and `delivery_context` after it."""
+class ToldParams(Params):
+    """Where a restart follows, `note` is told to `session_key` and `delivery_context` after it."""
 
     session_key: Annotated[str, StringConstraints(max_length=512)] | None = None
     delivery_context: ConfigDeliveryContext | None = None
@@ -46,15 +46,15 @@ class ConfigApplyParams(ConfigSetParams):
     restart_delay_ms: Annotated[int, Field(ge=0, le=3_600_000)] = 0
 
 
-class ConfigPatchParams(Params):
+class ConfigApplyParams(ConfigSetParams, ToldParams):
+    """As `config.set`, and who is told after a restart."""
+
+
+class ConfigPatchParams(ToldParams):
     """`raw` is a merge patch as JSON5; `replace_paths` are lists that it may shorten. The rest as in `config.apply`."""
 
     raw: Text
     base_hash: Hash | None = None
-    session_key: Annotated[str, StringConstraints(max_length=512)] | None = None
-    delivery_context: ConfigDeliveryContext | None = None
-    note: Annotated[str, StringConstraints(max_length=4000)] | None = None
-    restart_delay_ms: Annotated[int, Field(ge=0, le=3_600_000)] = 0
     replace_paths: Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=1024)]], Field(max_length=256)] = []
 
 

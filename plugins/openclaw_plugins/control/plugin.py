@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from openclaw_kernel.api import PluginContext, Registrar, hookimpl
+from openclaw_plugins.control.config_history import ConfigHistoryMethods
 from openclaw_plugins.control.config_methods import ConfigMethods
 from openclaw_plugins.control.config_reload import ReloadMethods
 from openclaw_plugins.control.config_tool import config_tool
@@ -24,7 +25,7 @@ class ControlPlugin:
     @hookimpl
     def openclaw_register_methods(self, registrar: Registrar) -> None:
         """Register health, status, presence, config, channels, commands, plugins, log and restart."""
-        for kind in (SystemMethods, ConfigMethods, ReloadMethods, ChannelMethods, PluginMethods, RestartMethods):
+        for kind in (SystemMethods, ConfigMethods, ConfigHistoryMethods, ReloadMethods, ChannelMethods, PluginMethods, RestartMethods):
             registrar.add_methods(kind(self._context))
 
     @hookimpl

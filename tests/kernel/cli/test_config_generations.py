@@ -8,7 +8,8 @@ import json
 import pytest
 
 from tests.kernel.cli.command import run_command
-from tests.support.gateway import StartGateway, merge
+from tests.support.gateway import TOKEN, StartGateway, merge
+from tests.support.ws_client import RequestFailed
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -61,7 +62,7 @@ async def test_what_there_is_not_is_said(start_gateway: StartGateway) -> None:
     assert "the file says already" in same.out
 
 
-async def test_a_running_gateway_follows_a_rollback_as_it_follows_an_edit(start_gateway: StartGateway) -> None:
+async def test_a_running_gateway_puts_back_what_is_asked_for_and_keeps_the_reason(start_gateway: StartGateway) -> None:
     gateway = await start_gateway()
     first = gateway.config_path.read_bytes()
     async with gateway.connect() as client, asyncio.timeout(60):
@@ -69,7 +70,15 @@ async def test_a_running_gateway_follows_a_rollback_as_it_follows_an_edit(start_
         while (await client.request("status"))["config"]["generation"] != 2:
             pass
         back = await run_command("config", "rollback", "1", "--reason", "too quiet", home=gateway.home)
-        assert back.out == "generation 1 is put back; the running gateway takes it as it takes an edit of the file\n"
-        while (await client.request("status"))["config"]["generation"] != 3:
-            pass
+        assert back.out == "generation 1 is put back and in force, as generation 3\n"
+        assert (await client.request("status"))["config"]["generation"] == 3
+        told = (await client.request("config.history", {"limit": 1}))["generations"]
+        assert [(one["number"], one["surface"], one["reason"]) for one in told] == [(3, "rollback", "too quiet")]
+        older = (await client.request("config.history", {"before": 3}))["generations"]
+        assert [one["number"] for one in older] == [2, 1]
+        shown = (await client.request("config.generation.get", {"generation": 2}))["raw"]
+        assert '"warning"' in shown
+        assert TOKEN not in shown
+        with pytest.raises(RequestFailed, match="there is none of this number"):
+            await client.request("config.rollback", {"generation": 99})
     assert gateway.config_path.read_bytes() == first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from openclaw_kernel.cli.parsing import Commands
 from openclaw_kernel.cli.terminal import emit, emit_json, harmless, note, one_line, table
 
 if TYPE_CHECKING:
+    from openclaw_config.load import Loaded
     from openclaw_kernel.generations.table import Kept
 
 _FILE = "the file"
@@ -29,7 +31,8 @@ def add(group: Commands) -> None:
     blame.add_argument("path", metavar="PATH", nargs="?", help="dotted key, e.g. gateway.port (default: every key)", default=None)
     details = """\
 It writes openclaw.yaml, and the files it includes, as they were; what they said before is kept below generations/rejected.
-A gateway that runs takes the file as it takes every edit of it; where none runs, the next start serves it."""
+A gateway that runs does it itself, and answers when it is in force (where included files differ, too, it takes them as it takes every
+edit); where none runs, the next start serves it."""
     rollback = group.add("rollback", "put an earlier generation back", run=roll_back, details=details)
     rollback.add_argument("generation", metavar="N", type=_wanted, help="its number, or last-good for the one that last worked")
     rollback.add_argument("--reason", metavar="TEXT", help="why, for the history", required=True)
@@ -99,12 +102,9 @@ def show_blame(options: argparse.Namespace) -> int:
 
 def roll_back(options: argparse.Namespace) -> int:
     """Check, write, and write down where no gateway runs."""
-    import asyncio
-
     from openclaw_config.home import config_path
     from openclaw_config.load import ConfigError, load
     from openclaw_config.source import read_text
-    from openclaw_kernel.api.errors import GatewayError
     from openclaw_kernel.generations import offline
     from openclaw_kernel.lock import AlreadyRunning, CannotLock, StateLock
 
@@ -125,15 +125,10 @@ def roll_back(options: argparse.Namespace) -> int:
         is_running = True
     except CannotLock as error:
         raise NotNow(str(error)) from error
-    written: list[Path] = []
+    if is_running and len(texts) == 1:
+        return _ask_gateway(options, wanted.number)
     try:
-        written = offline.put_back(home, texts)
-        if not is_running:
-            asyncio.run(offline.record_rollback(home, loaded, options.reason))
-    except OSError as error:
-        raise CommandFailed(f"{error.filename or home}: cannot be written ({(error.strerror or str(error)).lower()})") from error
-    except GatewayError as error:
-        note(f"it is put back, and not in the history until the next start: {error.message}")
+        written = _put_back(home, texts, None if is_running else loaded, options.reason)
     finally:
         if not is_running:
             lock.release()
@@ -146,6 +141,42 @@ def roll_back(options: argparse.Namespace) -> int:
             if written
             else f"the file says already what generation {wanted.number} says"
         )
+    return OK
+
+
+def _put_back(home: Path, texts: Mapping[Path, bytes], loaded: Loaded | None, reason: str) -> list[Path]:
+    """Write the files, and where no gateway does, write it down."""
+    import asyncio
+
+    from openclaw_kernel.api.errors import GatewayError
+    from openclaw_kernel.generations import offline
+
+    try:
+        written = offline.put_back(home, texts)
+    except OSError as error:
+        raise CommandFailed(f"{error.filename or home}: cannot be written ({(error.strerror or str(error)).lower()})") from error
+    try:
+        if loaded is not None:
+            asyncio.run(offline.record_rollback(home, loaded, reason))
+    except (GatewayError, OSError) as error:
+        note(f"it is put back, and not in the history until the next start: {error}")
+    return written
+
+
+def _ask_gateway(options: argparse.Namespace, number: int) -> int:
+    """Have the running gateway put it back, which answers when it is in force."""
+    from openclaw_kernel.cli.client import Client
+    from openclaw_kernel.cli.target import find_target
+
+    with Client(find_target(options)) as client:
+        answer = client.request("config.rollback", {"generation": number, "reason": options.reason})
+    if options.json:
+        emit_json({**answer, "running": True})
+    elif answer["noop"]:
+        emit(f"the file says already what generation {number} says")
+    else:
+        restart = "; the gateway restarts to bring the rest about" if answer["restart"] else ""
+        emit(f"generation {number} is put back and in force, as generation {answer['generation']}{restart}")
     return OK
 
 
