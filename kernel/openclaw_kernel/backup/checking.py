@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import sqlite3
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -50,7 +52,8 @@ def unpack(path: Path, home: Path) -> Mapping[str, Any]:
     found: dict[str, str] = {}
     try:
         with tarfile.open(path, mode="r:gz") as archive:
-            home.mkdir(mode=0o700)
+            with _unpacking(home):
+                home.mkdir(mode=0o700)
             manifest: Any = None
             for entry in archive:
                 if entry.name == MANIFEST:
@@ -82,6 +85,7 @@ def _manifest(path: Path, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> M
         manifest: Any = json.loads(file.read()) if file is not None else None
         number = manifest["format"]
         shapes = isinstance(manifest["files"], dict) and isinstance(manifest["leftOut"], dict) and int(manifest["madeAtMs"]) >= 0
+        shapes = shapes and "version" in manifest and all(isinstance(row, dict) for row in manifest["files"].values())
     except (KeyError, TypeError, ValueError):
         raise BackupError(f"{path}: its list of files cannot be read; it was changed, take another backup") from None
     if number != FORMAT or not shapes:
@@ -93,23 +97,45 @@ def _unpack_one(archive: tarfile.TarFile, entry: tarfile.TarInfo, home: Path) ->
     # The filter refuses what would leave the folder, and devices.
     checked = tarfile.data_filter(entry, str(home))
     target = home / checked.name
-    if checked.isdir():
-        target.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return "folder"
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if checked.issym():
-        target.symlink_to(checked.linkname)
-        return f"link {checked.linkname}"
+    with _unpacking(home):
+        (target if checked.isdir() else target.parent).mkdir(mode=0o700, parents=True, exist_ok=True)
+        if checked.isdir():
+            return "folder"
+        if checked.issym():
+            target.symlink_to(checked.linkname)
+            return f"link {checked.linkname}"
     source = archive.extractfile(entry)
     if source is None:
         raise tarfile.ExtractError(f"{entry.name}: is no file")
     digest = hashlib.sha256()
-    with target.open("xb") as file:
-        target.chmod((entry.mode & 0o700) | 0o600)
+    with _unpacking(home):
+        # Without a buffer, whose rest would be written, and fail, at the end of the block.
+        file = target.open("xb", buffering=0)
+    with file:
+        with _unpacking(home):
+            target.chmod((entry.mode & 0o700) | 0o600)
         while chunk := source.read(_CHUNK):
             digest.update(chunk)
-            file.write(chunk)
+            with _unpacking(home):
+                _write(file, chunk)
     return f"file {digest.hexdigest()}"
+
+
+def _write(file: io.FileIO, chunk: bytes) -> None:
+    left = memoryview(chunk)
+    while left:
+        left = left[file.write(left) :]
+
+
+@contextmanager
+def _unpacking(home: Path) -> Iterator[None]:
+    """Tell a fault of the place from one of the backup, which another backup would not mend."""
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        cure = "see to room and rights there, or name another folder: --home, for verify TMPDIR"
+        raise BackupError(f"{home}: the backup cannot be unpacked there ({reason}); {cure}") from error
 
 
 def _compare(path: Path, wanted: Mapping[str, Mapping[str, Any]], found: Mapping[str, str]) -> None:

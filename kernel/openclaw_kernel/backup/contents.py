@@ -10,17 +10,20 @@ from pathlib import Path
 from typing import Final
 
 DATABASE: Final = "state.sqlite3"
-MANIFEST: Final = "manifest.json"
+MANIFEST: Final = "openclaw-backup.json"
+"""The last of an archive: what is in it. No file of a state folder comes into a backup by this name."""
 FORMAT: Final = 1
 
 _LEFT_OUT: Final = {
     "gateway.lock": "it is of the process that runs",
     "gateway.new": "it is of the process that runs",
     "logs": "the log is not state",
+    MANIFEST: "it is the list of a backup that was unpacked by hand",
     f"{DATABASE}-wal": "the copy of the database holds it",
     f"{DATABASE}-shm": "the copy of the database holds it",
     f"{DATABASE}-journal": "the copy of the database holds it",
 }
+_GONE: Final = "gone while the backup was made"
 _CONFIG_FILES: Final = (".yaml", ".yml")
 
 
@@ -45,7 +48,12 @@ def members(home: Path, left_out: dict[str, str]) -> Iterator[Member]:
     waiting = [home]
     while waiting:
         folder = waiting.pop()
-        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except FileNotFoundError:
+            left_out[folder.relative_to(home).as_posix()] = _GONE
+            continue
+        for entry in entries:
             name = Path(entry.path).relative_to(home).as_posix()
             reason = _LEFT_OUT.get(name)
             if reason is not None:
@@ -66,8 +74,9 @@ def _member(home: Path, path: Path, name: str, left_out: dict[str, str]) -> Memb
         status = path.lstat()
         mode = stat.S_IMODE(status.st_mode)
         if stat.S_ISLNK(status.st_mode):
-            target = path.resolve()
-            if target.is_relative_to(home.resolve()):
+            # Not `resolve`, which refuses a link that leads to itself.
+            target = Path(os.path.realpath(path))
+            if target.is_relative_to(os.path.realpath(home)):
                 # Relative, so that it leads to the same place wherever the folder is put back.
                 return Member(name=name, path=path, mode=mode, link=os.path.relpath(target, path.parent.resolve()))
             if path.suffix in _CONFIG_FILES and target.is_file():
@@ -81,5 +90,5 @@ def _member(home: Path, path: Path, name: str, left_out: dict[str, str]) -> Memb
         else:
             left_out[name] = "neither a file nor a folder"
     except FileNotFoundError:
-        left_out[name] = "gone while the backup was made"
+        left_out[name] = _GONE
     return None

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import sqlite3
 import tarfile
 import tempfile
@@ -49,10 +50,11 @@ def create(home: Path, target: Path, *, now_ms: int | None = None) -> Made:
     if target.resolve().is_relative_to(home.resolve()):
         raise BackupError(f"{target}: lies in the state folder itself; name a file outside of it")
     made_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-    partial = target.with_name(f".{target.name}.partial")
+    # A name that nobody knows before, and a file that is new: whoever made it could else read what is written into it.
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     written = _Written()
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             with tarfile.open(fileobj=file, mode="w:gz", compresslevel=6, format=tarfile.PAX_FORMAT) as archive:
                 _add_all(archive, home, written)

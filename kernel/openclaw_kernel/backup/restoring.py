@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -32,7 +33,9 @@ class Restored:
 
 def restore(path: Path, home: Path, *, replace: bool) -> Restored:
     """Put it back; raise `BackupError`, and change nothing, where it is not whole, a gateway runs, or the folder holds something."""
-    occupied = home.exists() and any(home.iterdir())
+    # What a link leads to is swapped, and the link stays.
+    home = Path(os.path.realpath(home))
+    occupied = home.exists() and _holds_something(home)
     if occupied and not replace:
         raise BackupError(f"{home}: holds something; restore elsewhere with --home, or move it aside with --replace")
     lock = _lock_of(home) if home.exists() else None
@@ -47,6 +50,8 @@ def restore(path: Path, home: Path, *, replace: bool) -> Restored:
             shutil.rmtree(fresh, ignore_errors=True)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
+        if error.errno == errno.EBUSY:
+            reason = "it is a mount point, which cannot be swapped: restore beside it and copy what is there into it"
         raise BackupError(f"{error.filename or home}: cannot be put back ({reason}); see to room and rights") from error
     finally:
         if lock is not None:
@@ -54,6 +59,10 @@ def restore(path: Path, home: Path, *, replace: bool) -> Restored:
     return Restored(
         home=home, files=len(manifest["files"]), aside=aside if occupied else None, kept_withdrawals=kept, problems=problems_of(home)
     )
+
+
+def _holds_something(folder: Path) -> bool:
+    return any(item.name != "gateway.lock" for item in folder.iterdir())
 
 
 def _lock_of(home: Path) -> StateLock:
@@ -93,7 +102,7 @@ def _swap(home: Path, fresh: Path) -> Path | None:
         if aside is not None:
             aside.rename(home)
         raise
-    if aside is not None and not any(item.name != "gateway.lock" for item in aside.iterdir()):
+    if aside is not None and not _holds_something(aside):
         shutil.rmtree(aside)
         return None
     return aside

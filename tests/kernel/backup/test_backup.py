@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import sqlite3
 import stat
 import tarfile
@@ -15,7 +16,7 @@ import pytest
 
 from openclaw_config.home import prepare_home
 from openclaw_kernel.backup.checking import problems_of, verify
-from openclaw_kernel.backup.contents import BackupError
+from openclaw_kernel.backup.contents import MANIFEST, BackupError, members
 from openclaw_kernel.backup.creating import create
 from openclaw_kernel.backup.restoring import WITHDRAWN, restore
 from openclaw_kernel.lock import StateLock
@@ -127,7 +128,7 @@ def rewritten(source: Path, target: Path, *, change: bytes | None = None, name: 
         for entry in before:
             file = before.extractfile(entry) if entry.isfile() else None
             content = file.read() if file else b""
-            if add is not None and entry.name == "manifest.json":
+            if add is not None and entry.name == MANIFEST:
                 after.addfile(add, io.BytesIO(b""))
             if entry.name == name:
                 if change is None:
@@ -212,3 +213,76 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     assert (tmp_path / "b.tar.gz").read_text() == "mine"
     with pytest.raises(BackupError, match="outside of it"):
         create(home, home / "b.tar.gz")
+
+
+def test_a_file_of_any_name_comes_back_also_one_that_is_called_like_a_list_of_files(tmp_path: Path) -> None:
+    home = a_home(tmp_path)
+    names = ["manifest.json", "a\nline", " spaces ", os.fsdecode(b"\xff\xfe")]
+    for name in names:
+        (home / name).write_text(name.encode(errors="surrogateescape").hex())
+    (home / "workspace" / "loop").symlink_to("loop")
+    made = create(home, tmp_path / "b.tar.gz")
+    assert verify(made.path).files == made.files
+    restore(made.path, tmp_path / "other", replace=False)
+    for name in names:
+        assert (tmp_path / "other" / name).read_text() == name.encode(errors="surrogateescape").hex()
+    assert (tmp_path / "other" / "workspace" / "loop").is_symlink()
+
+
+def test_a_backup_of_what_was_unpacked_by_hand_is_whole(tmp_path: Path) -> None:
+    made = create(a_home(tmp_path), tmp_path / "b.tar.gz")
+    with tarfile.open(made.path) as archive:
+        archive.extractall(tmp_path / "by-hand", filter="data")
+    again = create(tmp_path / "by-hand", tmp_path / "again.tar.gz")
+    assert "unpacked by hand" in again.left_out[MANIFEST]
+    assert verify(again.path).problems == ()
+
+
+def test_a_folder_that_goes_while_it_is_looked_at_is_named(tmp_path: Path) -> None:
+    home = a_home(tmp_path)
+    (home / "brief").mkdir()
+    left_out: dict[str, str] = {}
+    for member in members(home, left_out):
+        if member.name == "brief":
+            member.path.rmdir()
+    assert left_out["brief"] == "gone while the backup was made"
+
+
+def test_where_there_is_no_place_to_unpack_the_backup_is_not_blamed(tmp_path: Path) -> None:
+    made = create(a_home(tmp_path), tmp_path / "b.tar.gz")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(BackupError, match=r"cannot be unpacked there \(file too large\)"):
+            restore(made.path, tmp_path / "other", replace=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [item.name for item in tmp_path.iterdir() if "other" in item.name] == []
+
+
+def test_what_the_link_of_a_state_folder_leads_to_is_swapped_and_the_link_stays(tmp_path: Path) -> None:
+    home = a_home(tmp_path)
+    made = create(home, tmp_path / "b.tar.gz")
+    (tmp_path / "disk").mkdir()
+    home.rename(tmp_path / "disk" / "real")
+    home.symlink_to(tmp_path / "disk" / "real")
+    restored = restore(made.path, home, replace=True)
+    assert home.is_symlink()
+    assert restored.aside is not None
+    assert (restored.aside.parent, restored.aside.is_symlink()) == (tmp_path / "disk", False)
+    assert (home / "gateway.token").exists()
+
+
+def test_a_folder_with_nothing_but_the_lock_of_an_earlier_gateway_is_empty(tmp_path: Path) -> None:
+    made = create(a_home(tmp_path), tmp_path / "b.tar.gz")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "gateway.lock").write_text("{}")
+    assert restore(made.path, tmp_path / "other", replace=False).aside is None
+
+
+def test_a_file_that_somebody_laid_down_for_it_gets_nothing_of_it(tmp_path: Path) -> None:
+    planted = tmp_path / ".b.tar.gz.partial"
+    planted.write_text("")
+    create(a_home(tmp_path), tmp_path / "b.tar.gz")
+    assert planted.read_text() == ""
+    assert sorted(item.name for item in tmp_path.iterdir()) == [".b.tar.gz.partial", "b.tar.gz", "home"]
