@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -242,3 +243,28 @@ async def test_what_is_not_there_is_refused_in_words(cli: ReferenceCli) -> None:
     assert unknown.status == compact.status == 1
     assert "unknown method: sessions.nothing" in unknown.out + unknown.err or "missing scope" in unknown.out + unknown.err
     assert "unknown method: sessions.compact" in compact.out + compact.err
+
+
+async def test_the_config_is_read_patched_applied_and_guarded_by_its_hash(gateway: RunningGateway, cli: ReferenceCli) -> None:
+    got, looked = await asyncio.gather(cli.call("config.get", {}), cli.call("config.schema.lookup", {"path": "logging.level"}))
+    assert got["valid"] is True
+    assert got["config"]["gateway"]["auth"]["token"] == "__OPENCLAW_REDACTED__"
+    assert looked["reloadKind"] == "hot"
+    patched = await cli.call("config.patch", {"raw": "{logging: {level: 'debug'}}", "baseHash": got["hash"]})
+    assert patched["changedPaths"] == ["logging.level"]
+    written = gateway.config_path.read_text()
+    assert '"debug"' in written
+    assert "__OPENCLAW_REDACTED__" not in written
+    stale = await cli.run(
+        "gateway", "call", "config.patch", "--params", json.dumps({"raw": "{logging: {level: 'error'}}", "baseHash": got["hash"]}), "--json"
+    )
+    assert stale.status == 1
+    assert "config changed since last load; re-run config.get and retry" in stale.out + stale.err
+    invalid = await cli.run(
+        "gateway", "call", "config.apply", "--params", json.dumps({"raw": "{gatway: {}}", "baseHash": patched["hash"]}), "--json"
+    )
+    assert invalid.status == 1
+    assert "gatway" in invalid.out + invalid.err
+    assert gateway.config_path.read_text() == written
+    again = await cli.call("config.apply", {"raw": (await cli.call("config.get", {}))["raw"], "baseHash": patched["hash"]})
+    assert again["noop"] is True
