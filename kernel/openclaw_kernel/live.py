@@ -42,6 +42,9 @@ BY_SIGNAL: Final = Change(origin=AuditOrigin(actor="owner", surface="signal"), r
 RESTART_DELAY_SECONDS: Final = 0.3
 """Several saves that each want a restart share one."""
 RETRY_SECONDS: Final = 1.0
+_FIRST_PATIENCE: Final = 5.0
+_LONGEST_PATIENCE: Final = 600.0
+"""Between tries of what a unit refuses: each may take a plugin off the air for a moment."""
 _CLOSE_SECONDS: Final = 5.0
 _WEBCHAT: Final = "webchat"
 
@@ -115,6 +118,10 @@ class LiveConfig:
         self._fault: str | None = None
         self._wrong: frozenset[Path] = frozenset()
         """The files of what was not taken: one of them is the one that has to be mended."""
+        self._refused: str | None = None
+        """The hash of what a unit refused; it is tried again from `_again_at` on, by the clock of the loop."""
+        self._patience = _FIRST_PATIENCE
+        self._again_at = 0.0
         self._restart_reason: str | None = None
         self._restarting: asyncio.Task[None] | None = None
         current = generations.current
@@ -136,10 +143,9 @@ class LiveConfig:
     def watch(self) -> None:
         """Follow the files for as long as `gateway.reload.mode` says so; called when the gateway serves."""
         self._serves = True
-        wanted = self.engine.running.gateway.reload.mode != "off"
-        if not wanted and self._watch is not None:
+        if not self._wants_watch and self._watch is not None:
             self._watch.end()
-        elif wanted and (self._watching is None or self._watching.done()):
+        elif self._wants_watch and (self._watching is None or self._watching.done()):
             self._watching = self._tasks.spawn("watch", self._follow())
 
     async def reload(self, change: Change) -> Applied:
@@ -163,13 +169,22 @@ class LiveConfig:
     async def _follow(self) -> None:
         # Most of the library is imported here, when the gateway serves already.
         watching = await asyncio.to_thread(_import_watch)
-        self._watch = watching(
-            files=lambda: files_of(self.engine.accepted) | self._wrong,
-            debounce_ms=lambda: self.engine.running.gateway.reload.debounce_ms,
-            edited=self._edited,
-            unsettled=lambda: self._fault is not None,
-        )
-        await self._watch.follow(self._seen)
+        # Whoever switches it off and on again finds it still ending.
+        while self._wants_watch:
+            self._watch = watching(
+                files=lambda: files_of(self.engine.accepted) | self._wrong,
+                debounce_ms=lambda: self.engine.running.gateway.reload.debounce_ms,
+                edited=self._edited,
+                unsettled=self._is_unsettled,
+            )
+            await self._watch.follow(self._seen)
+
+    @property
+    def _wants_watch(self) -> bool:
+        return not self._closing and self.engine.running.gateway.reload.mode != "off"
+
+    def _is_unsettled(self) -> bool:
+        return self._fault is not None and (self._refused is None or asyncio.get_running_loop().time() >= self._again_at)
 
     async def _edited(self, *, at_rest: bool) -> None:
         while not self._closing:
@@ -199,7 +214,7 @@ class LiveConfig:
         try:
             candidate = await asyncio.to_thread(load, turn.accepted.path)
         except ConfigError as error:
-            self._wrong = frozenset(error.files)
+            self._wrong, self._refused = frozenset(error.files), None
             if at_rest:
                 self._reject(str(error), change, keys=[issue.key for issue in error.issues])
             raise InvalidRequest(str(error), details={"issues": [_wire(issue) for issue in error.issues]}) from error
@@ -209,11 +224,17 @@ class LiveConfig:
         except Unavailable:
             raise
         except GatewayError as error:
+            # What it was made of may be other files than what runs, and a change of theirs is worth a try at once.
+            self._wrong = files_of(candidate)
+            self._put_off(candidate.hash)
             self._reject(candidate.placed(error.message), change, keys=())
             raise
-        self._wrong = frozenset()
-        self._mend()
         return applied
+
+    def _put_off(self, digest: str) -> None:
+        self._patience = min(2 * self._patience, _LONGEST_PATIENCE) if digest == self._refused else _FIRST_PATIENCE
+        self._refused = digest
+        self._again_at = asyncio.get_running_loop().time() + self._patience
 
     def _reject(self, words: str, change: Change, *, keys: Sequence[str]) -> None:
         first, *more = words.splitlines()
@@ -229,6 +250,7 @@ class LiveConfig:
         self._changed()
 
     def _mend(self) -> None:
+        self._wrong, self._refused = frozenset(), None
         if self._fault is not None:
             self._fault = None
             logger.info("the configuration is in order again")
@@ -239,6 +261,8 @@ class LiveConfig:
 
     def _taken(self, accepted: Loaded, running: Config) -> None:
         engine = self.engine
+        # It was taken, so it is what the file says, whoever wrote it.
+        self._mend()
         if accepted.hash == engine.accepted.hash and running == engine.running:
             return
         self._tell(engine.accepted)
@@ -258,6 +282,7 @@ class LiveConfig:
 
     def _restart_wanted(self, reason: str | None) -> None:
         self._restart_reason = reason
+        self._restarts.forget_objection()
         if reason is None:
             if self._restarting is not None:
                 self._restarting.cancel()

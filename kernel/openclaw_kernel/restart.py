@@ -96,6 +96,10 @@ class RestartDesk:
             logger.warning("the gateway restarts in %.1f s: %s", delay_seconds, reason)
             self._timer = asyncio.get_running_loop().call_later(delay_seconds, self._due)
 
+    def forget_objection(self) -> None:
+        """Say no more why a restart did not take place: it is wanted no longer, or another configuration would be started."""
+        self._objection = None
+
     def close(self) -> None:
         """Begin no restart any more."""
         self._closed = True

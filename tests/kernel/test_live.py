@@ -16,7 +16,7 @@ import pytest
 from openclaw_config.load import load
 from openclaw_kernel.api.audit import AuditFilter, AuditOrigin
 from openclaw_kernel.api.config import Applied, Change, NotApplied
-from openclaw_kernel.api.errors import InvalidRequest
+from openclaw_kernel.api.errors import InvalidRequest, Unavailable
 from openclaw_kernel.app import GatewayApp
 from openclaw_kernel.live import LiveConfig
 from openclaw_kernel.logs import set_level
@@ -210,6 +210,14 @@ async def test_no_restart_where_the_next_process_could_not_start(live: Live) -> 
     await asyncio.wait_for(live.app.restarts.wanted.wait(), DEADLINE)
 
 
+async def test_a_restart_that_was_refused_is_not_complained_of_once_nobody_wants_it(live: Live) -> None:
+    await live.take(gateway={"controlUi": {"basePath": "/a"}})
+    (live.home / "openclaw.yaml").write_text("gateway: {port: none}")
+    await live.until(lambda: any(line.startswith("not restarted") for line in live.app.facts.reasons()))
+    await live.take()
+    assert not any(line.startswith("not restarted") for line in live.app.facts.reasons())
+
+
 async def test_in_mode_hot_it_waits_visibly_until_it_is_taken_back(live: Live) -> None:
     hot = {"reload": {"mode": "hot"}}
     applied = await live.take(gateway={**hot, "controlUi": {"basePath": "/a"}}, logging={"level": "debug"})
@@ -232,6 +240,71 @@ async def test_in_mode_off_nobody_watches_and_who_asks_is_heard(live: Live) -> N
     await live.take(gateway={"reload": {"mode": "hybrid"}})
     live.save(logging={"level": "error"})
     await live.until(lambda: logging.getLogger("openclaw").level == logging.ERROR)
+
+
+async def test_who_switches_it_off_and_on_again_at_once_is_watched(live: Live) -> None:
+    await live.until(lambda: live.live._watch is not None and live.live._watch.ready.is_set())
+    await live.take(gateway={"reload": {"mode": "off"}})
+    await live.take(gateway={"reload": {"mode": "hybrid"}})
+    await asyncio.sleep(0.2)
+    live.save(logging={"level": "error"})
+    await live.until(lambda: logging.getLogger("openclaw").level == logging.ERROR)
+
+
+async def test_what_a_plugin_refuses_is_not_tried_again_at_every_look(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    await live.until(lambda: live.live._watch is not None and live.live._watch.ready.is_set())
+    tries = 0
+    stage = live.app.host._stager.stage
+
+    async def counted(*arguments: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        return await stage(*arguments)
+
+    monkeypatch.setattr(live.app.host._stager, "stage", counted)
+    monkeypatch.setattr(live.live._watch, "_look", 0.01)
+    wrong = {"entries": {"web-tools": {"config": {"maxBytes": -1}}}}
+    live.save(plugins=wrong)
+    await live.until(lambda: bool(live.live.problems()))
+    await asyncio.sleep(0.5)
+    assert tries == 1
+    # An edit of it is tried at once.
+    live.save(plugins=wrong, logging={"level": "debug"})
+    await live.until(lambda: tries == 2)
+    live.save()
+    await live.until(lambda: not live.live.problems())
+
+
+async def test_what_a_plugin_refused_is_tried_again_after_a_while(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    await live.until(lambda: live.live._watch is not None and live.live._watch.ready.is_set())
+    monkeypatch.setattr("openclaw_kernel.live._FIRST_PATIENCE", 0.05)
+    monkeypatch.setattr(live.live._watch, "_look", 0.01)
+    fill_up = live.app.generations.take
+    full = True
+
+    async def take(*arguments: Any) -> Any:
+        if full:
+            raise Unavailable("the disk is full")
+        return await fill_up(*arguments)
+
+    monkeypatch.setattr(live.app.generations, "take", take)
+    live.save(logging={"level": "debug"})
+    await live.until(lambda: bool(live.live.problems()))
+    full = False
+    await live.until(lambda: not live.live.problems())
+    assert logging.getLogger("openclaw").level == logging.DEBUG
+
+
+async def test_in_mode_off_a_fault_that_was_told_is_mended_by_whoever_writes(live: Live) -> None:
+    await live.take(gateway={"reload": {"mode": "off"}})
+    await live.until(lambda: live.live._watching is not None and live.live._watching.done())
+    live.save(gateway={"reload": {"mode": "off"}}, logging={"level": "loud"})
+    with pytest.raises(InvalidRequest):
+        await live.live.reload(CHANGE)
+    assert live.live.problems()
+    live.save(gateway={"reload": {"mode": "off"}}, logging={"level": "debug"})
+    await live.live.engine.take(load(live.home / "openclaw.yaml"), CHANGE)
+    assert live.live.problems() == []
 
 
 async def test_a_secret_s_file_that_changed_is_a_change(tmp_path: Path) -> None:
