@@ -79,7 +79,7 @@ class Port:
         # One port cannot be bound for this machine and for all of its addresses at once.
         in_the_way = held.address[1] == gateway.port
         if in_the_way:
-            held.socket.close()
+            held.give_up()
         try:
             moved = _bound(gateway.bind, gateway.port)
         except OSError as error:

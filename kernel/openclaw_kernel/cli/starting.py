@@ -69,6 +69,8 @@ async def start_chosen(boot: Boot, belongings: Belongings, start: Callable[[Boot
             if instead is None:
                 raise
         unused.pop_all()
+    # The first may have given one up to listen elsewhere; what is served instead opens its port anew.
+    spare.drop_closed()
     try:
         return await start(instead, spare)
     except CannotStart as error:

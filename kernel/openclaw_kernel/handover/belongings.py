@@ -39,8 +39,14 @@ class Belongings:
 
     def duplicate(self) -> Belongings:
         """The same sockets once more, for a second try where the first closes its own; the lock is taken anew."""
-        sockets = [replace(held, socket=held.socket.dup()) for held in self.sockets]
+        sockets = [replace(held, socket=held.socket.dup(), spares=[]) for held in self.sockets]
+        for held, spare in zip(self.sockets, sockets, strict=True):
+            held.spares.append(spare.socket)
         return Belongings(sockets=sockets, paused_at=self.paused_at)
+
+    def drop_closed(self) -> None:
+        """Forget the sockets that were given up meanwhile."""
+        self.sockets = [held for held in self.sockets if held.socket.fileno() >= 0]
 
     def to_environment(self) -> dict[str, str]:
         """Keep the descriptors open over `exec`; the variable that names them to the same process after it."""

@@ -6,9 +6,12 @@ import os
 import socket
 import stat
 from collections.abc import MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
+
+_Socket = socket.socket
+"""By a name that the field `socket` does not hide."""
 
 FIRST_DESCRIPTOR: Final = 3
 """Where a service manager begins to number what it passes."""
@@ -41,6 +44,13 @@ class HeldSocket:
     """The `gateway.bind` it was opened for; empty where the manager opened it."""
     port: int = 0
     """The `gateway.port` it was opened for, which may have been 0."""
+    spares: list[_Socket] = field(default_factory=list, compare=False)
+    """Further descriptors of it, which somebody else holds."""
+
+    def give_up(self) -> None:
+        """Close it for everybody, so that its address is free."""
+        for each in (self.socket, *self.spares):
+            each.close()
 
     @property
     def address(self) -> tuple[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -273,6 +274,33 @@ async def test_a_port_that_changed_is_served_after_the_restart_and_the_old_one_i
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", old))
+
+
+async def test_a_bind_that_changed_is_served_after_the_restart_at_the_same_port(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway({"gateway": {"port": free_port()}})
+    at = ("127.0.0.1", port_of(gateway))
+    wanted = {"bind": "lan", "tls": {"enabled": True}, "auth": {"token": secrets.token_urlsafe(32)}}
+    gateway.write_config(merge(gateway.config, {"gateway": wanted}))
+    await restarted(gateway, lambda: gateway.process.send_signal(signal.SIGUSR1))
+    assert gateway.ready["problems"] == []
+    with socket.socket() as probe, pytest.raises(OSError, match="in use"):
+        # Of all addresses, and not of this one alone.
+        probe.bind(("127.0.0.2", at[1]))
+    socket.create_connection(at, timeout=5).close()
+
+
+async def test_a_new_bind_that_cannot_be_had_leaves_the_old_one_served(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway({"gateway": {"port": free_port()}})
+    at = ("127.0.0.1", port_of(gateway))
+    wanted = {"bind": "lan", "tls": {"enabled": True}, "auth": {"token": secrets.token_urlsafe(32)}}
+    gateway.write_config(merge(gateway.config, {"gateway": wanted}))
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.2", at[1]))
+        other.listen()
+        await restarted(gateway, lambda: gateway.process.send_signal(signal.SIGUSR1))
+    assert any("127.0.0.1" in problem and "served as before" in problem for problem in gateway.ready["problems"])
+    socket.create_connection(at, timeout=5).close()
 
 
 async def test_a_new_port_that_cannot_be_had_leaves_the_old_one_served(start_gateway: StartGateway) -> None:
