@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from openclaw_kernel.service.units import LAUNCHD_LABEL, UNIT_NAME, ServiceFacts, launchd_plist, systemd_unit
+from openclaw_kernel.lock import is_running, read_owner
+from openclaw_kernel.service.units import (
+    LAUNCHD_LABEL,
+    UNIT_NAME,
+    ServiceFacts,
+    is_same_plist,
+    is_same_unit,
+    launchd_plist,
+    systemd_unit,
+)
 
 _COMMAND_SECONDS: Final = 150.0
 _SHOWN: Final = ("LoadState", "ActiveState", "SubState", "UnitFileState", "MainPID", "NRestarts", "Result", "ExecMainStatus", "StatusText")
@@ -45,6 +54,9 @@ class ServiceManager(Protocol):
     def text(self, facts: ServiceFacts) -> str:
         """The unit's text for these facts."""
 
+    def is_current(self, facts: ServiceFacts) -> bool:
+        """Whether the file is what an install would write now, whatever user and search path were chosen for it."""
+
     def after_install(self, *, start: bool) -> Sequence[Sequence[str]]:
         """The commands that follow writing the file."""
 
@@ -74,6 +86,10 @@ class Systemd:
     def text(self, facts: ServiceFacts) -> str:
         """The unit."""
         return systemd_unit(facts)
+
+    def is_current(self, facts: ServiceFacts) -> bool:
+        """Compare the unit."""
+        return is_same_unit(_read(self.file), self.text(facts))
 
     def after_install(self, *, start: bool) -> Sequence[Sequence[str]]:
         """Read the units anew; have it start with the machine, and now."""
@@ -125,6 +141,10 @@ class Launchd:
     def text(self, facts: ServiceFacts) -> str:
         """The property list."""
         return launchd_plist(facts)
+
+    def is_current(self, facts: ServiceFacts) -> bool:
+        """Compare the property list."""
+        return is_same_plist(_read(self.file), self.text(facts))
 
     def after_install(self, *, start: bool) -> Sequence[Sequence[str]]:
         """Load it; RunAtLoad starts it with that."""
@@ -184,11 +204,15 @@ def run(command: Sequence[str]) -> str:
 
 
 def install(manager: ServiceManager, facts: ServiceFacts, *, start: bool) -> Path | None:
-    """Write the unit and tell the manager; return where a unit of other content that was there is kept."""
+    """Write the unit and tell the manager; return where a unit of other content that was there is kept.
+
+    Raise `ServiceError`, with nothing changed where the service could not start on that folder.
+    """
+    _see_to_folder(manager, facts.home, start=start)
     text = manager.text(facts)
     kept = None
     try:
-        if manager.file.exists() and manager.file.read_text(encoding="utf-8") != text:
+        if manager.file.exists() and manager.file.read_bytes() != text.encode():
             kept = manager.file.with_name(f"{manager.file.name}.{time.strftime('%Y%m%dT%H%M%S')}.bak")
             kept.write_bytes(manager.file.read_bytes())
         manager.file.parent.mkdir(parents=True, exist_ok=True)
@@ -216,6 +240,22 @@ def uninstall(manager: ServiceManager) -> bool:
     for command in manager.after_removal():
         run(command)
     return True
+
+
+def _see_to_folder(manager: ServiceManager, home: Path, *, start: bool) -> None:
+    if not home.is_dir():
+        raise ServiceError(f"there is no state folder {home} yet; make it with openclaw-kernel onboard, or name another with --home")
+    owner = read_owner(home)
+    if start and is_running(owner) and owner.get("pid") != manager.state().pid:
+        found = f"a gateway already runs on {home} that is not this service's (pid {owner.get('pid')})"
+        raise ServiceError(f"{found}; stop it and run this again, or add --no-start")
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _not_ours(file: Path, error: OSError) -> ServiceError:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import plistlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+from xml.parsers.expat import ExpatError
 
 from openclaw_kernel.api.plugin import LONGEST_DRAIN_SECONDS
 
@@ -21,6 +23,8 @@ WATCHDOG_SECONDS: Final = 60
 RESTART_SECONDS: Final = 5
 _LAUNCHD_THROTTLE_SECONDS: Final = 60
 """launchd knows no exit code after which it is to leave a program alone, so a refused config is tried once a minute."""
+
+_CHOSEN: Final = re.compile(r'(?m)^(Environment="PATH=|User=).*\n')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +41,7 @@ class ServiceFacts:
     user: str | None = None
     """Whom a service of the whole system runs as; None for a user's own service."""
     writable: Sequence[Path] = field(default=())
-    """Folders beside the state folder that the gateway writes: workspaces of agents."""
+    """Folders beside the state folder that the gateway writes, where they are there: workspaces of agents."""
 
 
 def systemd_unit(facts: ServiceFacts) -> str:
@@ -100,6 +104,25 @@ def launchd_plist(facts: ServiceFacts) -> str:
     return plistlib.dumps(content, sort_keys=False).decode()
 
 
+def is_same_unit(one: str, other: str) -> bool:
+    """Whether two systemd units differ in nothing but whom they run as and the search path, which each install chose."""
+    return _CHOSEN.sub("", one) == _CHOSEN.sub("", other)
+
+
+def is_same_plist(one: str, other: str) -> bool:
+    """The same of two property lists."""
+    try:
+        contents = [plistlib.loads(text.encode()) for text in (one, other)]
+    except (plistlib.InvalidFileException, ExpatError, ValueError):
+        return False
+    return _without_choice(contents[0]) == _without_choice(contents[1])
+
+
+def _without_choice(content: Any) -> Any:
+    chosen = {"EnvironmentVariables", "UserName"}
+    return {key: value for key, value in content.items() if key not in chosen} if isinstance(content, dict) else content
+
+
 def _hardening(facts: ServiceFacts) -> list[str]:
     # Agents run programs of the user's: what those need (a JIT's memory, the user's files to read) stays allowed.
     lines = [
@@ -119,7 +142,9 @@ def _hardening(facts: ServiceFacts) -> list[str]:
         "CapabilityBoundingSet=",
         "ProtectSystem=strict",
         "ProtectHome=read-only",
-        *(f"ReadWritePaths={_quoted(str(folder))}" for folder in (facts.home, *facts.writable)),
+        f"ReadWritePaths={_quoted(str(facts.home))}",
+        # With a folder that is not there and no dash the gateway would not even be started.
+        *(f"ReadWritePaths={_quoted(f'-{folder}')}" for folder in facts.writable),
         "PrivateTmp=yes",
         "PrivateDevices=yes",
         "ProtectClock=yes",

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from openclaw_config.home import config_path, prepare_home
+from tests.support.gateway import StartGateway
 from tests.support.systemd import Outcome, UserSystemd, user_systemd
 
 pytestmark = [pytest.mark.requires("systemd"), pytest.mark.timeout(120)]
@@ -107,3 +108,37 @@ async def test_a_preview_changes_nothing(systemd: UserSystemd) -> None:
     assert shown["commands"][-1] == "systemctl --user restart openclaw-kernel.service"
     assert not Path(shown["file"]).exists()
     assert (await state(systemd, home))["installed"] is False
+
+
+async def test_beside_a_gateway_that_runs_by_itself_none_is_installed_and_one_that_starts_ends_for_good(
+    systemd: UserSystemd, start_gateway: StartGateway
+) -> None:
+    home = (await start_gateway()).home
+    refused = await service(systemd, home, "install")
+    assert refused.status == 1
+    assert f"a gateway already runs on {home}" in refused.err
+    assert (await state(systemd, home))["installed"] is False
+
+    assert (await service(systemd, home, "install", "--no-start")).status == 0
+    assert (await systemd.run("systemctl", "--user", "start", "openclaw-kernel.service")).status == 0
+    async with asyncio.timeout(SECONDS):
+        while (found := await state(systemd, home))["active"] not in {"inactive", "failed"}:
+            # What is to be started again is `activating`.
+            assert found["restarts"] == 0
+    assert (found["active"], found["restarts"]) == ("inactive", 0)
+    assert "a gateway already runs on" in found["detail"]
+
+
+async def test_a_unit_is_current_from_whatever_shell_it_is_looked_at(systemd: UserSystemd) -> None:
+    home = prepared(systemd)
+    assert (await service(systemd, home, "install", "--no-start")).status == 0
+    other = f"PATH=/opt/elsewhere:{os.environ['PATH']}"
+    looked = await systemd.run("env", other, sys.executable, "-m", "openclaw_kernel", "--home", str(home), "--json", "service", "status")
+    assert json.loads(looked.out)["current"] is True
+
+
+async def test_without_a_state_folder_nothing_is_installed(systemd: UserSystemd) -> None:
+    refused = await service(systemd, systemd.home / "none", "install")
+    assert refused.status == 1
+    assert "there is no state folder" in refused.err
+    assert (await state(systemd, systemd.home / "none"))["installed"] is False

@@ -5,12 +5,14 @@ from __future__ import annotations
 import plistlib
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from openclaw_kernel.api.plugin import LONGEST_DRAIN_SECONDS
-from openclaw_kernel.service.units import ServiceFacts, launchd_plist, systemd_unit
+from openclaw_kernel.service.units import ServiceFacts, is_same_plist, is_same_unit, launchd_plist, systemd_unit
 
 ANALYZE = "/usr/bin/systemd-analyze"
 ODD = 'a folder, 100% "odd" $HOME \\ ü'
@@ -57,6 +59,24 @@ def test_a_service_of_the_machine_is_well_fenced(tmp_path: Path) -> None:
         capture_output=True, text=True, check=False, timeout=30,
     )  # fmt: skip
     assert outcome.returncode == 0, outcome.stdout[-2000:]
+
+
+def test_a_workspace_that_is_not_there_yet_keeps_no_gateway_from_starting(tmp_path: Path) -> None:
+    unit = facts(tmp_path, user="nobody")
+    written = setting(systemd_unit(unit), "ReadWritePaths")
+    # `man systemd.exec`: a path with a dash is left out where it does not exist, one without is a failure.
+    assert written[1:] == [f'"-{folder}"' for folder in unit.writable]
+    assert not written[0].startswith('"-')
+
+
+@pytest.mark.parametrize(("same", "text"), [(is_same_unit, systemd_unit), (is_same_plist, launchd_plist)], ids=["systemd", "launchd"])
+def test_units_are_the_same_whatever_path_and_user_were_chosen(
+    tmp_path: Path, same: Callable[[str, str], bool], text: Callable[[ServiceFacts], str]
+) -> None:
+    unit = facts(tmp_path, user="alice")
+    assert same(text(unit), text(replace(unit, path="/opt/bin:/bin", user="bob")))
+    assert not same(text(unit), text(replace(unit, program=["/bin/true"])))
+    assert not same("", text(unit))
 
 
 def test_the_manager_kills_no_gateway_that_still_drains(tmp_path: Path) -> None:

@@ -188,6 +188,8 @@ async def _serve(boot: Boot, standing: _Standing, *, as_json: bool) -> int | Non
         return await _until_the_end(app, stopping, standing)
     except AlreadyRunning as first:
         running = await _when_it_has_an_address(first, boot.home)
+        # Whoever ends before it was ready has failed, and would be started again and again.
+        standing.notifier.ready(str(running))
         if as_json:
             print(json.dumps({"event": "already-running", "message": str(running), "owner": running.owner}), flush=True)
         else:

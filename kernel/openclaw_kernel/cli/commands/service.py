@@ -78,7 +78,7 @@ def status(options: argparse.Namespace) -> int:
     """Ask the manager; 1 where the service is not at work."""
     manager = manager_of(options)
     state = manager.state()
-    current = manager.file.exists() and manager.file.read_text(encoding="utf-8") == manager.text(facts_of(options))
+    current = manager.is_current(facts_of(options))
     if options.json:
         emit_json({"manager": manager.name, "file": str(manager.file), "current": current, **_shown(state)})
     else:
