@@ -115,7 +115,7 @@ def is_same_plist(one: str, other: str) -> bool:
         contents = [plistlib.loads(text.encode()) for text in (one, other)]
     except (plistlib.InvalidFileException, ExpatError, ValueError):
         return False
-    return _without_choice(contents[0]) == _without_choice(contents[1])
+    return bool(_without_choice(contents[0]) == _without_choice(contents[1]))
 
 
 def _without_choice(content: Any) -> Any:
