@@ -76,7 +76,9 @@ class ConfigWatch:
                     if not await self._woken(watch) and self._unsettled():
                         await self._edited(at_rest=True)
                     continue
-                seen, at_rest = await self._at_rest(now)
+                now, at_rest = await self._at_rest(now)
+                # What was told too early is told once more when it has come to rest, also where nobody writes again.
+                seen = now if at_rest else None
                 await self._edited(at_rest=at_rest)
                 # It may be other files from now on, or the same ones elsewhere.
                 await self._watch(watch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -163,6 +164,19 @@ async def test_a_file_that_never_comes_to_rest_is_told_now_and_then(file: Path) 
     # A loaded machine may pause us for longer than the debounce.
     assert told
     assert number > len(told) * 2
+
+
+async def test_what_was_told_before_it_came_to_rest_is_told_again_when_it_has(file: Path) -> None:
+    async with watching(file, debounce_ms=DEBOUNCE_MS) as reader:
+        at_rest = True
+        async with asyncio.timeout(DEADLINE):
+            # The last write is the one that was read.
+            while at_rest:
+                file.write_text(str(time.monotonic_ns()))
+                await asyncio.sleep(DEBOUNCE_MS / 3000)
+                while at_rest and not reader.seen.empty():
+                    _, at_rest = reader.seen.get_nowait()
+        assert await reader.next() == file.read_text()
 
 
 async def test_every_file_that_takes_part_is_watched_and_others_are_not(tmp_path: Path, file: Path) -> None:
