@@ -244,24 +244,27 @@ class PluginDesk:
             raise Unavailable(f"{MOST_WAITING} changes of plugins wait already; retry shortly", retry_after_ms=1000)
 
         async def in_turn() -> ValueT | GatewayError:
-            self._waiting += 1
             try:
                 async with self._lock:
                     return await work()
             except GatewayError as error:
                 # Its caller may be gone; then nobody would ask for it.
                 return error
-            finally:
-                self._waiting -= 1
 
         # A client that is gone meanwhile cancels its call; half an installation helps nobody.
         task: asyncio.Task[ValueT | GatewayError] = self._tasks.spawn(what, in_turn())
+        # Counted before it begins: who asks in the same moment must not slip past the bound.
+        self._waiting += 1
+        task.add_done_callback(self._left)
         result = await asyncio.shield(task)
         if isinstance(result, GatewayError):
             if not isinstance(result, RestartNeeded | NotApplied):
                 logger.info("%s: %s", what, result.message)
             raise result
         return result
+
+    def _left(self, _task: asyncio.Task[Any]) -> None:
+        self._waiting -= 1
 
 
 def _refuse_agents(change: Change) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from openclaw_kernel.api.audit import AuditOrigin
 from openclaw_kernel.api.config import Change
-from openclaw_kernel.api.errors import Forbidden
+from openclaw_kernel.api.errors import Forbidden, Unavailable
 from openclaw_kernel.api.plugins import Plugins
+from openclaw_kernel.plugin_desk import MOST_WAITING
 from openclaw_kernel.testing import StartGateway
 
+BY_OWNER = Change(origin=AuditOrigin(actor="owner", surface="cli"))
 BY_AGENT = Change(origin=AuditOrigin(actor="agent:main", surface="turn"), by_agent=True)
 
 
@@ -26,6 +30,14 @@ async def test_nothing_of_it_is_for_agents(openclaw_gateway: StartGateway) -> No
         ):
             with pytest.raises(Forbidden, match="no agent may change them"):
                 await attempt
+
+
+async def test_few_changes_wait_also_of_those_that_come_at_once(openclaw_gateway: StartGateway) -> None:
+    async with openclaw_gateway({}) as gateway:
+        plugins = gateway.service(Plugins)
+        told = await asyncio.gather(*(plugins.refresh(BY_OWNER) for _ in range(MOST_WAITING + 3)), return_exceptions=True)
+        assert [type(one) for one in told if isinstance(one, BaseException)] == [Unavailable] * 3
+        assert (await plugins.refresh(BY_OWNER)).plugins == []
 
 
 async def test_every_installed_plugin_is_an_entry_with_its_state(openclaw_gateway: StartGateway) -> None:
