@@ -45,3 +45,9 @@ def state_of(path: Path) -> tuple[int, ...] | None:
     except OSError:
         return None
     return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
+
+
+def identity_of(path: Path) -> tuple[int, ...] | None:
+    """What tells a folder from another one that took its name, None where there is none."""
+    state = state_of(path)
+    return None if state is None else state[:2]

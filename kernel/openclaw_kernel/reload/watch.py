@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
-from openclaw_kernel.file_states import Seen, folders_of, state_of
+from openclaw_kernel.file_states import Seen, folders_of, identity_of, state_of
 from openclaw_kernel.mounts import far_type
 from openclaw_kernel.watching import FolderWatch
 
@@ -51,7 +51,7 @@ class ConfigWatch:
         self._unsettled = unsettled
         self._ends = False
         self._wake: asyncio.Event | None = None
-        self._folders: frozenset[Path] = frozenset()
+        self._folders: Mapping[Path, tuple[int, ...] | None] = {}
         self._look = LOOK_SECONDS
         self.ready = asyncio.Event()
         """Set once it watches."""
@@ -88,10 +88,12 @@ class ConfigWatch:
 
     async def _watch(self, watch: FolderWatch) -> None:
         files = self._files()
-        folders = await asyncio.to_thread(lambda: frozenset(folder for file in files for folder in folders_of(file)))
-        if folders == self._folders:
+        found = await asyncio.to_thread(lambda: {folder: identity_of(folder) for file in files for folder in folders_of(file)})
+        # One that took the name of another is not the one that is watched.
+        if found == self._folders:
             return
-        self._folders = folders
+        self._folders = found
+        folders = list(found)
         await asyncio.to_thread(watch.watch, folders)
         far = await asyncio.to_thread(lambda: {folder: kind for folder in folders if (kind := far_type(folder))})
         self._look = FAR_SECONDS if far else LOOK_SECONDS
