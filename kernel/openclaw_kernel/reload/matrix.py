@@ -57,7 +57,9 @@ class Rules:
         entry = ("plugins", "entries", plugin_id)
         where = [Rule((*entry, "isolation"), UNIT, "it moves to where it is to run"), Rule((*entry, "limits"), NONE, "it has no process")]
         if not isolated:
-            return cls([*cls.of_manifest(table).rules, *where])
+            # Where a plugin runs is the kernel's to say, whatever its manifest says of it.
+            own_words = [rule for rule in cls.of_manifest(table).rules if not any(each.covers(rule.prefix) for each in where)]
+            return cls([*own_words, *where])
         handed = "its process is handed its settings when it starts"
         own = [tuple(section.split(".")), entry, (*entry, "limits"), (*entry, "isolation")]
         return cls(Rule(prefix, UNIT, handed) for prefix in own)

@@ -10,14 +10,10 @@ from openclaw_config.models import Config
 from openclaw_config.models import ReloadMode as Mode
 from openclaw_kernel.api.config import ConfigPlan, ReloadOutcome, UnitPlan
 from openclaw_kernel.reload.diff import Path, changed_paths, named
-from openclaw_kernel.reload.matrix import CONTAINERS, KERNEL, Rule, Rules
+from openclaw_kernel.reload.matrix import CONTAINERS, KERNEL, Rules
 
 KERNEL_UNIT: Final = "kernel"
 _PLUGINS_ENABLED: Final[Path] = ("plugins", "enabled")
-_ISOLATION: Final = Rules(
-    Rule((key,), ReloadOutcome.UNIT, "where it runs, and with what limits, is settled when it starts") for key in ("isolation", "limits")
-)
-"""What every plugin's entry has."""
 _RELOAD: Final[Path] = ("gateway", "reload")
 _ORDER: Final = {outcome: place for place, outcome in enumerate(ReloadOutcome)}
 
@@ -111,7 +107,7 @@ def _of_running(plugin: PluginPart, path: Path) -> _Verdict | None:
     is_own = plugin.owns(path)
     if path in {("plugins", "entries", plugin.id), ("plugins", "entries", plugin.id, "enabled")}:
         return _Verdict(plugin.id, ReloadOutcome.NONE, "it runs before and after", path)
-    rule = plugin.rules.of(path, is_own=is_own) or _ISOLATION.of(path[3:] if path[:3] == ("plugins", "entries", plugin.id) else ())
+    rule = plugin.rules.of(path, is_own=is_own)
     if rule is None:
         return _Verdict(plugin.id, ReloadOutcome.PROCESS, "its manifest's [reload] does not name it", path) if is_own else None
     if rule.outcome is ReloadOutcome.UNIT and plugin.fixed is not None:

@@ -190,3 +190,12 @@ def test_a_plugin_with_a_process_of_its_own_is_replaced_by_whatever_its_manifest
     none, hot, unit = ReloadOutcome.NONE, ReloadOutcome.HOT, ReloadOutcome.UNIT
     assert list(outcomes(inside).values()) == [none, hot, unit, none]
     assert list(outcomes(outside).values()) == [unit, unit, unit, unit]
+
+
+def test_where_a_plugin_runs_is_the_kernels_to_say_whatever_its_manifest_says_of_it() -> None:
+    entry = "plugins.entries.irc"
+    rules = Rules.of_plugin("irc", {f"{entry}.isolation": "none", f"{entry}.limits.files": "hot"}, section="channels.irc", isolated=False)
+    part = replace(IRC, rules=rules)
+    for key, value, outcome in (("isolation", "process", UNIT), ("limits", {"files": 99}, NONE)):
+        told = only(decide(config(), config(plugins={"entries": {"irc": {key: value}}}), [part], mode="hybrid").plan)
+        assert (told.unit, told.outcome) == ("irc", outcome)
