@@ -33,7 +33,9 @@ class AlreadyRunning(Exception):
         if "version" in owner:
             facts.append(f"version {owner['version']}")
         if isinstance(owner.get("startedAtMs"), int):
-            facts.append(f"since {datetime.fromtimestamp(owner['startedAtMs'] / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC")
+            # Anybody may have written there; what is no time of this calendar is left out.
+            with contextlib.suppress(ValueError, OverflowError, OSError):
+                facts.append(f"since {datetime.fromtimestamp(owner['startedAtMs'] / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC")
         super().__init__(f"a gateway already runs on {path.parent} at {where} ({', '.join(facts)}); stop it, or use another --home")
         self.owner = owner
 
@@ -164,7 +166,7 @@ def is_running(owner: dict[str, Any]) -> bool:
         return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

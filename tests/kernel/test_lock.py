@@ -220,3 +220,9 @@ def test_a_process_that_is_gone_or_has_no_address_is_not_said_to_run() -> None:
     assert not is_running(url | {"pid": gone.pid})
     assert not is_running({"pid": os.getpid()})
     assert not is_running(url)
+    assert not is_running(url | {"pid": 2**70})
+
+
+@pytest.mark.parametrize("began", [10**30, -(10**30)])
+def test_a_time_that_is_none_is_left_out_of_who_runs(tmp_path: Path, began: int) -> None:
+    assert "(pid 42)" in str(AlreadyRunning(tmp_path / FILE_NAME, {"pid": 42, "startedAtMs": began}))
