@@ -116,11 +116,14 @@ class RestartDesk:
         try:
             await self._check()
         except GatewayError as error:
-            self._timer = None
             self._objection = f"{error.message} (it was wanted for: {self.reason})"
             logger.error("%s", self._objection)  # noqa: TRY400 - the check's own words say all
         else:
             self.wanted.set()
+        finally:
+            if not self.wanted.is_set():
+                # Whatever kept it from taking place: another one may be asked for.
+                self._timer = None
 
 
 def _sentinel(text: str) -> RestartSentinel | None:
