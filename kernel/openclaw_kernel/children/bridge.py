@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from openclaw_kernel.api.channel import AccountStatus
@@ -16,6 +17,7 @@ from openclaw_kernel.api.tool import ToolContext
 from openclaw_kernel.children.errors import Code, RpcError
 from openclaw_kernel.children.exchange import Exchange
 from openclaw_kernel.children.peer import Handler, Notice, Params
+from openclaw_kernel.children.shown import without_secrets
 from openclaw_kernel.children.stderr import ChildLog
 from openclaw_kernel.children.wire import CommandShape, Misshapen, read_accounts, read_text, to_wire
 
@@ -34,8 +36,8 @@ class Bridge:
         self._log = log
         self.channels: Sequence[str] = ()
         self.accounts: dict[str, Sequence[AccountStatus]] = {}
-        self.calls: dict[str, ToolContext] = {}
-        """The tool calls under way, by their id."""
+        self.calls: dict[tuple[str, str], ToolContext] = {}
+        """The tool calls under way, by run and id: models number their calls, so two runs may use one id at a time."""
 
     @property
     def handlers(self) -> Mapping[str, Handler]:
@@ -92,9 +94,13 @@ class Bridge:
         return {}
 
     async def _lease(self, params: Params) -> dict[str, Any]:
-        call = self.calls.get(_text(params, "callId"))
-        if call is None:
+        call_id, run_id = _text(params, "callId"), None if params.get("runId") is None else _text(params, "runId")
+        calls = [call for (run, each), call in self.calls.items() if each == call_id and run_id in {None, run}]
+        if not calls:
             raise RpcError(Code.FORBIDDEN, "callId: no tool call of this id is under way here")
+        if len(calls) > 1:
+            raise RpcError(Code.FORBIDDEN, "callId: tool calls of several runs have this id; give runId as well")
+        (call,) = calls
         try:
             secret = await call.secrets.lease(_text(params, "name"), purpose=_text(params, "purpose"))
         except Forbidden as error:
@@ -118,15 +124,20 @@ class Bridge:
         channel = read_text(params, "channel", "channel.status")
         accounts = read_accounts(params.get("accounts"), "accounts")
         if channel in self.channels:
-            self.accounts[channel] = accounts
+            self.accounts[channel] = [_cleaned(each) for each in accounts]
 
     def _degrade(self, params: Params) -> None:
         reason = params.get("reason")
-        self._context.degrade(None if reason is None else read_text(params, "reason", "degrade")[:_REASON_CHARACTERS])
+        self._context.degrade(None if reason is None else without_secrets(read_text(params, "reason", "degrade"))[:_REASON_CHARACTERS])
 
     def _write_log(self, params: Params) -> None:
         level = _LEVELS.get(str(params.get("level")), logging.INFO)
         self._log.write(level, read_text(params, "message", "log"))
+
+
+def _cleaned(account: AccountStatus) -> AccountStatus:
+    error, detail = account.last_error, account.detail
+    return replace(account, last_error=error and without_secrets(error), detail=detail and without_secrets(detail))
 
 
 def _text(params: Params, key: str) -> str:

@@ -71,10 +71,20 @@ class Exchange:
         return await asyncio.to_thread(self._unpack, listed) if listed else ()
 
     def _pack(self, attachments: Sequence[Attachment]) -> list[dict[str, Any]]:
-        packed = []
+        packed: list[dict[str, Any]] = []
+        try:
+            self._pack_into(packed, attachments)
+        except OSError:
+            # The disk is full, say: nothing of it is to stay there.
+            self.remove({"attachments": packed})
+            raise
+        return packed
+
+    def _pack_into(self, packed: list[dict[str, Any]], attachments: Sequence[Attachment]) -> None:
         room = INLINE_TOTAL
         for attachment in attachments:
             wire = to_wire(attachment, leave_out=("content",))
+            packed.append(wire)
             size = len(attachment.content)
             if size <= min(INLINE_BYTES, room):
                 room -= size
@@ -84,8 +94,6 @@ class Exchange:
                 descriptor = os.open(self.folder / wire["file"], os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
                 with os.fdopen(descriptor, "wb") as file:
                     file.write(attachment.content)
-            packed.append(wire)
-        return packed
 
     def _unpack(self, listed: Sequence[Any]) -> tuple[Attachment, ...]:
         found = []

@@ -29,7 +29,10 @@ class FarIngress:
 
     async def accept(self, message: InboundMessage) -> bool:
         """Return once the message is on the gateway's disk; raise `GatewayError` where it is not."""
-        wire = await self._exchange.pack(message)
+        try:
+            wire = await self._exchange.pack(message)
+        except OSError as error:
+            raise Unavailable(f"its files cannot be handed to the gateway: {error.strerror or error}", retryable=True) from error
         try:
             answer = await ask(self._peer, "channel.accept", {"message": wire})
         finally:
@@ -116,9 +119,10 @@ class FarCommands:
 class FarSecrets:
     """Implements `AgentSecrets` for one tool call."""
 
-    def __init__(self, peer: Peer, call_id: str, names: Sequence[str]) -> None:
+    def __init__(self, peer: Peer, call: tuple[str, str], names: Sequence[str]) -> None:
+        """Take the ids of the run and of the call."""
         self._peer = peer
-        self._call_id = call_id
+        self._run_id, self._call_id = call
         self._names = names
 
     def names(self) -> Sequence[str]:
@@ -127,7 +131,8 @@ class FarSecrets:
 
     async def lease(self, name: str, *, purpose: str) -> Secret:
         """Return a secret; raise `Forbidden`."""
-        answer = await ask(self._peer, "secret.lease", {"callId": self._call_id, "name": name, "purpose": purpose})
+        asked = {"runId": self._run_id, "callId": self._call_id, "name": name, "purpose": purpose}
+        answer = await ask(self._peer, "secret.lease", asked)
         return Secret(read_text(answer, "value", "secret.lease"))
 
 

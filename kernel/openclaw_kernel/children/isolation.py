@@ -53,7 +53,6 @@ class Children:
         await asyncio.to_thread(remove_leftovers, folder, frozenset(self._folders))
         # Its own: the process that it may replace, or that of a gateway beside which this one is tried, has files under way in another.
         exchange = Exchange(folder / f"{os.getpid()}-{uuid.uuid4().hex[:8]}")
-        self._folders.add(exchange.folder)
         bridge = Bridge(context, exchange, log)
         hello = self._hello(found, context, share, exchange)
         launch = Launch(
@@ -75,9 +74,14 @@ class Children:
             hold=hold,
             timing=timing,
         )
-        registered = await supervisor.open()
-        # An instance that is given up before it was started is told by the end of its tasks alone.
-        keeping = context.spawn("process", self._keep(found.id, supervisor, exchange))
+        self._folders.add(exchange.folder)
+        try:
+            registered = await supervisor.open()
+            # An instance that is given up before it was started is told by the end of its tasks alone.
+            keeping = context.spawn("process", self._keep(found.id, supervisor, exchange))
+        except BaseException:
+            await self._clear_up(supervisor, exchange)
+            raise
         self._open.setdefault(found.id, {})[supervisor] = keeping
         bridge.channels = tuple(channel.id for channel in registered.channels)
         return ChildPlugin(registered, supervisor, bridge, exchange=exchange, call_seconds=timing.call)
@@ -86,8 +90,13 @@ class Children:
         try:
             await asyncio.Event().wait()
         finally:
-            await supervisor.close()
             self._open.get(plugin_id, {}).pop(supervisor, None)
+            await self._clear_up(supervisor, exchange)
+
+    async def _clear_up(self, supervisor: Supervisor, exchange: Exchange) -> None:
+        try:
+            await supervisor.close()
+        finally:
             self._folders.discard(exchange.folder)
             await asyncio.to_thread(shutil.rmtree, exchange.folder, ignore_errors=True)
 
@@ -111,11 +120,12 @@ class Children:
 
     def _hello(self, found: Found, context: PluginContext, share: Share, exchange: Exchange) -> Mapping[str, Any]:
         bounds = Bounds()
+        settings = {key: value for key, value in share.section.items() if found.program is None or key != "enabled"}
         hello = {
             "protocol": PROTOCOL,
             "gateway": {"version": self._version},
             "plugin": found.id,
-            "settings": handed_over({key: value for key, value in share.section.items() if found.program is None or key != "enabled"}),
+            "settings": handed_over(settings, found.section),
             "stateFolder": str(context.state_dir),
             "exchangeFolder": str(exchange.folder),
             "bounds": {"lineBytes": bounds.line_bytes, "handled": bounds.handled, "asked": bounds.asked},

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -17,6 +18,7 @@ from typing import Any, Final, Protocol
 import orjson
 
 from openclaw_kernel.children.errors import Code, ContractBroken, CutOff, PeerClosed, RpcError
+from openclaw_kernel.children.shown import data_without_secrets, without_secrets
 from openclaw_kernel.tasks import TaskOwner
 
 logger: Final = logging.getLogger(__name__)
@@ -25,6 +27,9 @@ CHUNK_BYTES: Final = 65_536
 CANCEL: Final = "cancel"
 _ID_LENGTH: Final = 64
 _SHOWN: Final = 120
+_CLEANED: Final = 4_096
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+_HALF: Final = re.compile("[\ud800-\udfff]")
 _AT_A_TIME: Final = 100
 _LONGEST_MESSAGE: Final = 2_000
 
@@ -146,10 +151,10 @@ class Peer:
                     await asyncio.sleep(0)
             held = rest
             if len(held) > self._bounds.line_bytes:
-                raise ContractBroken(f"wrote a line longer than {self._bounds.line_bytes} bytes: {_shown(bytes(held))}")
+                raise ContractBroken(f"wrote a line longer than {self._bounds.line_bytes} bytes: {_shown(held)}")
             await asyncio.sleep(self._pause(len(lines), len(chunk)))
         if held:
-            raise CutOff(f"ended in the middle of a line: {_shown(bytes(held))}")
+            raise CutOff(f"ended in the middle of a line: {_shown(held)}")
 
     async def close(self, reason: str, timeout: float = 1.0) -> None:
         """Give the other side up: who waits for an answer gets `PeerClosed` with the reason, what runs for it is cancelled."""
@@ -175,19 +180,19 @@ class Peer:
 
     def _take(self, line: bytes | bytearray) -> None:
         if len(line) > self._bounds.line_bytes:
-            raise ContractBroken(f"wrote a line longer than {self._bounds.line_bytes} bytes: {_shown(bytes(line))}")
+            raise ContractBroken(f"wrote a line longer than {self._bounds.line_bytes} bytes: {_shown(line)}")
         try:
-            message = orjson.loads(line)
+            message = _parsed(line)
         except ValueError:
-            raise ContractBroken(f"wrote what is no JSON: {_shown(bytes(line))}") from None
+            raise ContractBroken(f"wrote what is no JSON: {_shown(line)}") from None
         if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
-            raise ContractBroken(f"wrote what is no JSON-RPC 2.0: {_shown(bytes(line))}")
+            raise ContractBroken(f"wrote what is no JSON-RPC 2.0: {_shown(line)}")
         method, identity = message.get("method"), message.get("id")
         params = message.get("params", {})
         if "method" not in message:
             self._take_answer(message)
         elif not isinstance(method, str) or not isinstance(params, dict):
-            raise ContractBroken(f"wrote a request whose method is no string or whose params are no object: {_shown(bytes(line))}")
+            raise ContractBroken(f"wrote a request whose method is no string or whose params are no object: {_shown(line)}")
         elif "id" in message:
             self._take_request(_identity(identity, line), method, params)
         elif method == CANCEL:
@@ -206,7 +211,8 @@ class Peer:
             answer.set_result(message.get("result"))
         elif isinstance(error, dict) and type(error.get("code")) is int and isinstance(error.get("message"), str):
             data = error.get("data")
-            answer.set_exception(RpcError(error["code"], error["message"], data if isinstance(data, dict) else None))
+            cleaned = data_without_secrets(data) if isinstance(data, dict) else None
+            answer.set_exception(RpcError(error["code"], without_secrets(error["message"]), cleaned))
         else:
             answer.set_exception(RpcError(Code.INTERNAL, "answered with an error that has no code and message"))
 
@@ -272,7 +278,10 @@ class Peer:
 
     def _line(self, message: Mapping[str, Any]) -> bytes:
         # The standard library's, for it escapes what is no UTF-8: lone surrogates occur in what strangers write.
-        line = json.dumps({"jsonrpc": "2.0", **message}, separators=(",", ":"), allow_nan=False).encode()
+        try:
+            line = json.dumps({"jsonrpc": "2.0", **message}, separators=(",", ":"), allow_nan=False).encode()
+        except (ValueError, TypeError, RecursionError) as error:
+            raise RpcError(Code.INVALID_PARAMS, f"cannot be written as JSON ({error})") from error
         if len(line) > self._bounds.line_bytes:
             raise RpcError(Code.INVALID_PARAMS, f"{len(line)} bytes are more than the {self._bounds.line_bytes} of a line")
         return line + b"\n"
@@ -288,12 +297,27 @@ class Peer:
 def _identity(identity: object, line: bytes | bytearray) -> Id:
     if type(identity) is int or (isinstance(identity, str) and len(identity) <= _ID_LENGTH):
         return identity
-    raise ContractBroken(f"wrote a request whose id is neither a whole number nor a short string: {_shown(bytes(line))}")
+    raise ContractBroken(f"wrote a request whose id is neither a whole number nor a short string: {_shown(line)}")
 
 
-def _shown(line: bytes) -> str:
-    text = line[:_SHOWN].decode("utf-8", "replace")
-    return repr(text + ("..." if len(line) > _SHOWN else ""))
+def _parsed(line: bytes | bytearray) -> Any:
+    """Return the line as JSON. Halves of a surrogate pair, which a text cut by UTF-16 units ends with, become replacement characters."""
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        if _SURROGATE.search(line) is None:
+            raise
+    try:
+        text = json.dumps(json.loads(line), ensure_ascii=False)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    return orjson.loads(_HALF.sub("\N{REPLACEMENT CHARACTER}", text))
+
+
+def _shown(line: bytes | bytearray) -> str:
+    # Cleaned before it is cut: half a secret is one too.
+    text = without_secrets(line[:_CLEANED].decode("utf-8", "replace"))
+    return repr(text[:_SHOWN] + ("..." if len(text) > _SHOWN else ""))
 
 
 def _failed(name: str, error: BaseException) -> None:

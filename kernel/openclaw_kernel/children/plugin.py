@@ -93,7 +93,10 @@ class ChildChannel:
             peer = self._supervisor.peer
         except PeerClosed as error:
             raise SendFailed(f"channel {self.id!r} is not running: {error}") from error
-        wire = await self._exchange.pack(message)
+        try:
+            wire = await self._exchange.pack(message)
+        except OSError as error:
+            raise SendFailed(f"its files cannot be handed to the child: {error.strerror or error}") from error
         try:
             answer = await peer.request("channel.send", {"message": wire})
         except PeerClosed as error:
@@ -177,7 +180,8 @@ class ChildPlugin:
         async def run(context: ToolContext, params: Arguments) -> ToolResult:
             call = to_wire(context, leave_out=("secrets", "workspace"))
             call |= {"workspace": str(context.workspace), "secrets": list(context.secrets.names())}
-            self._bridge.calls[context.call_id] = context
+            key = context.run_id, context.call_id
+            self._bridge.calls[key] = context
             try:
                 asked = {"name": shape.name, "arguments": params.model_extra or {}, "call": call}
                 answer = await self._supervisor.peer.request("tool.run", asked)
@@ -186,7 +190,7 @@ class ChildPlugin:
             except (RpcError, PeerClosed, Misshapen) as error:
                 raise ToolError(str(error)) from error
             finally:
-                self._bridge.calls.pop(context.call_id, None)
+                self._bridge.calls.pop(key, None)
 
         return ChildTool(
             name=shape.name,

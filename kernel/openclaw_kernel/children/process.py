@@ -63,6 +63,7 @@ class ChildProcess:
     async def start(self) -> None:
         """Start it; raise `OSError` where that is not possible."""
         launch = self._launch
+        self._log.begin()
         command = limited(list(launch.command), memory_mb=launch.memory_mb, files=launch.files, processes=launch.processes)
         try:
             process = await self._leash.start(

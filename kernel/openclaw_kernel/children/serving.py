@@ -164,7 +164,7 @@ class Serving:
         tool, arguments, call = owned.item, params.get("arguments"), params.get("call")
         if not isinstance(arguments, dict) or not isinstance(call, dict):
             raise Misshapen("tool.run: arguments and call are objects")
-        secrets = FarSecrets(self._peer, str(call.get("callId")), tuple(map(str, call.get("secrets") or ())))
+        secrets = FarSecrets(self._peer, (str(call.get("runId")), str(call.get("callId"))), tuple(map(str, call.get("secrets") or ())))
         context = read(ToolContext, call, "call", workspace=Path(str(call.get("workspace"))), secrets=secrets)
         what = f"tool {tool.name}"
         try:

@@ -8,13 +8,13 @@ import re
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from openclaw_config.redaction import known_spellings
-from openclaw_config.secrets import REDACTED
+from openclaw_kernel.children.shown import without_secrets
 
 LINES: Final = 50
 WINDOW_SECONDS: Final = 10.0
 LINE_CHARACTERS: Final = 2_000
 CHUNK_BYTES: Final = 65_536
+_AT_A_TIME: Final = 200
 _MARK: Final = re.compile(rb"<([0-7])>")
 _LEVELS: Final = (*[logging.ERROR] * 4, logging.WARNING, *[logging.INFO] * 2, logging.DEBUG)
 _REASON_CHARACTERS: Final = 200
@@ -33,15 +33,23 @@ class ChildLog:
         self._began = now()
         self._written = 0
         self._left_out = 0
-        self.last = ""
+        self._last = ""
+
+    @property
+    def last(self) -> str:
         """The last line that says something, for the reason of an end."""
+        return without_secrets(self._last)[:_REASON_CHARACTERS]
+
+    def begin(self) -> None:
+        """Forget what a process before said last."""
+        self._last = ""
 
     def write(self, level: int, text: str) -> None:
         """Log a line, or count it."""
         shown = text[:LINE_CHARACTERS].rstrip()
         if not shown:
             return
-        self.last = _without_secrets(shown[:_REASON_CHARACTERS])
+        self._last = shown
         if self._now() - self._began >= WINDOW_SECONDS:
             self._tell_left_out()
             self._began, self._written = self._now(), 0
@@ -59,12 +67,17 @@ class ChildLog:
             if len(held) > LINE_CHARACTERS:
                 lines.append(held)
                 held = b""
-            for line in lines:
+            for number, line in enumerate(lines):
                 self._write_line(line)
-            # A flood here must not keep others waiting.
-            await asyncio.sleep(0.01 if self._left_out else 0)
+                if number % _AT_A_TIME == _AT_A_TIME - 1:
+                    await self._let_others_run()
+            await self._let_others_run()
         self._write_line(held)
         self._tell_left_out()
+
+    async def _let_others_run(self) -> None:
+        # A flood here must not keep others waiting.
+        await asyncio.sleep(0.01 if self._left_out else 0)
 
     def _write_line(self, line: bytes) -> None:
         severity = _MARK.match(line)
@@ -75,10 +88,3 @@ class ChildLog:
         if self._left_out:
             self._logger.warning("%d further lines of its log were left out", self._left_out)
             self._left_out = 0
-
-
-def _without_secrets(text: str) -> str:
-    # Unlike the log, the reason of a plugin's state is cleaned by nobody else.
-    for secret in known_spellings():
-        text = text.replace(secret, REDACTED)
-    return text

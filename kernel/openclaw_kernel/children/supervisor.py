@@ -190,6 +190,10 @@ class Supervisor:
         except BaseException:
             await process.close(0)
             raise
+        if self._closed:
+            # Meanwhile: nobody would watch it.
+            await process.close(0)
+            raise ChildFailed("its process was ended with the plugin")
         self._process, self._registered, self._down = process, registered, None
         self._tasks.spawn("watch", self._watch(process))
         return registered

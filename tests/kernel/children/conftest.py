@@ -88,13 +88,18 @@ async def start(home: Path, distributions: Distributions) -> AsyncIterator[Start
     made: list[Family] = []
 
     async def begin(
-        entries: dict[str, Any], channels: dict[str, Any] | None = None, *, timing: ChildTiming = QUICK, **plugins: Any
+        entries: dict[str, Any],
+        channels: dict[str, Any] | None = None,
+        *,
+        timing: ChildTiming = QUICK,
+        more_services: dict[type, object] | None = None,
+        **plugins: Any,
     ) -> Family:
         from tests.kernel.children.support import strangers_in
 
         children, door = Children(version="0", timing=timing), Door()
         config = {"plugins": {"callTimeoutSeconds": 10, "entries": entries, **plugins}, "channels": {"good": {}, **(channels or {})}}
-        services: dict[type, object] = {Ingress: door}
+        services: dict[type, object] = {Ingress: door, **(more_services or {})}
         hosting = make_hosting(home, config, services=services, isolation=children, discovery=strangers_in(home))
         made.append(Family(hosting, children, door))
         await hosting.run()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -73,3 +75,17 @@ def test_what_a_gateway_that_is_gone_left_is_removed_and_what_another_uses_is_no
     remove_leftovers(folder, {paths["mine"]})
     assert list(folder.iterdir()) == [paths["mine"]]
     remove_leftovers(tmp_path / "nowhere", ())
+
+
+async def test_of_a_message_that_cannot_be_written_as_a_whole_nothing_stays(exchange: Exchange) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        # As on a disk that is full: the second file does not fit any more.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+        with pytest.raises(OSError, match="too large"):
+            await exchange.pack(message_with(50_000, 200_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert list(exchange.folder.iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from openclaw_config.secrets import Secret
 from openclaw_kernel.children.errors import Code, ContractBroken, PeerClosed, RpcError
 from openclaw_kernel.children.peer import Bounds, Handler, Notice, Peer, Reader, Writer
 
@@ -328,3 +330,29 @@ async def test_notifications_are_left_out_for_who_does_not_read() -> None:
                 break
         else:
             pytest.fail("it never said that too much waits")
+
+
+async def test_half_a_surrogate_pair_which_a_text_cut_in_javascript_ends_with_is_no_breach() -> None:
+    async with talking({"echo": echo}) as (_, raw):
+        await raw.say({"id": 1, "method": "echo", "params": {"text": "cut \ud83d"}})
+        assert (await raw.hear())["result"] == {"text": "cut \N{REPLACEMENT CHARACTER}"}
+        await raw.say({"id": 2, "method": "echo", "params": {"text": "whole \N{GRINNING FACE}"}})
+        assert (await raw.hear())["result"] == {"text": "whole \N{GRINNING FACE}"}
+
+
+async def test_what_is_no_json_is_no_request_and_an_answer_of_it_becomes_an_error() -> None:
+    async def nothing_finite(_: dict[str, Any]) -> Any:
+        return {"value": math.nan}
+
+    async with talking({"nan": nothing_finite}) as (here, raw):
+        with pytest.raises(RpcError, match="cannot be written as JSON"):
+            await here.peer.request("a", {"value": math.inf})
+        await raw.say({"id": 1, "method": "nan"})
+        assert "cannot be written as JSON" in (await raw.hear())["error"]["message"]
+
+
+async def test_a_secret_in_what_is_no_json_is_not_shown_however_it_is_cut() -> None:
+    secret = Secret("half-of-this-is-a-secret-too")
+    async with talking() as (here, raw):
+        await raw.write(b"x" * 110 + secret.unwrap().encode() + b"\n")
+        assert "half" not in await here.broken()

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
+import math
 import os
+import sqlite3
 import sys
 from pathlib import Path
 
 import pytest
 
-from openclaw_kernel.api import OutboundMessage, PluginState, SendFailed, Target
+from openclaw_kernel.api import OutboundMessage, PluginState, SendFailed, Target, ToolContext
+from openclaw_kernel.api.audit import AuditEntry, AuditLog
+from openclaw_kernel.children.errors import Code
 from openclaw_kernel.host.discovery import discover
 from tests.kernel.children.conftest import DEADLINE, Start
 from tests.kernel.children.support import PRELUDE, add_program, processes_below
@@ -366,3 +371,111 @@ serve(on_ping=go)
     family = await start({"blabber": {"config": config, "limits": {"answerSeconds": 0.3}}})
     await family.hosting.wait_until(lambda: family.hosting.state("blabber") is PluginState.DEGRADED, DEADLINE)
     assert "ended by itself with status 3 (login with __OPENCLAW_REDACTED__ failed)" in family.hosting.reason("blabber")
+
+
+SHOWS = {
+    "output": "print(token(json.loads(sys.stdin.readline())['params']))",
+    "refusal": "refuse(-32603, 'bad ' + token(json.loads(sys.stdin.readline())['params']), {})",
+    "rejection": "told = token(json.loads(sys.stdin.readline())['params'])\n"
+    "refuse(-32003, 'bad', {'key': 'botToken', 'found': told, 'cure': 'x'})",
+    "degrade": "serve(on_start=lambda: say({'method': 'degrade', 'params': {'reason': 'bad ' + token(serve.hello)}}))",
+}
+
+
+@pytest.mark.parametrize("way", sorted(SHOWS))
+async def test_in_whatever_way_it_shows_a_secret_the_reason_has_none(home: Path, start: Start, way: str) -> None:
+    helpers = """
+def token(params):
+    return params["settings"]["botToken"]
+
+def refuse(code, message, data):
+    say({"id": 1, "error": {"code": code, "message": message, "data": data}})
+    sys.stdin.read()
+"""
+    add_program(home, "blabber", PRELUDE + helpers + SHOWS[way])
+    family = await start({"blabber": {"config": {"botToken": "plain-in-the-file-0123"}}})
+    await family.hosting.wait_until(lambda: family.hosting.reason("blabber") != "", DEADLINE)
+    assert "__OPENCLAW_REDACTED__" in family.hosting.reason("blabber")
+    assert "plain-in" not in family.hosting.reason("blabber")
+
+
+async def test_a_secret_in_what_it_says_of_its_accounts_is_not_shown(home: Path, start: Start) -> None:
+    tells = """
+def tell():
+    account = {"accountId": "default", "lastError": "login with " + serve.hello["settings"]["botToken"] + " failed"}
+    say({"method": "channel.status", "params": {"channel": "lines", "accounts": [account]}})
+REGISTERED = {"channels": [{"id": "lines", "label": "Lines"}]}
+serve(on_start=tell)
+"""
+    add_program(home, "lines", PRELUDE + tells, kind="channel")
+    family = await start({}, {"lines": {"botToken": "plain-in-the-file-0123"}})
+    assert family.hosting.host.channels.status("lines")[0].last_error == "login with __OPENCLAW_REDACTED__ failed"
+
+
+@pytest.mark.parametrize(("value", "found"), [(math.nan, "found nan"), (dt.date(2026, 1, 1), "found a date")])
+async def test_a_setting_that_json_does_not_have_is_told_with_its_place(home: Path, start: Start, value: object, found: str) -> None:
+    add_program(home, "lines", CHANNEL, kind="channel")
+    family = await start({}, {"lines": {"colours": ["red", value]}})
+    assert family.hosting.state("lines") is PluginState.FAILED
+    assert family.hosting.reason("lines").startswith(f"channels.lines.colours.1: {found}; ")
+
+
+async def test_one_that_cannot_be_started_leaves_no_folder(home: Path, start: Start) -> None:
+    add_program(home, "wild", "raise SystemExit(2)")
+    family = await start({"wild": {}})
+    assert family.hosting.state("wild") is PluginState.FAILED
+    assert list(home.rglob("exchange/*")) == []
+
+
+class Trail:
+    """An audit log that keeps what was refused."""
+
+    def __init__(self) -> None:
+        self.entries: list[AuditEntry] = []
+
+    def append(self, _: sqlite3.Connection, entry: AuditEntry) -> int:
+        self.entries.append(entry)
+        return len(self.entries)
+
+    def refused(self, entry: AuditEntry) -> None:
+        self.entries.append(entry)
+
+    note = refused
+
+
+async def test_calls_of_two_runs_with_one_id_are_judged_by_their_own_agents_secrets(home: Path, start: Start) -> None:
+    # Models number their calls, so the first call of each run may have the same id.
+    tool = """
+held = []
+def lease(call, **more):
+    asked = {"callId": call["callId"], "name": "key", "purpose": "x", **more}
+    say({"id": call["agentId"], "method": "secret.lease", "params": asked})
+    answer = json.loads(sys.stdin.readline())
+    return answer.get("result", answer.get("error"))
+for line in sys.stdin:
+    asked = json.loads(line)
+    method = asked.get("method")
+    if method == "tool.run":
+        held.append(asked)
+        if len(held) == 2:
+            calls = [each["params"]["call"] for each in held]
+            told = [[lease(call), lease(call, runId=call["runId"])] for call in calls]
+            for each, leases in zip(held, told):
+                say({"id": each["id"], "result": {"text": json.dumps(leases)}})
+    elif "id" in asked:
+        tool = {"name": "pair", "label": "L", "description": "D.", "parameters": {}, "retryClass": "pure", "timeoutSeconds": 9}
+        say({"id": asked["id"], "result": {"protocol": 1, "tools": [tool]}})
+"""
+    add_program(home, "pair", PRELUDE + tool)
+    family = await start({"pair": {}}, more_services={AuditLog: Trail()})
+
+    async def call(agent: str) -> list[dict[str, object]]:
+        context = ToolContext(agent_id=agent, session_key="s", run_id=f"run of {agent}", call_id="call_1", workspace=Path("/"))
+        answered = await family.hosting.host.tools.run("pair", context, {})
+        return list(json.loads(answered.text))
+
+    for agent, (unclear, leased) in zip(("ann", "bob"), await asyncio.gather(call("ann"), call("bob")), strict=True):
+        assert unclear["code"] == Code.FORBIDDEN
+        assert "give runId" in str(unclear["message"])
+        # Whose secrets were looked through is in the words of the refusal.
+        assert f"is not in the scope of agent '{agent}'" in str(leased["message"])
