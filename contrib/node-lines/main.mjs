@@ -11,12 +11,12 @@
 import { createServer } from 'node:net';
 import { createInterface } from 'node:readline';
 
-const LONGEST_LINE = 8192;
+const LONGEST_LINE = 8192; // characters
 const MOST_CLIENTS = 100;
 const PAUSE_MS = 250;
 // Who may write is the gateway's to decide, by keys of the same section.
 const GATEWAYS_KEYS = new Set(['dmPolicy', 'allowFrom', 'groupPolicy', 'groupAllowFrom', 'groups', 'unknownAfterSend']);
-const [BUSY, CONFIG_REJECTED, SEND_FAILED, UNAVAILABLE] = [-32000, -32003, -32004, -32005];
+const [BUSY, BROKEN_OFF, CONFIG_REJECTED, SEND_FAILED, UNAVAILABLE] = [-32000, -32001, -32003, -32004, -32005];
 
 class RpcError extends Error {
   constructor(code, message, data) {
@@ -29,6 +29,7 @@ class RpcError extends Error {
 // --- the gateway's end ---------------------------------------------------------------------------------------------------
 
 const asked = new Map();
+const cancels = new Map(); // what breaks a request off, by its id
 let lastId = 0;
 
 function write(message) {
@@ -53,11 +54,16 @@ async function take(line) {
   } else if (id !== undefined) {
     try {
       if (!Object.hasOwn(requests, method)) throw new RpcError(-32601, `there is no method ${method}`);
-      write({ id, result: (await requests[method](params)) ?? {} });
+      const cancelled = new Promise((resolve) => cancels.set(id, resolve));
+      write({ id, result: (await requests[method](params, cancelled)) ?? {} });
     } catch (failure) {
       const { code = -32603, message, data } = failure;
       write({ id, error: { code: typeof code === 'number' ? code : -32603, message, data } });
+    } finally {
+      cancels.delete(id);
     }
+  } else if (method === 'cancel') {
+    cancels.get(params.id)?.('cancelled');
   }
 }
 
@@ -67,7 +73,8 @@ let settings = { host: '127.0.0.1', port: 0 };
 let server = null;
 let lastInboundAt = null;
 let lastError = null;
-const clients = new Map(); // by the name that each gave
+const sockets = new Set(); // also of those who gave no name yet
+const clients = new Map(); // by the name that each gave last
 
 const requests = {
   initialize({ protocol, settings: given }) {
@@ -86,7 +93,7 @@ const requests = {
   ping() {},
   'channel.start': () => listen(),
   'channel.stop': () => close(),
-  'channel.send': ({ message }) => send(message),
+  'channel.send': ({ message }, cancelled) => send(message, cancelled),
 };
 
 function reject(key, found, cure) {
@@ -112,7 +119,7 @@ function listen() {
 function close() {
   const closing = server;
   server = null;
-  for (const client of clients.values()) client.socket.destroy();
+  for (const socket of sockets) socket.destroy();
   tell(lastError);
   return new Promise((resolve) => (closing ? closing.close(() => resolve({})) : resolve({})));
 }
@@ -127,8 +134,16 @@ function tell(error) {
 
 function serve(socket) {
   let name = null;
+  let unended = 0;
+  sockets.add(socket);
   socket.setEncoding('utf8');
   socket.on('error', () => socket.destroy());
+  // Before the lines are put together: one that never ends must not fill the memory.
+  socket.on('data', (text) => {
+    const end = text.lastIndexOf('\n');
+    unended = end < 0 ? unended + text.length : text.length - end - 1;
+    if (unended > LONGEST_LINE) socket.destroy();
+  });
   const lines = createInterface({ input: socket });
   let work = Promise.resolve();
   let waiting = 0;
@@ -143,12 +158,18 @@ function serve(socket) {
     });
   });
   socket.on('close', () => {
-    if (clients.get(name)?.socket === socket) clients.delete(name);
+    sockets.delete(socket);
+    leave();
   });
+
+  function leave() {
+    if (clients.get(name)?.socket === socket) clients.delete(name);
+  }
 
   async function hear(line) {
     const [, verb, first, rest = ''] = /^(\w+) (\S+)(?: (.*))?$/.exec(line) ?? [];
     if (verb === 'HELLO') {
+      leave();
       name = first;
       clients.get(name)?.socket.destroy();
       clients.set(name, { socket, got: new Map() });
@@ -182,16 +203,19 @@ async function accept(name, id, text) {
   }
 }
 
-async function send({ target, outboxId, text = '' }) {
+async function send({ target, outboxId, text = '' }, cancelled) {
   const client = clients.get(target.peerId);
   if (client === undefined) throw new RpcError(SEND_FAILED, `${target.peerId} is not connected`, { retryAfter: 1 });
-  const got = new Promise((resolve) => client.got.set(outboxId, () => resolve(true)));
-  const gone = new Promise((resolve) => client.socket.once('close', () => resolve(false)));
+  const got = new Promise((resolve) => client.got.set(outboxId, () => resolve('got')));
+  let leave;
+  const gone = new Promise((resolve) => client.socket.once('close', (leave = () => resolve('gone'))));
   client.socket.write(`MSG ${outboxId} ${JSON.stringify(text)}\n`);
-  const arrived = await Promise.race([got, gone]);
+  const became = await Promise.race([got, gone, cancelled]);
   client.got.delete(outboxId);
+  client.socket.off('close', leave);
+  if (became === 'cancelled') throw new RpcError(BROKEN_OFF, 'broken off');
   // Whether it was read before the connection ended nobody knows.
-  if (!arrived) throw new RpcError(SEND_FAILED, `${target.peerId} has gone`, { unknown: true });
+  if (became === 'gone') throw new RpcError(SEND_FAILED, `${target.peerId} has gone`, { unknown: true });
   return { messageIds: [outboxId] };
 }
 

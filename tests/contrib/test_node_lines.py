@@ -175,6 +175,55 @@ async def test_it_is_stopped_and_started_as_any_channel_is(lines: tuple[RunningG
     assert accounts[0]["lastInboundAt"] > 0
 
 
+async def test_who_is_connected_and_says_nothing_does_not_keep_it_from_stopping(lines: tuple[RunningGateway, int]) -> None:
+    gateway, port = lines
+    async with person(port, "ann"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        before = node_of(gateway)
+        async with gateway.connect() as client:
+            assert (await client.request("channels.stop", {"channel": "lines"}))["stopped"]
+            assert await reader.read() == b""
+            assert (await client.request("channels.start", {"channel": "lines"}))["started"]
+        writer.close()
+    assert node_of(gateway) == before
+
+
+async def test_who_takes_another_name_is_reached_by_that_alone(lines: tuple[RunningGateway, int]) -> None:
+    gateway, port = lines
+    async with person(port, "ann") as person_of_two_names:
+        person_of_two_names.write("HELLO bob")
+        await person_of_two_names.hears("WELCOME bob")
+        person_of_two_names.write("HELLO bob")
+        await person_of_two_names.hears("WELCOME bob")
+        async with person(port, "ann") as ann:
+            ann.write("SAY 1 for ann")
+            await ann.hears("MSG for ann")
+        person_of_two_names.write("SAY 1 for bob")
+        await person_of_two_names.hears("MSG for bob")
+    assert (await plugin_state(gateway))["state"] == "started"
+
+
+async def write_without_end(port: int) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        while True:
+            writer.write(b"x" * 65_536)
+            await writer.drain()
+    finally:
+        writer.close()
+
+
+async def test_a_line_that_does_not_end_is_cut_off_before_it_fills_the_memory(lines: tuple[RunningGateway, int]) -> None:
+    gateway, port = lines
+    before = node_of(gateway)
+    async with person(port, "ann") as ann, asyncio.timeout(DEADLINE):
+        with pytest.raises(ConnectionError):
+            await write_without_end(port)
+        ann.write("SAY 1 still here")
+        await ann.hears("MSG still here")
+    assert node_of(gateway) == before
+
+
 async def test_settings_that_it_rejects_are_told_with_their_place(tmp_path: Path) -> None:
     gateway = RunningGateway(tmp_path / "home", config("seven"), arguments=(), env={})
     gateway.write_config(gateway.config)
