@@ -188,10 +188,20 @@ def _issues(layers: Layered, error: ValidationError) -> list[Issue]:
 def _issue(layers: Layered, where: KeyPath, items: Sequence[Any]) -> Issue:
     # The branch that asks for an instance cannot be met from a file.
     possible = [item for item in items if item["type"] != "is_instance_of"] or items
-    is_secret = is_secret_place(where)
+    # What a variable says may be a secret wherever it is put by mistake.
+    is_secret = is_secret_place(where) or _is_from_variable(layers.document, where)
     told = [explain(item, Config, is_secret=is_secret) for item in possible]
     cures = dict.fromkeys(cure for _, cure in told)
     return _placed_issue(layers, where, told[0][0], ", or ".join(cures), _FIXES.get(possible[0]["type"], Fix.BAD_VALUE))
+
+
+def _is_from_variable(node: Any, where: KeyPath) -> bool:
+    for part in where:
+        if isinstance(node, Mapping):
+            node = node.get(part)
+        else:
+            node = node[part] if isinstance(node, list) and isinstance(part, int) and part < len(node) else None
+    return isinstance(node, str) and "${" in node
 
 
 def real_path(source: Any, item: Any) -> KeyPath:

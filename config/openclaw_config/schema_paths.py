@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from openclaw_config.issues import KeyPath, dotted
-from openclaw_config.merging import same
+from openclaw_config.layers import INCLUDE
+from openclaw_config.merging import differences, same
 
 AGENT_WRITABLE: Final = "x-openclaw-agent-writable"
 """The mark of a leaf that an agent may write. What has none, an agent may not."""
@@ -83,14 +84,28 @@ def leaves_of(schema: Schema, node: Any = None, where: tuple[str, ...] = ()) -> 
 
 
 def agent_refusals(schema: Schema, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """The keys that a change touches and an agent may not write, dotted. What comes or goes by a key of its own choosing counts too."""
+    """The keys that a change touches and an agent may not write, dotted. What comes or goes by a key of its own choosing counts too.
+
+    Of a leaf that it may write an agent gives the value itself: a reference or an include would read what it was not shown, or run it.
+    """
     return [dotted(where) for where in _refused(schema, schema, before, after, ())]
 
 
+def new_references(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """The keys at which a change puts a reference or an include, dotted: loading it would read what they name, and run programs."""
+    return [dotted(where) for where, _, value in differences(before, after) if INCLUDE in where or not _is_literal_below(value)]
+
+
+def _is_literal_below(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return INCLUDE not in value and all(map(_is_literal_below, value.values()))
+    return all(map(_is_literal_below, value)) if isinstance(value, list) else _is_literal(value)
+
+
 def _refused(schema: Schema, node: Any, before: Any, after: Any, where: KeyPath) -> Iterator[KeyPath]:
-    if same(before, after) or is_marked(node):
+    if same(before, after) or (is_marked(node) and _is_literal(after)):
         return
-    if not isinstance(before, Mapping) or not isinstance(after, Mapping) or (not before and not after):
+    if is_marked(node) or not isinstance(before, Mapping) or not isinstance(after, Mapping) or (not before and not after):
         yield where
         return
     for key in dict.fromkeys((*before, *after)):
@@ -110,6 +125,10 @@ def _refused(schema: Schema, node: Any, before: Any, after: Any, where: KeyPath)
 def is_marked(node: Any) -> bool:
     """Whether an agent may write what stands there."""
     return isinstance(node, Mapping) and node.get(AGENT_WRITABLE) is True
+
+
+def _is_literal(value: Any) -> bool:
+    return not isinstance(value, Mapping | list) and not (isinstance(value, str) and "${" in value)
 
 
 def _patterns(node: Schema, key: str) -> list[Any]:

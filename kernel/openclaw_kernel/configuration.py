@@ -18,7 +18,7 @@ from openclaw_config.models import Config
 from openclaw_config.patching import CannotEdit, tree_of
 from openclaw_config.redaction import redact, secrets_in
 from openclaw_config.restoring import CannotRestore, restored_text
-from openclaw_config.schema_paths import agent_refusals
+from openclaw_config.schema_paths import agent_refusals, new_references
 from openclaw_config.secrets import known_secrets
 from openclaw_kernel.api.audit import AuditAction, AuditEntry, AuditLog
 from openclaw_kernel.api.config import Applied, Change, ConfigConflict, ConfigPlan, Edit, Generation, Written
@@ -108,10 +108,12 @@ class ConfigurationDesk:
         """See `Configuration`."""
         return await self.plan_edit(lambda _current: text)
 
-    async def plan_edit(self, edit: Edit) -> ConfigPlan:
+    async def plan_edit(self, edit: Edit, *, by: Change | None = None) -> ConfigPlan:
         """See `Configuration`."""
         found = await self._found()
         text = await self._edited(edit, found)
+        if by is not None and by.by_agent:
+            await self._refuse_references(found, text)
         return self._engine.plan((await self._load(text)).config)
 
     async def write(self, edit: Edit, change: Change, *, base_hash: str | None, shrink: bool = False) -> Written:
@@ -163,12 +165,13 @@ class ConfigurationDesk:
             text = await self._edited(edit, found)
             if text == found.text:
                 return self._unchanged(found)
+            if change.by_agent:
+                # Before it is loaded: that reads what its references name, and runs programs.
+                await self._refuse_unmarked(found, text, change)
             if not shrink:
                 await self._refuse_suspect(found, text, change)
             candidate = await self._candidate(text, change)
             remember(candidate)
-            if change.by_agent:
-                await self._refuse_unmarked(found, candidate, change)
             await self._replace(edit, found, text)
             try:
                 applied = await turn.take(candidate, change)
@@ -245,10 +248,21 @@ class ConfigurationDesk:
         except ConfigError as error:
             raise _invalid(error) from error
 
-    async def _refuse_unmarked(self, found: _Found, candidate: Loaded, change: Change) -> None:
+    async def _refuse_references(self, found: _Found, text: str) -> None:
+        refused = new_references(*await self._trees(found, text))
+        if refused:
+            raise Forbidden(f"{', '.join(refused[:5])}: an agent may write no reference and no include; write a value")
+
+    async def _trees(self, found: _Found, text: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        try:
+            before = await asyncio.to_thread(tree_of, self._file.path.name, found.text or "")
+            return before, await asyncio.to_thread(tree_of, self._file.path.name, text)
+        except ConfigError as error:
+            raise _invalid(error) from error
+
+    async def _refuse_unmarked(self, found: _Found, text: str, change: Change) -> None:
         name = self._file.path.name
-        before = await asyncio.to_thread(tree_of, name, found.text or "")
-        after = await asyncio.to_thread(tree_of, name, candidate.text)
+        before, after = await self._trees(found, text)
         # Made from the sources of all models, the first time.
         schema = await asyncio.to_thread(self._view.schema)
         refused = agent_refusals(schema["schema"], before, after)

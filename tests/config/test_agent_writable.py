@@ -10,7 +10,7 @@ from pydantic import create_model
 
 from openclaw_config.describe import schema_of
 from openclaw_config.models import Config
-from openclaw_config.schema_paths import agent_refusals, is_marked, leaves_of, node_at, parts_of
+from openclaw_config.schema_paths import agent_refusals, is_marked, leaves_of, new_references, node_at, parts_of
 
 SCHEMA = schema_of(Config)
 LEAVES = dict(leaves_of(SCHEMA))
@@ -78,10 +78,29 @@ def test_a_leaf_that_is_added_without_a_mark_is_closed_to_agents() -> None:
         ),
         ({"agents": {"entries": {"main": {"name": "x"}}}}, {"agents": {"entries": {"main": 5}}}, ["agents.entries.main"]),
         ({"agents": {"entries": {"main": {}}}}, {"agents": {"entries": {"main": {"identity": {"emoji": "x"}}}}}, []),
+        *(
+            ({"agents": {"entries": {"main": {}}}}, {"agents": {"entries": {"main": {"name": value}}}}, ["agents.entries.main.name"])
+            for value in ("${HOME}", "my ${HOME}", "${exec:/bin/true}", {"$include": "token"}, ["x"])
+        ),
+        ({"agents": {"entries": {"main": {"name": "${HOME}"}}}}, {"agents": {"entries": {"main": {"name": "x"}}}}, []),
     ],
 )
 def test_no_way_round_by_what_stands_above(before: dict[str, Any], after: dict[str, Any], refused: list[str]) -> None:
     assert agent_refusals(SCHEMA, before, after) == refused
+
+
+@pytest.mark.parametrize(
+    ("after", "keys"),
+    [
+        ({"a": {"b": "${exec:/bin/true}"}}, ["a.b"]),
+        ({"a": {"b": ["plain", {"c": "${HOME}"}]}}, ["a.b"]),
+        ({"a": {"b": {"$include": "other.yaml"}}}, ["a.b.$include"]),
+        ({"a": {"b": 1, "c": "$HOME {x}", "kept": "${env:KEPT}"}}, []),
+        ({}, []),
+    ],
+)
+def test_references_that_a_change_puts_in_are_told_by_their_keys(after: dict[str, Any], keys: list[str]) -> None:
+    assert new_references({"a": {"kept": "${env:KEPT}"}}, after) == keys
 
 
 @pytest.mark.parametrize(

@@ -281,3 +281,9 @@ def test_a_text_about_a_key_gets_its_place(tmp_path: Path) -> None:
     assert loaded.placed("channels.telegram.botToken: is missing") == "openclaw.yaml:4:3: channels.telegram.botToken: is missing"
     assert loaded.placed("telegram: does not answer") == "telegram: does not answer"
     assert loaded.placed("the network is down: retry") == "the network is down: retry"
+
+
+def test_what_a_variable_says_is_not_repeated_where_it_is_wrong(tmp_path: Path) -> None:
+    found = str(problems(tmp_path, "gateway:\n  port: ${MISPLACED}\n", {"MISPLACED": "sk-misplaced-5f1c"}))
+    assert "gateway.port: found a text" in found
+    assert "sk-misplaced" not in found

@@ -14,13 +14,15 @@ import pytest
 from openclaw_config.merging import same
 from openclaw_config.models import Config
 from openclaw_config.patching import patched, tree_of
-from openclaw_config.secrets import REDACTED
-from openclaw_kernel.api.config import ConfigConflict, Edit, NotApplied, ReloadOutcome, UnitResult
-from openclaw_kernel.api.errors import InvalidRequest
+from openclaw_config.secrets import REDACTED, known_secrets
+from openclaw_kernel.api.audit import AuditOrigin
+from openclaw_kernel.api.config import Change, ConfigConflict, Edit, NotApplied, ReloadOutcome, UnitResult
+from openclaw_kernel.api.errors import Forbidden, InvalidRequest
 from openclaw_kernel.config_file import REJECTED_KEPT, ConfigFile
 from openclaw_kernel.configuration import STALE
 from tests.kernel.writing import CHANGE, Desk, desk_at
 
+BY_AGENT = Change(origin=AuditOrigin(actor="agent:main", surface="tool"), by_agent=True)
 FILE = """\
 # the gateway of the house, whose first secret was s3cret-of-old
 gateway:
@@ -235,3 +237,10 @@ def test_of_what_was_not_written_the_newest_stay(tmp_path: Path) -> None:
         file.keep_rejected(f"# {number}", 1_700_000_000_000 + number)
     kept = sorted(path.read_text() for path in tmp_path.iterdir())
     assert kept == sorted(f"# {number}" for number in range(5, REJECTED_KEPT + 5))
+
+
+async def test_what_an_agent_may_not_write_becomes_no_secret_of_the_process(desk: Desk) -> None:
+    word = "an-ordinary-word-8d1f"
+    with pytest.raises(Forbidden):
+        await desk.configuration.write(patch(gateway={"auth": {"token": word}}), BY_AGENT, base_hash=await desk.hash())
+    assert word not in known_secrets()

@@ -152,8 +152,11 @@ class Configuration(Protocol):
     async def plan(self, text: str) -> ConfigPlan:
         """Say what this file would do, and do nothing; raise `InvalidRequest` with `issues` where it is not valid."""
 
-    async def plan_edit(self, edit: Edit) -> ConfigPlan:
-        """Say what the file would do after an edit; raise as `plan`."""
+    async def plan_edit(self, edit: Edit, *, by: Change | None = None) -> ConfigPlan:
+        """Say what the file would do after an edit; raise as `plan`, and `Forbidden` where an agent puts in a reference.
+
+        The result is loaded, which reads what its references name and runs their programs: it is for who may write it.
+        """
 
     async def write(self, edit: Edit, change: Change, *, base_hash: str | None, shrink: bool = False) -> Written:
         """Write the file and apply it; return when every unit has its new snapshot or instance.

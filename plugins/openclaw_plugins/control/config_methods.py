@@ -42,7 +42,8 @@ class ConfigMethods:
         """Return the schema of one key, what a change of it does, and the keys below it."""
         return dict(self._configuration.lookup(params.path))
 
-    @rpc("config.plan", scope=Scope.READ, params=wire.ConfigPlanParams, result=wire.ConfigPlanResult)
+    # Loading what is sent reads the files and runs the programs that it refers to: it is for who may write it as well.
+    @rpc("config.plan", scope=Scope.ADMIN, params=wire.ConfigPlanParams, result=wire.ConfigPlanResult, repeatable="it changes nothing")
     async def plan(self, _call: Call, params: wire.ConfigPlanParams) -> dict[str, Any]:
         """Say what a file or a patch would do to each unit, and do nothing."""
         if (params.raw is None) == (params.patch is None):

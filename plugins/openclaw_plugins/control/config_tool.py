@@ -66,12 +66,12 @@ class _ConfigTool:
             shown = await configuration.snapshot()
             return _text({"hash": shown["hash"], "value": _value_at(shown["config"], params.path)})
         edit = _edit_of(params)
-        if params.action == "plan":
-            return _text(plan_to_wire(await configuration.plan_edit(edit)))
-        if params.base_hash is None:
-            raise ToolError("baseHash: is missing; give the hash that the action get told")
         origin = AuditOrigin(actor=f"agent:{context.agent_id}", surface="tool")
         change = Change(origin=origin, reason=f"run {context.run_id}", by_agent=True)
+        if params.action == "plan":
+            return _text(plan_to_wire(await configuration.plan_edit(edit, by=change)))
+        if params.base_hash is None:
+            raise ToolError("baseHash: is missing; give the hash that the action get told")
         written = await configuration.write(edit, change, base_hash=params.base_hash)
         return _text({"hash": written.hash, "changed": list(written.changed_keys), "units": results_to_wire(written)})
 

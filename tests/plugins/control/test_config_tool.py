@@ -70,6 +70,20 @@ async def test_what_is_not_marked_is_refused_by_its_key(gateway: RunningGateway,
     assert any(key in path or path in key for path in plan["changed"])
 
 
+@pytest.mark.parametrize("action", ["patch", "plan"])
+@pytest.mark.parametrize(
+    "patch",
+    [{"gateway": {"auth": {"token": "PROGRAM"}}}, {"agents": {"entries": {"main": {"name": "PROGRAM"}}}}],
+    ids=["a key that is not its own", "a key of its own"],
+)
+async def test_what_an_agent_wishes_runs_no_program(gateway: RunningGateway, action: str, patch: dict[str, Any]) -> None:
+    found = json.loads(await use(gateway, action="get", path="agents.entries.main"))
+    wish = json.loads(json.dumps(patch).replace("PROGRAM", "${exec:/usr/bin/touch ran}"))
+    told = await use(gateway, action=action, patch=wish, baseHash=found["hash"])
+    assert "an agent may" in told
+    assert not (gateway.home / "ran").exists()
+
+
 async def test_an_agent_that_does_not_name_the_tool_has_none(tmp_path: Path) -> None:
     async with run_gateway(tmp_path, config(main={"name": "Ada"})) as gateway:
         told = await use(gateway, action="get")

@@ -24,7 +24,7 @@ METHODS = {
     "config.get": "operator.read",
     "config.schema": "operator.read",
     "config.schema.lookup": "operator.read",
-    "config.plan": "operator.read",
+    "config.plan": "operator.admin",
     "config.reload": "operator.admin",
     "config.set": "operator.admin",
     "config.patch": "operator.admin",
