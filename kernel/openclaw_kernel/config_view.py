@@ -41,19 +41,22 @@ class ConfigView:
         self._path = path
         self._schema_source = schema_source
         self._outcome_of = outcome_of
+        self._composing = asyncio.Lock()
         self._shown: tuple[tuple[str, str, int], dict[str, Any]] | None = None
 
     async def snapshot(self, accepted: Loaded) -> Mapping[str, Any]:
         """The result of `config.get`."""
         return await asyncio.to_thread(self._snapshot, accepted)
 
-    def schema(self) -> Mapping[str, Any]:
+    async def schema(self) -> Mapping[str, Any]:
         """The result of `config.schema`."""
-        return self._schema_source()
+        async with self._composing:
+            # Made of all models the first time, which takes a while; whoever asks meanwhile waits for the same one.
+            return await asyncio.to_thread(self._schema_source)
 
-    def lookup(self, path: str) -> Mapping[str, Any]:
+    async def lookup(self, path: str) -> Mapping[str, Any]:
         """The result of `config.schema.lookup`; raise `InvalidRequest` for a path that no schema knows."""
-        schema: Mapping[str, Any] = self.schema()["schema"]
+        schema: Mapping[str, Any] = (await self.schema())["schema"]
         parts = parts_of(path)
         node = node_at(schema, parts)
         if node is None or not parts:

@@ -96,13 +96,13 @@ class ConfigurationDesk:
         """See `Configuration`."""
         return await self._view.snapshot(self._engine.accepted)
 
-    def schema(self) -> Mapping[str, Any]:
+    async def schema(self) -> Mapping[str, Any]:
         """See `Configuration`."""
-        return self._view.schema()
+        return await self._view.schema()
 
-    def lookup(self, path: str) -> Mapping[str, Any]:
+    async def lookup(self, path: str) -> Mapping[str, Any]:
         """See `Configuration`."""
-        return self._view.lookup(path)
+        return await self._view.lookup(path)
 
     async def plan(self, text: str) -> ConfigPlan:
         """See `Configuration`."""
@@ -186,7 +186,7 @@ class ConfigurationDesk:
             results=applied.results,
             restart=applied.restart,
             hash=candidate.hash,
-            changed_keys=_changed_keys(self._file.path.name, found.text, candidate.text),
+            changed_keys=await self._changed_keys(found.text, candidate.text),
         )
 
     async def _reload(self, change: Change) -> Written:
@@ -199,9 +199,13 @@ class ConfigurationDesk:
             results=applied.results,
             restart=applied.restart,
             hash=after.hash,
-            changed_keys=_changed_keys(self._file.path.name, before.text, after.text),
+            changed_keys=await self._changed_keys(before.text, after.text),
             noop=after.hash == before.hash,
         )
+
+    async def _changed_keys(self, before: str | None, after: str) -> Sequence[str]:
+        # Both are parsed, which takes a second for a long file.
+        return await asyncio.to_thread(_changed_keys, self._file.path.name, before, after)
 
     async def _found(self) -> _Found:
         try:
@@ -263,8 +267,7 @@ class ConfigurationDesk:
     async def _refuse_unmarked(self, found: _Found, text: str, change: Change) -> None:
         name = self._file.path.name
         before, after = await self._trees(found, text)
-        # Made from the sources of all models, the first time.
-        schema = await asyncio.to_thread(self._view.schema)
+        schema = await self._view.schema()
         refused = agent_refusals(schema["schema"], before, after)
         if not refused and same(before, after):
             refused = ["comments"]

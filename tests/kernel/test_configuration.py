@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from openclaw_config.describe import schema_of
 from openclaw_config.merging import same
 from openclaw_config.models import Config
 from openclaw_config.patching import patched, tree_of
@@ -19,6 +21,7 @@ from openclaw_kernel.api.audit import AuditOrigin
 from openclaw_kernel.api.config import Change, ConfigConflict, Edit, NotApplied, ReloadOutcome, UnitResult
 from openclaw_kernel.api.errors import Forbidden, InvalidRequest
 from openclaw_kernel.config_file import REJECTED_KEPT, ConfigFile
+from openclaw_kernel.config_view import ConfigView
 from openclaw_kernel.configuration import STALE
 from tests.kernel.writing import CHANGE, Desk, desk_at
 
@@ -244,3 +247,36 @@ async def test_what_an_agent_may_not_write_becomes_no_secret_of_the_process(desk
     with pytest.raises(Forbidden):
         await desk.configuration.write(patch(gateway={"auth": {"token": word}}), BY_AGENT, base_hash=await desk.hash())
     assert word not in known_secrets()
+
+
+async def test_no_change_is_parsed_on_the_loop(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = set[threading.Thread]()
+
+    def parsed(name: str, text: str) -> dict[str, Any]:
+        threads.add(threading.current_thread())
+        return tree_of(name, text)
+
+    monkeypatch.setattr("openclaw_kernel.configuration.tree_of", parsed)
+    await desk.configuration.write(patch(logging={"level": "debug"}), CHANGE, base_hash=await desk.hash())
+    desk.path.write_text(FILE)
+    await desk.configuration.reload(CHANGE)
+    assert threads
+    assert threading.current_thread() not in threads
+
+
+async def test_the_schema_is_made_beside_the_loop_and_by_one_at_a_time(tmp_path: Path) -> None:
+    free, seen = threading.Lock(), list[bool]()
+
+    def source() -> dict[str, Any]:
+        alone = free.acquire(blocking=False)
+        seen.append(alone and threading.current_thread() is not threading.main_thread())
+        # The loop turns meanwhile.
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(10)
+        free.release()
+        return {"schema": schema_of(Config)}
+
+    loop = asyncio.get_running_loop()
+    view = ConfigView(tmp_path / "openclaw.yaml", schema_source=source, outcome_of=lambda _path: ReloadOutcome.HOT)
+    found = await asyncio.gather(*(view.lookup("gateway.port") for _ in range(3)))
+    assert [one["schema"]["maximum"] for one in found] == [65535] * 3
+    assert seen == [True] * 3

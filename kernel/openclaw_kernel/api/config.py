@@ -143,10 +143,10 @@ class Configuration(Protocol):
     async def snapshot(self) -> Mapping[str, Any]:
         """The redacted result of `config.get`: of the file as it is on disk, valid or not."""
 
-    def schema(self) -> Mapping[str, Any]:
+    async def schema(self) -> Mapping[str, Any]:
         """The result of `config.schema`: the kernel's and every plugin's part, one JSON Schema."""
 
-    def lookup(self, path: str) -> Mapping[str, Any]:
+    async def lookup(self, path: str) -> Mapping[str, Any]:
         """The result of `config.schema.lookup`; raise `InvalidRequest` for a path that no schema knows."""
 
     async def plan(self, text: str) -> ConfigPlan:

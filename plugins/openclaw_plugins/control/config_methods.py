@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -33,14 +34,14 @@ class ConfigMethods:
         return dict(await self._configuration.snapshot())
 
     @rpc("config.schema", scope=Scope.READ, params=Nothing, result=wire.ConfigSchemaResult)
-    def schema(self, _call: Call, _params: Nothing) -> dict[str, Any]:
+    async def schema(self, _call: Call, _params: Nothing) -> dict[str, Any]:
         """Return the JSON Schema of the config with the sections of the loaded plugins."""
-        return dict(self._configuration.schema())
+        return dict(await self._configuration.schema())
 
     @rpc("config.schema.lookup", scope=Scope.READ, params=wire.LookupParams, result=wire.ConfigLookupResult)
-    def lookup(self, _call: Call, params: wire.LookupParams) -> dict[str, Any]:
+    async def lookup(self, _call: Call, params: wire.LookupParams) -> dict[str, Any]:
         """Return the schema of one key, what a change of it does, and the keys below it."""
-        return dict(self._configuration.lookup(params.path))
+        return dict(await self._configuration.lookup(params.path))
 
     # Loading what is sent reads the files and runs the programs that it refers to: it is for who may write it as well.
     @rpc("config.plan", scope=Scope.ADMIN, params=wire.ConfigPlanParams, result=wire.ConfigPlanResult, repeatable="it changes nothing")
@@ -50,9 +51,9 @@ class ConfigMethods:
             raise InvalidRequest("config.plan: give raw or patch, one of them")
         if params.patch is not None:
             patch = params.patch
-            return plan_to_wire(await self._configuration.plan_edit(_wish(lambda: patch_edit(patch, params.replace_paths))))
+            return plan_to_wire(await self._configuration.plan_edit(await _wish(lambda: patch_edit(patch, params.replace_paths))))
         raw = params.raw or ""
-        return plan_to_wire(await self._configuration.plan_edit(_wish(lambda: file_edit(raw))))
+        return plan_to_wire(await self._configuration.plan_edit(await _wish(lambda: file_edit(raw))))
 
     @rpc(
         "config.set",
@@ -63,7 +64,7 @@ class ConfigMethods:
     )
     async def set(self, call: Call, params: wire.ConfigSetParams) -> dict[str, Any]:
         """Write the whole config file, and return when it is in force."""
-        written = await self._write(call, _wish(lambda: file_edit(params.raw)), params.base_hash, None, shrink=params.allow_shrink)
+        written = await self._write(call, await _wish(lambda: file_edit(params.raw)), params.base_hash, None, shrink=params.allow_shrink)
         return await self._answer(written)
 
     @rpc(
@@ -76,7 +77,7 @@ class ConfigMethods:
     )
     async def apply(self, call: Call, params: wire.ConfigApplyParams) -> dict[str, Any]:
         """Write the whole config file, and tell a session after the restart if one follows."""
-        edit = _wish(lambda: file_edit(params.raw))
+        edit = await _wish(lambda: file_edit(params.raw))
         written = await self._write(call, edit, params.base_hash, params.note, shrink=params.allow_shrink)
         return {**await self._answer(written), **await self._restarts.after(params, written, kind="config-apply")}
 
@@ -90,7 +91,7 @@ class ConfigMethods:
     )
     async def patch(self, call: Call, params: wire.ConfigPatchParams) -> dict[str, Any]:
         """Merge a patch into the config file: null deletes, objects recurse, lists of things with an id merge by it."""
-        edit = _wish(lambda: patch_edit(params.raw, params.replace_paths))
+        edit = await _wish(lambda: patch_edit(params.raw, params.replace_paths))
         # A patch says what is to go: it may take as much as it names.
         written = await self._write(call, edit, params.base_hash, params.note, shrink=True)
         return {**await self._answer(written), **await self._restarts.after(params, written, kind="config-patch")}
@@ -143,8 +144,9 @@ def results_to_wire(written: Written) -> list[dict[str, Any]]:
     return rows
 
 
-def _wish(read: Callable[[], Edit]) -> Edit:
+async def _wish(read: Callable[[], Edit]) -> Edit:
+    # JSON5 of the length that is allowed takes half a second to read.
     try:
-        return read()
+        return await asyncio.to_thread(read)
     except ValueError as error:
         raise InvalidRequest(str(error)) from error
