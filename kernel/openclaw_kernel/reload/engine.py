@@ -182,8 +182,8 @@ class ReloadEngine:
             return Applied(generation=self.generation, plan=plan, results=())
         if any(unit.outcome is ReloadOutcome.PROCESS and not unit.waits for unit in plan.units):
             # The next process brings all of it about: what were done now would be done by halves until then.
-            await self._units.check(candidate.config)
-            await self._write(candidate, change, changed, running=self.running, plan=plan)
+            check = Step(what="the plugins", do=lambda: self._units.check(candidate.config), undo=_nothing_to_undo)
+            await self._all_or_nothing([check, self._record(candidate, change, changed, running=self.running, plan=plan)], plan)
             results = tuple(UnitResult(unit=unit.unit, outcome=ReloadOutcome.PROCESS, waits=unit.waits) for unit in plan.units)
             return Applied(generation=self.generation, plan=plan, results=results, restart=True)
         effective = hold(candidate.config, self.running, decided.waiting)
@@ -208,22 +208,28 @@ class ReloadEngine:
         steps = [
             Step(what="the plugins", do=replace_units, undo=put_units_back),
             Step(what="the gateway's own settings", do=lambda: adopt(effective), undo=lambda: adopt(before)),
-            Step(
-                what="the record of it",
-                do=lambda: self._write(candidate, change, changed, running=effective, plan=plan),
-                undo=_nothing_to_undo,
-                whole=True,
-            ),
+            self._record(candidate, change, changed, running=effective, plan=plan),
         ]
-        try:
-            await all_or_nothing(steps, self._tasks)
-        except Failed as failure:
-            raise _not_applied(failure, plan) from failure.__cause__
+        await self._all_or_nothing(steps, plan)
         told = {result.unit for result in results}
         rest = [
             UnitResult(unit=unit.unit, outcome=unit.outcome, waits=unit.waits) for unit in plan.units if unit.waits or unit.unit not in told
         ]
         return Applied(generation=self.generation, plan=plan, results=(*results, *rest))
+
+    async def _all_or_nothing(self, steps: Sequence[Step], plan: ConfigPlan) -> None:
+        try:
+            await all_or_nothing(steps, self._tasks)
+        except Failed as failure:
+            raise _not_applied(failure, plan) from failure.__cause__
+
+    def _record(self, candidate: Loaded, change: Change, changed: Sequence[str], *, running: Config, plan: ConfigPlan) -> Step:
+        return Step(
+            what="the record of it",
+            do=lambda: self._write(candidate, change, changed, running=running, plan=plan),
+            undo=_nothing_to_undo,
+            whole=True,
+        )
 
     async def _write(self, candidate: Loaded, change: Change, changed: Sequence[str], *, running: Config, plan: ConfigPlan) -> None:
         self.generation = await self._accept(candidate, change, changed)
@@ -247,7 +253,7 @@ def _why(units: Sequence[UnitPlan]) -> str:
 
 
 async def _nothing_to_undo() -> None:
-    """It is the last step."""
+    """It is the last step, or one that leaves nothing behind."""
 
 
 def _not_applied(failure: Failed, plan: ConfigPlan) -> GatewayError:

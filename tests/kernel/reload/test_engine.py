@@ -196,6 +196,27 @@ async def test_no_restart_where_a_plugin_could_not_run_after_it(gateway: Gateway
     assert (gateway.restart, gateway.records) == (None, [])
 
 
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyError("x"), Unavailable("no room")], ids=repr)
+@pytest.mark.parametrize("step", ["check", "accept"])
+async def test_a_restart_that_cannot_be_prepared_is_refused_as_anything_else(gateway: Gateway, step: str, error: Exception) -> None:
+    gateway.fails[step] = error
+    with pytest.raises(NotApplied, match="everything is as it was"):
+        await gateway.engine.take(gateway.file(PORT.replace("MODE", "hybrid")), CHANGE)
+    assert (gateway.restart, gateway.records, gateway.engine.generation) == (None, [], 1)
+
+
+async def test_a_restart_whose_record_is_being_written_is_not_forgotten(gateway: Gateway) -> None:
+    owner = TaskOwner("test", lambda _name, _error: None)
+    held = gateway.held["accept"] = asyncio.Event()
+    task = owner.spawn("take", gateway.engine.take(gateway.file(PORT.replace("MODE", "hybrid")), CHANGE))
+    await gateway.reached.setdefault("accept", asyncio.Event()).wait()
+    task.cancel()
+    held.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (gateway.restart, gateway.engine.accepted, gateway.engine.generation) == ("gateway.port changed", gateway.records[-1], 2)
+
+
 async def test_a_restart_that_is_not_needed_any_more_is_called_off(gateway: Gateway) -> None:
     await gateway.engine.take(gateway.file(PORT.replace("MODE", "hybrid")), CHANGE)
     applied = await gateway.engine.take(gateway.file(""), CHANGE)
