@@ -73,7 +73,7 @@ def _address(given: str) -> str | bytes | None:
 
 def _watchdog_seconds(taken: dict[str, str]) -> float | None:
     period, pid = taken.get("WATCHDOG_USEC", ""), taken.get("WATCHDOG_PID")
-    if not period.isdigit() or not int(period) or (pid is not None and pid != str(os.getpid())):
+    if not period.isascii() or not period.isdigit() or not int(period) or (pid is not None and pid != str(os.getpid())):
         return None
     return int(period) / 1_000_000
 

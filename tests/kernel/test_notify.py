@@ -98,7 +98,10 @@ def test_a_manager_that_does_not_read_holds_up_nobody(manager: Manager) -> None:
     assert 0 < len(manager.heard()) < 2000
 
 
-@pytest.mark.parametrize("variables", [{"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "soon"}, {"WATCHDOG_USEC": "9", "WATCHDOG_PID": "1"}, {}])
+@pytest.mark.parametrize(
+    "variables",
+    [{"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "soon"}, {"WATCHDOG_USEC": "²"}, {"WATCHDOG_USEC": "9", "WATCHDOG_PID": "1"}, {}],
+)
 async def test_a_watchdog_that_is_none_or_of_another_process_gets_no_sign_of_life(manager: Manager, variables: dict[str, str]) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": manager.address, **variables})
     assert notifier.watchdog_seconds is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import stat
 from collections.abc import MutableMapping
@@ -84,8 +85,8 @@ def from_manager(environment: MutableMapping[str, str]) -> list[HeldSocket]:
     if not count or pid != str(os.getpid()):
         # Meant for another process: somebody between the manager and us did not know of it.
         return []
-    if not count.isdigit():
-        raise BadSocket(f"LISTEN_FDS: found {count!r}; the service manager has to say how many sockets it passes")
+    if re.fullmatch(r"[0-9]{1,4}", count) is None:
+        raise BadSocket(f"LISTEN_FDS: found {count[:64]!r}; the service manager has to say how many sockets it passes")
     called = names.split(":") if names else []
     descriptors = range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + int(count))
     # All are kept from programs that are started later, also where one of them is refused.

@@ -8,19 +8,22 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from http import HTTPStatus
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from openclaw_kernel.lock import AlreadyRunning, StateLock
+from openclaw_kernel.lock import AlreadyRunning, StateLock, read_owner
 from tests.kernel.cli.command import run_command
 from tests.plugins.conversation.harness import until
-from tests.support.gateway import RunningGateway, StartGateway, free_port, merge
+from tests.support.gateway import RunningGateway, StartGateway, base_config, free_port, merge
 from tests.support.ws_client import RequestFailed, WsClient, is_chat
 
 ROUNDS = 5
@@ -263,6 +266,72 @@ async def test_sigusr1_restarts_it(gateway: RunningGateway) -> None:
         assert (await client.closed()).code == 1012
     async with gateway.connect() as client:
         assert boot_id(client) != before
+
+
+@asynccontextmanager
+async def printing_into(home: Path, redirected: str, **options: Any) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A gateway that the shell started with its standard output redirected."""
+    home.mkdir(mode=0o700)
+    (home / "openclaw.yaml").touch(0o600)
+    (home / "openclaw.yaml").write_text(json.dumps(base_config()))
+    command = [sys.executable, "-m", "openclaw_kernel", "run", "--home", str(home), "--json"]
+    shell = ["sh", "-c", f'exec "$@" {redirected}', "sh", *command]
+    process = await asyncio.create_subprocess_exec(*shell, stderr=asyncio.subprocess.PIPE, **options)
+    try:
+        yield process
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+        assert process.returncode == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+def is_ready(home: Path) -> bool:
+    address = str(read_owner(home).get("url", "")).removeprefix("http://")
+    if not address:
+        return False
+    connection = HTTPConnection(address, timeout=5)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == HTTPStatus.OK
+    finally:
+        connection.close()
+
+
+async def logged(process: asyncio.subprocess.Process, words: str) -> None:
+    """Read the log on to these words."""
+    assert process.stderr is not None
+    async with asyncio.timeout(30):
+        while words.encode() not in (line := await process.stderr.readline()):
+            assert line, f"the log ended before {words!r}"
+
+
+@pytest.mark.not_recorded("nobody is connected")
+async def test_it_restarts_also_where_nobody_reads_any_more_what_it_prints(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    async with printing_into(tmp_path / "home", "", stdout=writing) as process:
+        os.close(writing)
+        with os.fdopen(reading, "rb") as ready:
+            await asyncio.to_thread(ready.readline)
+        process.send_signal(signal.SIGUSR1)
+        await logged(process, "nobody reads what the command prints")
+        process.send_signal(signal.SIGUSR1)
+        await logged(process, "restarted;")
+
+
+@pytest.mark.not_recorded("nobody is connected")
+async def test_it_restarts_also_with_its_standard_output_closed(tmp_path: Path) -> None:
+    async with printing_into(tmp_path / "home", ">&-") as process:
+        home = tmp_path / "home"
+        await until(lambda: is_ready(home), "the first start")
+        began = read_owner(home)["startedAtMs"]
+        process.send_signal(signal.SIGUSR1)
+        await logged(process, "restarted;")
+        await until(lambda: read_owner(home)["startedAtMs"] > began and is_ready(home), "the next start")
+        # What would be printed is written to no socket and to no database.
+        assert str(Path(f"/proc/{process.pid}/fd/1").readlink()) == os.devnull
 
 
 async def test_a_port_that_changed_is_served_after_the_restart_and_the_old_one_is_free(start_gateway: StartGateway) -> None:

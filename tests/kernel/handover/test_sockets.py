@@ -180,7 +180,7 @@ def test_sockets_that_are_for_another_process_are_left_alone() -> None:
     assert from_manager({}) == []
 
 
-@pytest.mark.parametrize("count", ["-1", "many", "1.5"])
+@pytest.mark.parametrize("count", ["-1", "many", "1.5", "²", "99999999999"])
 def test_a_count_that_is_none_is_refused(count: str) -> None:
     with pytest.raises(BadSocket, match=f"LISTEN_FDS: found '{count}'"):
         from_manager({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count})

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from openclaw_kernel.lock import AlreadyRunning
     from openclaw_kernel.notify import Notifier
 
+_STANDARD_ERROR = 2
 _GIVE_UP_SECONDS = 15.0
 _ADDRESS_SECONDS = 5.0
 _ADDRESS_PAUSE_SECONDS = 0.05
@@ -59,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
     from openclaw_kernel.notify import Notifier
     from openclaw_kernel.tasks import run_whole
 
+    _occupy_standard_descriptors()
     home = find_home(options.home)
     try:
         if options.check:
@@ -89,6 +91,13 @@ def run(options: argparse.Namespace) -> int:
             # The program that was to follow is gone, this one is still in memory: it goes on with what it was to leave.
             standing.not_restarted = error
             handlers = set_up_logging(home, level=loaded.config.logging.level, as_json=options.json, secrets=loaded.secrets)
+
+
+def _occupy_standard_descriptors() -> None:
+    """Open what is closed of 0, 1 and 2, so that no socket and no database is ever written to as the standard output."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+        os.set_inheritable(descriptor, True)  # noqa: FBT003 - the standard library's signature
+    os.close(descriptor)
 
 
 @dataclass(slots=True)
@@ -157,8 +166,11 @@ def _run_again(standing: _Standing) -> NoReturn:
     """
     import signal
 
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        # None where it was closed at the start.
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.flush()
     # It would end the next process before that has a say in it.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     environment = {**os.environ, **standing.notifier.to_environment(), **standing.belongings.to_environment()}
@@ -320,7 +332,7 @@ def _announce(app: GatewayApp, *, as_json: bool, first_start: bool) -> None:
     url, problems, tls = app.facts.url, app.facts.reasons(), app.facts.tls
     if as_json:
         event = {"event": "ready", "url": url, "link": app.link(), "home": str(app.home), "pid": os.getpid(), "problems": problems}
-        print(json.dumps(event if tls is None else {**event, "tlsFingerprint": tls.fingerprint}), flush=True)
+        _say(json.dumps(event if tls is None else {**event, "tlsFingerprint": tls.fingerprint}))
         return
     lines = [f"openclaw-kernel {app.facts.version} is ready on {url}"]
     if tls is not None:
@@ -334,4 +346,21 @@ def _announce(app: GatewayApp, *, as_json: bool, first_start: bool) -> None:
         "",
         "the link works once, within 10 minutes; `openclaw-kernel open` prints another. stop with Ctrl+C",
     ]
-    print("\n".join(lines), flush=True)
+    _say("\n".join(lines))
+
+
+def _say(text: str) -> None:
+    """Print it; where nobody reads any more, as after `| head` or with the terminal gone, the gateway serves all the same."""
+    import logging
+
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        logging.getLogger("openclaw.gateway").warning(
+            "nobody reads what the command prints (%s); from now on only the log is written", reason
+        )
+        # Else what waits in the buffer fails again with each flush, the last of which is at the end of the process.
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 1)
+        os.close(nothing)
