@@ -210,6 +210,18 @@ async def test_no_restart_where_the_next_process_could_not_start(live: Live) -> 
     await asyncio.wait_for(live.app.restarts.wanted.wait(), DEADLINE)
 
 
+@pytest.mark.parametrize("mode", ["hybrid", "hot"])
+async def test_a_plugin_that_only_a_start_can_begin_comes_with_a_restart(tmp_path: Path, mode: str) -> None:
+    off = {"entries": {"pairing": {"enabled": False}}}
+    async with serving(tmp_path, plugins=off, gateway={"reload": {"mode": mode}}) as live:
+        applied = await live.take(plugins={"entries": {"pairing": {"enabled": True}}}, logging={"level": "debug"})
+        (unit,) = [unit for unit in applied.plan.units if unit.unit == "pairing"]
+        assert (unit.outcome.value, unit.waits, applied.restart) == ("process", mode == "hot", mode == "hybrid")
+        assert "asked for at a start only" in unit.reason
+        assert "pairing" not in live.app.host.current().hosted
+        assert (logging.getLogger("openclaw").level == logging.DEBUG) is (mode == "hot")
+
+
 async def test_a_restart_that_was_refused_is_not_complained_of_once_nobody_wants_it(live: Live) -> None:
     await live.take(gateway={"controlUi": {"basePath": "/a"}})
     (live.home / "openclaw.yaml").write_text("gateway: {port: none}")

@@ -302,8 +302,8 @@ class PluginHost:
             return otherwise
 
     def fixed(self, plugin_id: str) -> str | None:
-        """Say why a plugin cannot be stopped or replaced while the gateway runs, None where it can."""
-        return self._now.fixed(plugin_id)
+        """Say why a plugin cannot be started, stopped or replaced while the gateway runs, None where it can or nobody has tried."""
+        return self._now.fixed(plugin_id) or self._stager.frozen.get(plugin_id)
 
     def current(self) -> InForce:
         """Return what is in force, as something that can be put back."""

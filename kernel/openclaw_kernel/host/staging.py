@@ -110,6 +110,8 @@ class Stager:
         self._report = report
         self._blank = blank
         self._isolation = isolation
+        self.frozen: dict[str, str] = {}
+        """Why plugins that were tried can begin with a start of the gateway only, by id."""
 
     async def stage(self, now: InForce, wanted: Wanted, surface: Surface, adopt: Callable[[Hosted, Registry], None]) -> Staged:
         """Import, validate, construct and register what comes; raise `NotApplied` with the unit named.
@@ -137,7 +139,7 @@ class Stager:
         try:
             snapshots = await self._snapshots(now, sorted_.staying, assignment.shares, loader, wanted)
             loaded, failed = await self._load(loader, sorted_.coming, assignment.shares, wanted.unconfigured)
-            _refuse_frozen(now, registry, loaded)
+            self._refuse_frozen(now, registry, loaded)
             order = order_of(wanted.discovery, {*now.hosted, *loaded})
             registry.arrange(order)
             hosted = _in_start_order({**{name: one for name, one in now.hosted.items() if name not in gone}, **loaded})
@@ -171,6 +173,14 @@ class Stager:
             coming=[one for name, one in hosted.items() if name in loaded],
             results=_results(wanted, sorted_, after),
         )
+
+    def _refuse_frozen(self, now: InForce, registry: Registry, loaded: Mapping[str, Hosted]) -> None:
+        for kind in FROZEN_SERVICES:
+            owned = registry.services.get(kind)
+            if owned is not None and owned.plugin_id in loaded and kind not in now.registry.services:
+                reason = f"it provides {kind.__name__}, asked for at a start only"
+                self.frozen[owned.plugin_id] = reason
+                raise refused(owned.plugin_id, ReloadOutcome.PROCESS, f"{reason}; restart the gateway")
 
     async def _snapshots(
         self, now: InForce, staying: Sequence[Found], shares: Mapping[str, Share], loader: Loader, wanted: Wanted
@@ -284,14 +294,6 @@ def _may_have_changed(now: InForce, found: Found, share: Share, outcome: ReloadO
     if is_new or outcome is ReloadOutcome.UNIT or before is None or standing is None or standing.state is not PluginState.FAILED:
         return True
     return (share.section, share.instances) != (before.section, before.instances)
-
-
-def _refuse_frozen(now: InForce, registry: Registry, loaded: Mapping[str, Hosted]) -> None:
-    for kind in FROZEN_SERVICES:
-        owned = registry.services.get(kind)
-        if owned is not None and owned.plugin_id in loaded and kind not in now.registry.services:
-            reason = f"it provides {kind.__name__}, asked for at a start only; restart the gateway"
-            raise refused(owned.plugin_id, ReloadOutcome.PROCESS, reason)
 
 
 def _in_start_order(hosted: Mapping[str, Hosted]) -> dict[str, Hosted]:

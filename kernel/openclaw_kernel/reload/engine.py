@@ -189,7 +189,16 @@ class ReloadEngine:
         effective = hold(candidate.config, self.running, decided.waiting)
         if decided.waiting:
             self._leaves.refuse(effective)
-        return await self._apply(candidate, change, changed, effective=effective, plan=plan)
+        try:
+            return await self._apply(candidate, change, changed, effective=effective, plan=plan)
+        except NotApplied as error:
+            # Some find out only when they are made that they begin with the next process.
+            needed = {result.unit for result in error.results if result.outcome is ReloadOutcome.PROCESS}
+            known = {unit.unit for unit in plan.units if unit.outcome is ReloadOutcome.PROCESS}
+            now = {unit.unit for unit in self._decide(candidate.config).plan.units if unit.outcome is ReloadOutcome.PROCESS}
+            if not (needed & now) - known:
+                raise
+        return await self._take(candidate, change)
 
     async def _apply(self, candidate: Loaded, change: Change, changed: Sequence[str], *, effective: Config, plan: ConfigPlan) -> Applied:
         before, results = self.running, list[UnitResult]()
