@@ -256,10 +256,13 @@ class Supervisor:
         if len(self._deaths) < timing.deaths:
             return True
         times = f"this was {len(self._deaths)} times in {timing.window:g} s, and it is not started again"
-        self._down = self._gave_up = f"{reason}; {times}; {_CURE}"
+        self._give_up(f"{reason}; {times}; {_CURE}")
+        return False
+
+    def _give_up(self, reason: str) -> None:
+        self._down = self._gave_up = reason
         logger.warning("plugin %r: %s", self._launch.plugin_id, self._gave_up)
         self._hold.lose(self._gave_up, final=True)
-        return False
 
     def _after_death(self, reason: str) -> None:
         if not self._count(reason):
@@ -280,8 +283,12 @@ class Supervisor:
                 if self._process is not None:
                     return
                 await self._launch_now()
-        except (ChildFailed, ConfigRejected) as error:
+        except ChildFailed as error:
             self._after_death(str(error))
+            return
+        except ConfigRejected as error:
+            # The same settings would be rejected again.
+            self._give_up(str(error))
             return
         self._regain_soon()
 

@@ -479,3 +479,24 @@ for line in sys.stdin:
         assert "give runId" in str(unclear["message"])
         # Whose secrets were looked through is in the words of the refusal.
         assert f"is not in the scope of agent '{agent}'" in str(leased["message"])
+
+
+async def test_one_that_rejects_its_settings_when_it_is_started_again_is_not_asked_once_more(home: Path, start: Start) -> None:
+    fickle = """
+def go():
+    open("lived", "w").close()
+    os._exit(3)
+if os.path.exists("lived"):
+    line = json.loads(sys.stdin.readline())
+    open("asked", "a").write("x")
+    data = {"key": "plugins.entries.fickle.config.key", "found": "was revoked", "cure": "make another"}
+    say({"id": line["id"], "error": {"code": -32003, "message": "no", "data": data}})
+    sys.stdin.read()
+serve(on_ping=go)
+"""
+    add_program(home, "fickle", PRELUDE + fickle)
+    family = await start({"fickle": {"limits": {"answerSeconds": 0.2}}})
+    await family.hosting.wait_until(lambda: family.hosting.state("fickle") is PluginState.FAILED, DEADLINE)
+    assert family.hosting.reason("fickle").startswith("plugins.entries.fickle.config.key: was revoked; make another")
+    (asked,) = home.rglob("asked")
+    assert asked.read_text() == "x"
