@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
 from openclaw_config.load import Loaded
@@ -36,6 +37,8 @@ class KernelLeaves:
         self._pages = pages
         self._arrivals = arrivals
         self._open = open_connections
+        self._there: frozenset[str] = frozenset()
+        """Who was connected when the settings that are in force now came."""
 
     @property
     def allowed_origins(self) -> list[str]:
@@ -52,6 +55,7 @@ class KernelLeaves:
     def adopt(self, config: Config) -> None:
         """Work by this from now on."""
         before, self._config = self._config, config
+        self._there = self._open.ids()
         gateway = config.gateway
         self._verifier.adopt(gateway.auth, gateway.tls.clients)
         self._pages.adopt(credential(gateway.auth))
@@ -59,9 +63,18 @@ class KernelLeaves:
         if config.logging.level != before.logging.level:
             set_level(config.logging.level)
 
+    def take_back(self, config: Config) -> None:
+        """Work by what was before again: who came in meanwhile, with a credential that was never accepted, is out."""
+        tried, there = self._config, self._there
+        self.adopt(config)
+        self._end(methods_ended(tried.gateway, config.gateway), spared=there)
+
     def end_connections(self, before: GatewayConfig, after: GatewayConfig) -> None:
         """End the connections whose credential is none any more."""
-        ended = self._open.end_methods(methods_ended(before, after))
+        self._end(methods_ended(before, after))
+
+    def _end(self, methods: Collection[str], spared: Collection[str] = ()) -> None:
+        ended = self._open.end_methods(methods, spared=spared)
         if ended:
             logger.warning("%d connections end, for what they came in with changed", ended)
 

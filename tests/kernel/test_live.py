@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +166,37 @@ async def test_another_token_ends_who_came_in_with_the_one_before_and_nobody_els
         assert ws.close_code == 4001
     async with live.client("another-token-0123456789") as ws:
         assert not ws.closed
+
+
+async def test_who_came_in_with_a_token_that_was_not_accepted_in_the_end_does_not_stay(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    reached, may_fail = asyncio.Event(), asyncio.Event()
+
+    async def take(*_arguments: Any) -> Any:
+        reached.set()
+        await may_fail.wait()
+        raise Unavailable("the disk is full")
+
+    monkeypatch.setattr(live.app.generations, "take", take)
+    async with live.client() as old, asyncio.TaskGroup() as group:
+        taking = group.create_task(refused(live.take(gateway={"auth": {"token": "another-token-0123456789"}})))
+        await reached.wait()
+        async with live.client("another-token-0123456789") as new:
+            may_fail.set()
+            await taking
+            async with asyncio.timeout(DEADLINE):
+                while (await new.receive()).type is aiohttp.WSMsgType.TEXT:
+                    pass
+            assert new.close_code == 4001
+        await old.send_json({"type": "req", "id": "1", "method": "health"})
+        async with asyncio.timeout(DEADLINE):
+            while (frame := await old.receive_json()).get("id") != "1":
+                pass
+        assert frame["ok"] is True
+
+
+async def refused(taking: Coroutine[Any, Any, Applied]) -> None:
+    with pytest.raises(NotApplied):
+        await taking
 
 
 async def test_who_did_not_come_in_by_what_changed_stays(live: Live) -> None:

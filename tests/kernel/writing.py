@@ -102,6 +102,9 @@ class Desk:
     def adopt(self, config: Config) -> None:
         """See the engine's `Leaves`."""
 
+    def take_back(self, config: Config) -> None:
+        """See the engine's `Leaves`."""
+
     async def _accept(self, candidate: Loaded, change: Change, changed: Sequence[str]) -> int:
         return (await self.generations.take(candidate, change, changed)).number
 

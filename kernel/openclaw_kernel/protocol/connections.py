@@ -63,12 +63,16 @@ class OpenConnections:
                 connection.invalidated = True
                 connection.outbound.close(Close(INVALIDATED, "client invalidated: identity-expired"))
 
-    def end_methods(self, methods: Collection[str]) -> int:
-        """End those who came in by one of these methods, whose credential is none any more; return how many.
+    def ids(self) -> frozenset[str]:
+        """Return who is connected now."""
+        return frozenset(self._connections)
+
+    def end_methods(self, methods: Collection[str], *, spared: Collection[str] = ()) -> int:
+        """End those who came in by one of these methods, whose credential is none any more; return how many. `spared` are ids.
 
         Nothing that they ask from now on is done; who asked for the change still gets its answer.
         """
-        ended = [one for one in self if one.method in methods and not one.invalidated]
+        ended = [one for one in self if one.method in methods and one.connection_id not in spared and not one.invalidated]
         for connection in ended:
             connection.invalidated = True
             asyncio.get_running_loop().call_later(_ANSWER_SECONDS, connection.outbound.close, Close(INVALIDATED, AUTH_CHANGED))

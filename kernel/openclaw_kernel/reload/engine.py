@@ -57,7 +57,11 @@ class Leaves(Protocol):
         ...
 
     def adopt(self, config: Config) -> None:
-        """Work by this from now on; it may be taken back by adopting what was before."""
+        """Work by this from now on."""
+        ...
+
+    def take_back(self, config: Config) -> None:
+        """Work by what was before again: what was adopted last was not accepted."""
         ...
 
 
@@ -211,12 +215,15 @@ class ReloadEngine:
             back = decide(effective, before, self._units.parts(before), mode="hybrid")
             await (await self._units.prepare(before, back.plan)).commit()
 
-        async def adopt(config: Config) -> None:
-            self._leaves.adopt(config)
+        async def adopt() -> None:
+            self._leaves.adopt(effective)
+
+        async def take_back() -> None:
+            self._leaves.take_back(before)
 
         steps = [
             Step(what="the plugins", do=replace_units, undo=put_units_back),
-            Step(what="the gateway's own settings", do=lambda: adopt(effective), undo=lambda: adopt(before)),
+            Step(what="the gateway's own settings", do=adopt, undo=take_back),
             self._record(candidate, change, changed, running=effective, plan=plan),
         ]
         await self._all_or_nothing(steps, plan)

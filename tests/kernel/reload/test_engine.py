@@ -74,6 +74,9 @@ class Gateway:
             raise self.fails["adopt"]
         self.kernel = config
 
+    def take_back(self, config: Config) -> None:
+        self.kernel = config
+
     async def accept(self, candidate: Loaded, change: Change, changed: Sequence[str]) -> int:
         await self.pass_by("accept")
         self.records.append(candidate)
