@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from openclaw_config.secret_files import store_private
 from openclaw_kernel.checks.changes import CannotFix, ModeStep, Plan, as_json, digest_of, read_whole
@@ -25,6 +25,11 @@ from openclaw_kernel.checks.recording import FOLDER
 
 FILE: Final = "fix.json"
 ID: Final = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z0-9-]{1,120}")
+
+_STEP_KEYS: Final[Mapping[Any, set[str]]] = {
+    "mode": {"before", "after"},
+    "content": {"backup", "beforeMode", "beforeDigest", "afterMode", "afterDigest"},
+}
 
 
 class FixBook:
@@ -46,7 +51,7 @@ class FixBook:
             if ID.fullmatch(fix_id) is None:
                 raise FileNotFoundError
             found = json.loads((self._folder / fix_id / FILE).read_text(encoding="utf-8"))
-            if not isinstance(found, dict):
+            if not _is_record(found):
                 raise ValueError
         except FileNotFoundError:
             made = ", ".join(self.ids()[-10:]) or "none"
@@ -160,6 +165,16 @@ class FixBook:
             raise CannotFix("another fix is being made; run it again once that is done") from None
         finally:
             os.close(descriptor)
+
+
+def _is_record(found: Any) -> TypeGuard[dict[str, Any]]:
+    if not isinstance(found, dict) or not isinstance(found.get("summary"), str) or not isinstance(found.get("steps"), list):
+        return False
+    steps = found["steps"]
+    return all(
+        isinstance(step, dict) and isinstance(step.get("path"), str) and _STEP_KEYS.get(step.get("kind"), {""}) <= step.keys()
+        for step in steps
+    )
 
 
 def _restore(folder: Path, steps: Sequence[Mapping[str, Any]]) -> None:

@@ -46,10 +46,12 @@ class IntegrityLook:
                 connection.set_progress_handler(lambda: int(self._clock() > deadline), _INSTRUCTIONS)
                 done = self._remembered()
                 for part in self._parts(connection, done):
+                    known = len(faults)
                     if self._clock() > deadline or not self._look(connection, part, faults):
                         self.left.append(part)
                         continue
-                    done[part] = time.time_ns() // 1_000_000
+                    # What is broken is looked at first the next time, and told again.
+                    done[part] = 0 if len(faults) > known else time.time_ns() // 1_000_000
                 self._remember(done)
         except sqlite3.DatabaseError as error:
             faults.append(str(error))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from openclaw_config.load import explain
 from openclaw_config.models import Model
 from openclaw_config.secrets import Secret
-from openclaw_config.source import ConfigError, Issue, dotted, line_of, parse, read_text
+from openclaw_config.source import ConfigError, Issue, KeyPath, dotted, line_of, parse, read_text
 
 ProviderName = Literal["local", "openai", "anthropic", "claude-cli", "ollama", "echo"]
 
@@ -21,6 +21,7 @@ NEEDS_KEY: Final = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"
 """Providers that ask for a key, and the variable in which people have it."""
 FIRST_MODELS: Final = {"openai": "gpt-5-mini", "anthropic": "claude-sonnet-4-5"}
 FIRST_MESSAGE: Final = "Say hello in one short sentence."
+_SECRET: Final = frozenset({"apiKey", "botToken"})
 _REFERENCE: Final = re.compile(r"^\$\{.+\}$", re.DOTALL)
 
 
@@ -64,6 +65,8 @@ class Outcome:
 
 def read_answers(path: Path) -> Answers:
     """Read a file of answers; raise `BadAnswers`."""
+    if not path.exists():
+        raise BadAnswers(f"{path}: the file is not there; name another with --answers")
     try:
         source = parse(path.name, read_text(path))
     except ConfigError as error:
@@ -71,8 +74,10 @@ def read_answers(path: Path) -> Answers:
     try:
         answers = Answers.model_validate(_with_secrets(source))
     except ValidationError as error:
-        issues = [_issue(path.name, source, item) for item in error.errors(include_url=False)]
-        raise BadAnswers("\n".join(map(str, issues))) from None
+        # A key that may be one thing or another has a fault for each; the first says enough.
+        issues = {_place(source, item["loc"]): item for item in reversed(error.errors(include_url=False))}
+        told = [_issue(path.name, source, where, item) for where, item in reversed(issues.items())]
+        raise BadAnswers("\n".join(map(str, told))) from None
     fault = fault_of(answers)
     if fault is not None:
         key, found, cure = fault
@@ -82,6 +87,11 @@ def read_answers(path: Path) -> Answers:
 
 def fault_of(answers: Answers) -> tuple[str, str, str] | None:
     """What the answers lack together: key, what was found, cure."""
+    token = None if answers.telegram is None else answers.telegram.bot_token
+    texts = {"apiKey": answers.api_key, "telegram.botToken": token, "firstMessage": answers.first_message}
+    for key, text in texts.items():
+        if not (text.unwrap() if isinstance(text, Secret) else text or "-").strip():
+            return key, "an empty text", "write one, or leave the key out"
     variable = NEEDS_KEY.get(answers.provider)
     if variable is not None and answers.api_key is None and answers.base_url is None:
         return "apiKey", f"none, and {answers.provider} asks for one", f"give it, or the reference ${{env:{variable}}}"
@@ -132,7 +142,21 @@ def _with_secrets(source: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _issue(name: str, source: Mapping[str, Any], item: Any) -> Issue:
-    where = tuple(item["loc"])
-    found, cure = explain(item, Answers, is_secret=where[-1:] in {("apiKey",), ("botToken",)})
+def _place(source: Any, loc: Sequence[str | int]) -> KeyPath:
+    """The key that a fault is of: what comes behind a value names one of the forms that it may have."""
+    where: list[str | int] = []
+    node = source
+    for part in loc:
+        if not isinstance(node, dict) and not (isinstance(node, list) and isinstance(part, int)):
+            break
+        where.append(part)
+        node = node.get(part) if isinstance(node, dict) else node[int(part)]
+        if part in _SECRET:
+            break
+    return tuple(where)
+
+
+def _issue(name: str, source: Mapping[str, Any], where: KeyPath, item: Any) -> Issue:
+    # Who writes the token in the place of the section would see it on the screen.
+    found, cure = explain(item, Answers, is_secret=bool(set(where) & _SECRET) or where == ("telegram",))
     return Issue(name, line_of(source, where), dotted(where), found, cure)

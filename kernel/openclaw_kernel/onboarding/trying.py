@@ -28,7 +28,7 @@ def first_reply(home: Path, message: str) -> str:
     """Ask the default agent; raise `NoReply`."""
     with _gateway(home):
         session = "agent:main:onboarding"
-        command = _command(home, "chat", "--message", message, "--session", session, "--json")
+        command = _command(home, "chat", f"--message={message}", "--session", session, "--json")
         try:
             outcome = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_ANSWER_SECONDS)
         except subprocess.TimeoutExpired:

@@ -26,7 +26,12 @@ def planned(home: Path, outcome: Outcome) -> tuple[str, Sequence[tuple[int, str,
 
 
 def write(home: Path, outcome: Outcome, text: str) -> None:
-    """Write secrets and file; each is there whole or not at all. Raise `OSError`."""
+    """Write secrets and file; each is there whole or not at all.
+
+    Raise `OSError`; `BadAnswers`, with nothing written, where the file was changed since `text` was made of it.
+    """
+    if planned(home, outcome)[0] != text:
+        raise BadAnswers(f"{config_path(home)}: was changed meanwhile; nothing was written, run it again")
     for name, value in outcome.secrets.items():
         store_private(home / FOLDER / name, f"{value}\n")
     # A link stays one: what it leads to is written.

@@ -163,6 +163,19 @@ def test_an_unknown_fix_is_refused_with_those_there_are(home: Path) -> None:
         book.undo("../..")
 
 
+@pytest.mark.parametrize(
+    "text", ["{}", '{"summary": "", "steps": [{}]}', '{"summary": "", "steps": [{"path": "/x", "kind": "mode"}]}', "[", "[]"]
+)
+def test_a_record_that_is_damaged_is_named_and_nothing_is_undone(home: Path, text: str) -> None:
+    book = FixBook(home)
+    fix_id = book.make(planned(home, SetKey(key=("logging", "level"), value="info")), CHECK)
+    (home / "fixes" / fix_id / "fix.json").write_text(text)
+    before = (home / "openclaw.yaml").read_bytes()
+    with pytest.raises(CannotFix, match="cannot be read; restore what it changed"):
+        book.undo(fix_id)
+    assert (home / "openclaw.yaml").read_bytes() == before
+
+
 def test_a_link_stays_a_link(home: Path, tmp_path: Path) -> None:
     real = tmp_path / "dotfiles.yaml"
     (home / "openclaw.yaml").rename(real)

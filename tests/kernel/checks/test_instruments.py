@@ -158,6 +158,20 @@ def test_a_look_that_has_no_time_goes_on_with_the_rest_in_the_next(database: Pat
     assert second.left == []
 
 
+def test_what_is_broken_is_told_by_every_look_also_by_one_that_has_little_time(database: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE zz_last (a)")
+        connection.execute("INSERT INTO zz_last VALUES (NULL)")
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_master SET sql = 'CREATE TABLE zz_last (a NOT NULL)' WHERE name = 'zz_last'")
+    fault = "zz_last: NULL value in zz_last.a"
+    assert fault in IntegrityLook(database, tmp_path).run(30.0)
+    ticks = iter(range(1_000_000))
+    short = IntegrityLook(database, tmp_path, clock=lambda: float(next(ticks)))
+    assert fault in short.run(6.0)
+    assert short.left
+
+
 def test_a_table_that_takes_too_long_is_cut_off(database: Path, tmp_path: Path) -> None:
     ticks = iter([0.0, 0.0, *[99.0] * 1_000_000])
     look = IntegrityLook(database, tmp_path, clock=lambda: next(ticks))

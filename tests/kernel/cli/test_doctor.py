@@ -72,6 +72,8 @@ async def test_a_fix_needs_a_person_or_yes_and_a_dry_run_changes_nothing(tmp_pat
     done = await doctor(tmp_path, "--fix", "--yes", "--json", *only("config.unknown-key"))
     assert (done.status, file.read_text()) == (OK, MENDED)
     (fixed,) = done.json()["fixed"]
+    asked = await doctor(tmp_path, "--undo", fixed["fix"], "--dry-run")
+    assert (asked.status, file.read_text()) == (USAGE, MENDED)
     undone = await doctor(tmp_path, "--undo", fixed["fix"])
     assert (undone.status, file.read_text()) == (OK, BROKEN)
 

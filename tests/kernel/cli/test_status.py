@@ -66,8 +66,9 @@ async def test_on_a_terminal_the_screen_is_drawn_anew(gateway: RunningGateway) -
 
 
 async def test_an_interval_of_nothing_is_refused(gateway: RunningGateway) -> None:
-    refused = await run_command("status", "--watch", "--every", "0", home=gateway.home)
-    assert (refused.status, refused.err) == (2, "--every: found 0; give a number of seconds over 0\n")
+    for wrong in ("0", "nan", "inf"):
+        refused = await run_command("status", "--watch", "--every", wrong, home=gateway.home)
+        assert (refused.status, refused.err) == (2, f"--every: found {wrong}; give a number of seconds over 0, at most 86400\n")
 
 
 def test_how_late_the_event_loop_is_and_who_kept_it_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,7 +33,7 @@ def with_a_port(home: Path) -> None:
 async def test_a_file_of_answers_leads_to_a_first_answer(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with_a_port(home)
-    file = answers_in(tmp_path, "provider: echo\nfirstMessage: the heron stands\n")
+    file = answers_in(tmp_path, "provider: echo\nfirstMessage: -- the heron stands\n")
     outcome = await run_command("onboard", "--answers", str(file), "--json", home=home)
     assert outcome.status == 0, outcome.err
     answer = outcome.json()
@@ -133,6 +133,9 @@ def test_a_reference_stays_one_and_a_linked_file_stays_linked(tmp_path: Path) ->
         ("provider: [\n", "not valid YAML"),
         ("provider: local\nbaseUrl: http://x\n", "baseUrl: one for local, which has none"),
         ("telegram: {allowFrom: [1]}\n", "telegram.botToken: is missing; add it"),
+        ("firstMessage: ' '\n", "answers.yaml:1: firstMessage: an empty text"),
+        ("provider: openai\napiKey: ''\n", "answers.yaml:2: apiKey: an empty text"),
+        ("telegram: {botToken: ''}\n", "telegram.botToken: an empty text"),
     ],
 )
 def test_answers_that_make_no_sense_are_placed_and_nothing_is_written(tmp_path: Path, text: str, told: str) -> None:
@@ -141,7 +144,39 @@ def test_answers_that_make_no_sense_are_placed_and_nothing_is_written(tmp_path: 
     assert told in str(refused.value)
 
 
-def test_a_wrong_key_is_never_shown(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (f"apiKey: [{KEY}]\n", "apiKey"),
+        (f"apiKey: {{'is-instance[Secret]': {KEY}}}\n", "apiKey"),
+        (f"telegram: {KEY}\n", "telegram"),
+        ("apiKey: 31337\n", "apiKey"),
+        ("telegram: {botToken: 31337}\n", "telegram.botToken"),
+    ],
+)
+def test_a_wrong_key_is_placed_once_and_never_shown(tmp_path: Path, text: str, place: str) -> None:
     with pytest.raises(BadAnswers) as refused:
-        read_answers(answers_in(tmp_path, f"provider: openai\napiKey: [{KEY}]\n"))
-    assert KEY not in str(refused.value)
+        read_answers(answers_in(tmp_path, text))
+    told = str(refused.value)
+    assert told.startswith(f"answers.yaml:1: {place}: found a")
+    assert told.count("\n") == 0
+    assert KEY not in told
+    assert "31337" not in told
+
+
+def test_a_file_that_is_not_there_is_looked_for_by_its_own_option(tmp_path: Path) -> None:
+    with pytest.raises(BadAnswers, match="name another with --answers"):
+        read_answers(tmp_path / "none.yaml")
+
+
+def test_what_somebody_wrote_while_a_person_was_asked_is_not_written_over(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    prepare_home(home)
+    outcome = outcome_of(Answers(provider="anthropic", apiKey=Secret(KEY)))
+    text, _ = planned(home, outcome)
+    later = config_path(home).read_text() + "# a line of somebody else\n"
+    config_path(home).write_text(later)
+    with pytest.raises(BadAnswers, match="changed meanwhile"):
+        write(home, outcome, text)
+    assert config_path(home).read_text() == later
+    assert not (home / "secrets").exists()

@@ -44,6 +44,8 @@ def run(options: argparse.Namespace) -> int:
     """Look, fix, or undo."""
     from openclaw_config.home import find_home
 
+    if options.dry_run and options.undo is not None:
+        raise BadUsage("doctor: --dry-run shows what --fix would do; --undo takes a fix back, leave one of them out")
     home = find_home(options.home)
     running = running_gateway(options, home)
     if options.undo is not None:

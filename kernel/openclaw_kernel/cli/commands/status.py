@@ -16,6 +16,7 @@ COLOURS: Final = {"started": GREEN, "degraded": YELLOW, "unavailable": YELLOW, "
 QUIET: Final = frozenset({"started", "disabled"})
 """Plugin states that need no attention."""
 _SECONDS: Final = 2.0
+_LONGEST_SECONDS: Final = 86_400
 _CLEAR: Final = "\x1b[H\x1b[2J"
 
 
@@ -58,8 +59,8 @@ def _ask(options: argparse.Namespace) -> dict[str, Any]:
 def _watch(options: argparse.Namespace) -> int:
     import time
 
-    if not options.every > 0:
-        raise BadUsage(f"--every: found {options.every:g}; give a number of seconds over 0")
+    if not 0 < options.every <= _LONGEST_SECONDS:
+        raise BadUsage(f"--every: found {options.every:g}; give a number of seconds over 0, at most {_LONGEST_SECONDS}")
     is_screen = sys.stdout.isatty() and not options.json
     while True:
         if is_screen:
