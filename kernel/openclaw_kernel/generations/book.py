@@ -42,6 +42,7 @@ class Generations:
         self._audit = audit
         self._now_ms = now_ms
         self._current: Kept | None = None
+        self._marking = asyncio.Lock()
         self.in_doubt = False
         """In safe mode, which says nothing of a config that wants third parties: none is held for good."""
 
@@ -110,13 +111,15 @@ class Generations:
 
     async def mark_good(self) -> None:
         """Write down that a gateway works with the generation in force: after it was ready, or after a change was applied."""
-        kept = self._current
-        if kept is None or self.in_doubt:
-            return
-        try:
-            await asyncio.to_thread(self.files.mark_good, LastGood(number=kept.generation.number, files=kept.files))
-        except OSError as error:
-            logger.warning("%s: which config works cannot be written down: %s", self.files.folder, error)
+        # One after the other: of changes that follow each other closely the last is what has to stand there.
+        async with self._marking:
+            kept = self._current
+            if kept is None or self.in_doubt:
+                return
+            try:
+                await asyncio.to_thread(self.files.mark_good, LastGood(number=kept.generation.number, files=kept.files))
+            except OSError as error:
+                logger.warning("%s: which config works cannot be written down: %s", self.files.folder, error)
 
     async def history(self, *, limit: int = 50, before: int | None = None) -> Sequence[Generation]:
         """Return the generations, newest first."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import stat
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -211,3 +213,27 @@ def test_of_refused_files_the_newest_few_are_kept(tmp_path: Path) -> None:
     assert digests[-1] in left
     with pytest.raises(NotKept):
         files.read(digests[-1])
+
+
+async def test_of_changes_that_follow_closely_the_last_is_held_for_good(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark, entered, overtaken = GenerationFiles.mark_good, threading.Event(), threading.Event()
+
+    def slow_at_first(files: GenerationFiles, good: LastGood) -> None:
+        if not entered.is_set():
+            entered.set()
+            # Nobody may come by meanwhile; where somebody does, it is over at once.
+            overtaken.wait(0.5)
+            mark(files, good)
+        else:
+            mark(files, good)
+            overtaken.set()
+
+    monkeypatch.setattr(GenerationFiles, "mark_good", slow_at_first)
+    await book.generations.take(config(book.home, "gateway: {port: 1}\n"), PERSON, ["gateway.port"])
+    first = asyncio.create_task(book.generations.mark_good())
+    await asyncio.to_thread(entered.wait, 10)
+    await book.generations.take(config(book.home, "gateway: {port: 2}\n"), PERSON, ["gateway.port"])
+    await asyncio.gather(first, book.generations.mark_good())
+    good = book.generations.files.last_good()
+    assert good is not None
+    assert good.number == 2
