@@ -172,6 +172,8 @@ class ConfigurationDesk:
                 await self._refuse_suspect(found, text, change)
             candidate = await self._candidate(text, change)
             remember(candidate)
+            # Before it is taken: a restart that it wants may follow at once.
+            keys = await self._changed_keys(found.text, text)
             await self._replace(edit, found, text)
             try:
                 applied = await turn.take(candidate, change)
@@ -186,7 +188,7 @@ class ConfigurationDesk:
             results=applied.results,
             restart=applied.restart,
             hash=candidate.hash,
-            changed_keys=await self._changed_keys(found.text, candidate.text),
+            changed_keys=keys,
         )
 
     async def _reload(self, change: Change) -> Written:

@@ -79,7 +79,9 @@ class ConfigMethods:
         """Write the whole config file, and tell a session after the restart if one follows."""
         edit = await _wish(lambda: file_edit(params.raw))
         written = await self._write(call, edit, params.base_hash, params.note, shrink=params.allow_shrink)
-        return {**await self._answer(written), **await self._restarts.after(params, written, kind="config-apply")}
+        # First: what is shown beside it takes a while, and a restart nobody delays comes by itself.
+        restart = await self._restarts.after(params, written, kind="config-apply")
+        return {**await self._answer(written), **restart}
 
     @rpc(
         "config.patch",
@@ -94,7 +96,9 @@ class ConfigMethods:
         edit = await _wish(lambda: patch_edit(params.raw, params.replace_paths))
         # A patch says what is to go: it may take as much as it names.
         written = await self._write(call, edit, params.base_hash, params.note, shrink=True)
-        return {**await self._answer(written), **await self._restarts.after(params, written, kind="config-patch")}
+        # First: what is shown beside it takes a while, and a restart nobody delays comes by itself.
+        restart = await self._restarts.after(params, written, kind="config-patch")
+        return {**await self._answer(written), **restart}
 
     async def _write(self, call: Call, edit: Edit, base_hash: str | None, note: str | None, *, shrink: bool) -> Written:
         if base_hash is None and (await self._configuration.snapshot())["exists"]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from openclaw_config.load import Loaded
 from openclaw_config.secrets import REDACTED
+from openclaw_kernel.config_view import ConfigView
+from openclaw_kernel.live import RESTART_DELAY_SECONDS
 from openclaw_kernel.testing import CallFailed, RunningGateway, run_gateway
 
 SECRET = "not-to-be-seen-7b1c"
@@ -141,3 +145,17 @@ async def test_a_change_that_needs_a_restart_says_when_and_remembers_whom_to_tel
     assert (payload["message"], payload["stats"]["requiresRestart"]) == ("moved", True)
     again = await change(gateway, "config.patch", {"gateway": {"controlUi": {"basePath": "/other"}}})
     assert again["restart"]["coalesced"] is True
+
+
+async def test_a_delay_counts_also_where_the_answer_takes_longer_than_the_gateway_waits(
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = ConfigView.snapshot
+
+    async def slow(view: ConfigView, accepted: Loaded) -> Mapping[str, Any]:
+        await asyncio.sleep(RESTART_DELAY_SECONDS + 0.2)
+        return await snapshot(view, accepted)
+
+    monkeypatch.setattr(ConfigView, "snapshot", slow)
+    answer = await change(gateway, "config.patch", {"gateway": {"controlUi": {"basePath": "/below"}}}, restartDelayMs=3_600_000)
+    assert (answer["restart"]["delayMs"], answer["restart"]["coalesced"]) == (3_600_000, False)
