@@ -41,6 +41,8 @@ SIZE_LIMIT: Final = 2_097_152
 DEPTH_LIMIT: Final = 100
 NODE_LIMIT: Final = 100_000
 
+_NAMED: Final = re.compile(r"(undefined alias|undefined tag handle) .*", re.DOTALL)
+"""What a value that begins with `*` or `!` has in it: it may be a secret that nobody put in quotes."""
 _KINDS: Final = {"TimeStamp": "a date", "date": "a date", "datetime": "a date", "bytes": "binary data"}
 
 _SHOWN_KINDS: Final = "${env:NAME}, ${file:PATH}, ${keyring:SERVICE/NAME}, ${exec:/PATH ARGUMENTS}"
@@ -86,7 +88,8 @@ def parse_any(name: str, text: str) -> Any:
         raise ConfigError([Issue(name, line, "", found, "keep one of them", column=column, fix=Fix.DUPLICATE_KEY)]) from None
     except MarkedYAMLError as error:
         line, column = _marked(error)
-        found, cure = f"not valid YAML: {(error.problem or 'is not YAML').strip()}", "mend the indentation or quoting there"
+        problem = _NAMED.sub(r"\1", error.problem or "is not YAML").strip()
+        found, cure = f"not valid YAML: {problem}", "mend the indentation or quoting there"
         raise ConfigError([Issue(name, line, "", found, cure, column=column, fix=unreadable)]) from None
     except YAMLError as error:
         raise ConfigError([Issue(name, 0, "", f"not valid YAML: {str(error).splitlines()[0]}", "mend the file", fix=unreadable)]) from None

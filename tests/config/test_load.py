@@ -287,3 +287,10 @@ def test_what_a_variable_says_is_not_repeated_where_it_is_wrong(tmp_path: Path) 
     found = str(problems(tmp_path, "gateway:\n  port: ${MISPLACED}\n", {"MISPLACED": "sk-misplaced-5f1c"}))
     assert "gateway.port: found a text" in found
     assert "sk-misplaced" not in found
+
+
+@pytest.mark.parametrize("text", ["gateway: {auth: {token: *s3cret}}", "gateway: {auth: {token: !s3cret!of mine}}"])
+def test_a_value_that_yaml_takes_for_something_else_is_not_repeated(tmp_path: Path, text: str) -> None:
+    found = str(problems(tmp_path, text))
+    assert "openclaw.yaml:1:25: not valid YAML: found undefined" in found
+    assert "s3cret" not in found

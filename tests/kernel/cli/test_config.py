@@ -64,6 +64,9 @@ async def test_a_key_that_is_not_there_is_named(home: Path) -> None:
     assert missing.err == "openclaw.yaml: gateway.prot: is not in the file; here are: port, auth\n"
     below = await get(home, "gateway.port.deeper")
     assert below.err == "openclaw.yaml: gateway.port.deeper: is not in the file; nothing is below gateway.port\n"
+    for index in ("\u00b2", "2", "9" * 5000):
+        beyond = await get(home, f"channels.telegram.allowFrom.{index}")
+        assert (beyond.status, beyond.err.endswith("is not in the file; nothing is below channels.telegram.allowFrom\n")) == (1, True)
 
 
 async def test_the_path_of_the_file_is_printed(home: Path, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def print_file(options: argparse.Namespace) -> int:
 def _step(name: str, node: Any, path: str, depth: int, key: str) -> Any:
     if isinstance(node, Mapping) and key in node:
         return node[key]
-    if isinstance(node, list) and key.isdigit() and int(key) < len(node):
+    if isinstance(node, list) and key in map(str, range(len(node))):
         return node[int(key)]
     where = ".".join(path.split(".")[: depth + 1])
     known = ", ".join(map(str, node)) if isinstance(node, Mapping) else ""

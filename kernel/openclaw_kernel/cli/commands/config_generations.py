@@ -249,7 +249,7 @@ def _to_json(one: Kept) -> dict[str, Any]:
 
 
 def _number(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"found {text!r}; give a number from 1")
     return int(text)
 
