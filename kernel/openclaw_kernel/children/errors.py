@@ -52,6 +52,10 @@ class PeerClosed(Exception):
     """The other side is gone, or was given up; the message says why."""
 
 
+class NotAsked(PeerClosed):
+    """It was gone before anything of the request was written."""
+
+
 class ContractBroken(Exception):
     """The other side wrote what the contract does not allow; the message says what, and shows its beginning."""
 

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 import orjson
 
-from openclaw_kernel.children.errors import Code, ContractBroken, CutOff, PeerClosed, RpcError
+from openclaw_kernel.children.errors import Code, ContractBroken, CutOff, NotAsked, PeerClosed, RpcError
 from openclaw_kernel.children.shown import data_without_secrets, without_secrets
 from openclaw_kernel.tasks import TaskOwner
 
@@ -103,7 +103,7 @@ class Peer:
 
         Raises:
             RpcError: what the other side answered, or `INVALID_PARAMS` where the request is longer than a line may be.
-            PeerClosed: it is gone, or went meanwhile.
+            PeerClosed: it is gone, or went meanwhile; `NotAsked` where nothing of the request was written.
             TimeoutError: no answer in `timeout` seconds, the waiting for a turn counted.
         """
         async with asyncio.timeout(timeout), contextlib.nullcontext() if urgent else self._turns:
@@ -291,7 +291,7 @@ class Peer:
 
     def _require_open(self) -> None:
         if self._closed is not None:
-            raise PeerClosed(self._closed)
+            raise NotAsked(self._closed)
 
 
 def _identity(identity: object, line: bytes | bytearray) -> Id:

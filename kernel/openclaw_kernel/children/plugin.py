@@ -16,7 +16,7 @@ from openclaw_kernel.api.messages import OutboundMessage, Progress, Receipt
 from openclaw_kernel.api.plugin import Registrar, hookimpl
 from openclaw_kernel.api.tool import RetryClass, Tool, ToolContext, ToolResult
 from openclaw_kernel.children.bridge import Bridge
-from openclaw_kernel.children.errors import Code, PeerClosed, RpcError
+from openclaw_kernel.children.errors import Code, NotAsked, PeerClosed, RpcError
 from openclaw_kernel.children.exchange import Exchange
 from openclaw_kernel.children.supervisor import Supervisor, ask_to_start
 from openclaw_kernel.children.wire import ChannelShape, CommandShape, Misshapen, Registered, ToolShape, read_text, to_wire
@@ -99,6 +99,8 @@ class ChildChannel:
             raise SendFailed(f"its files cannot be handed to the child: {error.strerror or error}") from error
         try:
             answer = await peer.request("channel.send", {"message": wire})
+        except NotAsked as error:
+            raise SendFailed(str(error)) from error
         except PeerClosed as error:
             raise SendFailed(str(error), unknown=True) from error
         except RpcError as error:

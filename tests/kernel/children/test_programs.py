@@ -15,7 +15,7 @@ import pytest
 
 from openclaw_kernel.api import OutboundMessage, PluginState, SendFailed, Target, ToolContext
 from openclaw_kernel.api.audit import AuditEntry, AuditLog
-from openclaw_kernel.children.errors import Code
+from openclaw_kernel.children.errors import Code, NotAsked
 from openclaw_kernel.host.discovery import discover
 from tests.kernel.children.conftest import DEADLINE, Start
 from tests.kernel.children.support import PRELUDE, add_program, processes_below
@@ -500,3 +500,22 @@ serve(on_ping=go)
     assert family.hosting.reason("fickle").startswith("plugins.entries.fickle.config.key: was revoked; make another")
     (asked,) = home.rglob("asked")
     assert asked.read_text() == "x"
+
+
+async def test_a_message_of_which_nothing_was_written_to_a_child_that_is_gone_is_not_in_doubt(home: Path, start: Start) -> None:
+    add_program(
+        home, "lines", CHANNEL.replace('text == "garbled"', 'text == "die"').replace('{"messageIds": 5}', "os._exit(3)"), kind="channel"
+    )
+    family = await start({}, {"lines": {}})
+    (supervisor,) = family.children._open["lines"]
+    peer = supervisor.peer
+    with pytest.raises(SendFailed) as written:
+        await family.hosting.host.channels.send(line("die"))
+    assert written.value.unknown
+    with pytest.raises(NotAsked):
+        await peer.request("channel.send", {})
+    await family.hosting.wait_until(lambda: family.hosting.state("lines") is PluginState.STARTED, DEADLINE)
+    await supervisor.peer.close("gone")
+    with pytest.raises(SendFailed) as not_written:
+        await family.hosting.host.channels.send(line("x"))
+    assert not not_written.value.unknown
