@@ -9,6 +9,8 @@ from typing import Any, Final
 from openclaw_kernel.api.transcript import message_from_json
 
 _MOST_EVENTS: Final = 500_000
+_LATEST_MS: Final = 1 << 53
+"""Later than that no clock tells; JSON can also say infinity."""
 
 
 def messages_of(events: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], int]:
@@ -94,7 +96,7 @@ def time_ms(*sources: Mapping[str, Any]) -> int:
     """The time of an entry: milliseconds, or ISO 8601; 0 where none is told."""
     for source in reversed(sources):
         value = source.get("timestamp")
-        if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _LATEST_MS:
             return int(value)
         if isinstance(value, str):
             try:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from openclaw_kernel.api.transcript import message_from_json
-from openclaw_kernel.importing.transcripts import messages_of
+from openclaw_kernel.importing.transcripts import messages_of, time_ms
 from tests.kernel.importing.installation import event, transcript
 
 
@@ -58,3 +59,8 @@ def test_pictures_and_times_in_words_are_taken_and_parts_that_nobody_knows_are_n
     (found,) = messages_of([wire])[0]
     assert [part["type"] for part in found["content"]] == ["image", "text"]
     assert found["timestamp"] == 1_782_864_000_000
+
+
+@pytest.mark.parametrize("text", ["1e999", "1e300", "-1", "true", "null"])
+def test_a_time_that_no_clock_tells_is_none(text: str) -> None:
+    assert time_ms({"timestamp": json.loads(text)}) == 0
