@@ -30,7 +30,14 @@ class ConfigFile:
 
     def text(self) -> str | None:
         """What it says; None where there is none. Raise `ConfigError` for what is no text."""
-        return read_text(self.path) if self.path.exists() else None
+        try:
+            self.path.stat()
+        except FileNotFoundError:
+            return None
+        except OSError:
+            # A link in a circle, a folder that is closed: reading it says so.
+            pass
+        return read_text(self.path)
 
     def replace(self, text: str, *, expected: str | None) -> None:
         """Write it durably, if it still says what is expected.

@@ -280,3 +280,12 @@ async def test_the_schema_is_made_beside_the_loop_and_by_one_at_a_time(tmp_path:
     found = await asyncio.gather(*(view.lookup("gateway.port") for _ in range(3)))
     assert [one["schema"]["maximum"] for one in found] == [65535] * 3
     assert seen == [True] * 3
+
+
+async def test_a_link_in_a_circle_is_no_missing_file(desk: Desk) -> None:
+    desk.path.unlink()
+    desk.path.symlink_to(desk.path.name)
+    shown = await desk.configuration.snapshot()
+    assert (shown["exists"], shown["valid"]) == (True, False)
+    with pytest.raises(InvalidRequest, match="cannot be read"):
+        await desk.configuration.write(patch(logging={"level": "debug"}), CHANGE, base_hash=None)
