@@ -73,18 +73,23 @@ def decide(
     verdicts = [*_of_plugins(changed, plugins)]
     spoken_for = {verdict.path for verdict in verdicts}
     verdicts += [_of_kernel(path, is_spoken_for=path in spoken_for) for path in changed if KERNEL.of(path) or path not in spoken_for]
+    names = sorted({verdict.unit for verdict in verdicts}, key=lambda name: (name != KERNEL_UNIT, name))
+    holders: dict[Path, str] = {}
+    for unit in names:
+        for verdict in _waits_for_restart([one for one in verdicts if one.unit == unit], modes.get(unit, rest)):
+            holders.setdefault(verdict.path, unit)
     plans: list[UnitPlan] = []
-    waiting: list[Path] = []
-    for unit in sorted({verdict.unit for verdict in verdicts}, key=lambda name: (name != KERNEL_UNIT, name)):
-        own = [verdict for verdict in verdicts if verdict.unit == unit]
-        held = _waits_for_restart(own, modes.get(unit, rest))
-        waiting += [verdict.path for verdict in held]
+    for unit in names:
+        alone = [verdict for verdict in verdicts if verdict.unit == unit]
+        own = [_with_its_holder(verdict, holders) for verdict in alone]
+        waits_alone = _waits_for_restart(alone, modes.get(unit, rest))
+        held = [verdict for verdict in own if verdict in waits_alone or verdict not in alone]
         for group, waits in ((_without(own, held), False), (held, True)):
             if group:
                 where = f"gateway.reload.units.{unit}" if unit in modes else "gateway.reload.mode"
                 told = _told(unit, group, modes.get(unit, rest), waits=waits, where=where)
                 plans.append(replace(told, connections=connections.get(unit, 0)))
-    return Decided(plan=ConfigPlan(changed=named(changed), units=tuple(plans)), waiting=tuple(sorted(set(waiting))))
+    return Decided(plan=ConfigPlan(changed=named(changed), units=tuple(plans)), waiting=tuple(sorted(holders)))
 
 
 def _of_plugins(changed: Sequence[Path], plugins: Sequence[PluginPart]) -> Iterator[_Verdict]:
@@ -129,6 +134,14 @@ def _waits_for_restart(verdicts: Sequence[_Verdict], mode: Mode) -> list[_Verdic
         # How edits are taken is never left for a restart: nobody could undo it otherwise.
         return [verdict for verdict in verdicts if verdict.outcome is not ReloadOutcome.NONE and verdict.path[:2] != _RELOAD]
     return [verdict for verdict in verdicts if mode == "hot" and verdict.outcome is ReloadOutcome.PROCESS]
+
+
+def _with_its_holder(verdict: _Verdict, holders: Mapping[Path, str]) -> _Verdict:
+    """What waits for one unit waits for all: the key has its old value for everybody until then."""
+    holder = holders.get(verdict.path, verdict.unit)
+    if holder == verdict.unit or verdict.outcome in {ReloadOutcome.NONE, ReloadOutcome.PROCESS}:
+        return verdict
+    return replace(verdict, outcome=ReloadOutcome.PROCESS, reason=f"it waits with {holder}")
 
 
 def _without(verdicts: Sequence[_Verdict], held: Sequence[_Verdict]) -> list[_Verdict]:

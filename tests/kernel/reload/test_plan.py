@@ -156,6 +156,16 @@ def test_turning_the_plugins_off_stops_those_that_are_not_bundled() -> None:
     ]
 
 
+def test_what_waits_for_one_unit_waits_for_all_whom_the_key_concerns() -> None:
+    serving = plugin("serving", {}, ran=True, runs=False, fixed="it provides Ingress, which others hold")
+    plain = plugin("plain", {}, ran=True, runs=False)
+    decided = decide(config(), config(plugins={"enabled": False}), [serving, plain], mode="hot")
+    told = {unit.unit: (unit.outcome, unit.waits, unit.reason) for unit in decided.plan.units}
+    assert decided.waiting == (("plugins", "enabled"),)
+    assert told["serving"] == (PROCESS, True, "it stops, and it provides Ingress, which others hold")
+    assert told["plain"] == told["kernel"] == (PROCESS, True, "it waits with serving")
+
+
 def test_a_plugin_that_is_named_and_runs_as_before_is_left_alone() -> None:
     told = only(decide(config(), config(plugins={"entries": {"irc": {"enabled": True}}}), [replace(IRC, fixed="no")], mode="hybrid").plan)
     assert (told.unit, told.outcome, told.reason) == ("irc", NONE, "it runs before and after")
