@@ -22,6 +22,10 @@ from openclaw_kernel.tasks import TaskOwner
 logger: Final = logging.getLogger(__name__)
 
 
+_LATE: Final = 1.5
+"""So many times its length a wait lasts that the gateway's own loop held up."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildTiming:
     """How long a child may take for what; all in seconds."""
@@ -232,11 +236,16 @@ class Supervisor:
         await process.close(0)
 
     async def _ask_for_life(self, process: ChildProcess) -> None:
+        loop = asyncio.get_running_loop()
         while not process.ended:
             await asyncio.sleep(self._timing.answer)
+            began = loop.time()
             try:
                 await process.peer.request("ping", timeout=self._timing.answer, urgent=True)
             except TimeoutError:
+                if loop.time() - began > self._timing.answer * _LATE:
+                    # Something held up the gateway itself, and the answer may lie in the pipe.
+                    continue
                 process.kill(f"did not answer a ping in {self._timing.answer:g} s and was killed")
             except RpcError as error:
                 process.kill(f"answered a ping with an error ({error.message[:100]}) and was killed")

@@ -9,6 +9,7 @@ import math
 import os
 import sqlite3
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -519,3 +520,16 @@ async def test_a_message_of_which_nothing_was_written_to_a_child_that_is_gone_is
     with pytest.raises(SendFailed) as not_written:
         await family.hosting.host.channels.send(line("x"))
     assert not not_written.value.unknown
+
+
+async def test_a_gateway_that_was_held_up_itself_kills_no_child_that_answered_meanwhile(home: Path, start: Start) -> None:
+    add_program(home, "calm", PRELUDE + "serve(on_ping=lambda: open('asked', 'a').write('x'))")
+    family = await start({"calm": {"limits": {"answerSeconds": 0.2}}})
+    (before,) = family.children.pids("calm")
+    for _ in range(10):
+        # From one pass of the loop to the next: a ping is written in one of them, and its answer read in another.
+        time.sleep(0.5)  # noqa: ASYNC251 - holding up the loop is the subject
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert family.children.pids("calm") == [before]
+    assert family.hosting.state("calm") is PluginState.STARTED
