@@ -174,7 +174,10 @@ def _instead(refusal: str, home: Path, attempts: Attempts, good: LastGood | None
 def load_good(home: Path, good: LastGood) -> Loaded:
     """Load the config that last worked from its kept bytes; raise `ConfigError`, `NotKept`."""
     files = GenerationFiles(home)
-    texts = {files.path_of(name): files.read(digest).decode("utf-8") for name, digest in good.files.items()}
+    try:
+        texts = {files.path_of(name): files.read(digest).decode("utf-8") for name, digest in good.files.items()}
+    except UnicodeDecodeError as error:
+        raise NotKept(f"{files.folder}: generation {good.number} is no UTF-8 text") from error
     return _checked(load(config_path(home), read=lambda path: texts[path] if path in texts else read_text(path)))
 
 

@@ -79,13 +79,16 @@ def test_a_file_that_would_open_the_door_is_as_broken_as_any(home: Path) -> None
         chosen(home, may_fall_back=False)
 
 
-@pytest.mark.parametrize("spoil", ["gone", "other bytes", "invalid by now"])
+@pytest.mark.parametrize("spoil", ["gone", "other bytes", "no text", "invalid by now"])
 def test_where_what_last_worked_cannot_serve_the_start_is_refused_with_both_reasons(spoil: str, home: Path) -> None:
     kept = next((home / "generations").glob("*.yaml"))
     if spoil == "gone":
         kept.unlink()
     elif spoil == "other bytes":
         kept.write_text("gateway: {port: 1}\n")
+    elif spoil == "no text":
+        files = GenerationFiles(home).keep({home / "openclaw.yaml": b"\xff"})
+        GenerationFiles(home).mark_good(LastGood(number=4, files=files))
     else:
         write(home, BROKEN)
         mark_good(home)

@@ -38,7 +38,7 @@ class Attempts:
         """Starts in a row that died before they were ready."""
         self.deaths_in_safe_mode = _count(found, "safeDeaths") + in_safe_mode
         started = pending.get("startedMs") if isinstance(pending, Mapping) else None
-        self._last_seconds = min(started, _LATEST_MS) / 1000 if isinstance(started, int) else 0.0
+        self._last_seconds = max(0, min(started, _LATEST_MS)) / 1000 if isinstance(started, int) else 0.0
         self._begun = False
 
     @property

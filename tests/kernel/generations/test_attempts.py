@@ -92,9 +92,11 @@ def test_a_broken_count_is_none(text: str, tmp_path: Path) -> None:
     assert Attempts(tmp_path).deaths == 1
 
 
-def test_a_time_that_nobody_can_have_written_is_borne(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_a_time_that_nobody_can_have_written_is_borne(sign: str, tmp_path: Path) -> None:
     (tmp_path / "generations").mkdir()
-    (tmp_path / "generations" / "boot.json").write_text(f'{{"pending": {{"startedMs": 1{"0" * 400}, "safe": true}}, "safeDeaths": 5}}')
+    file = tmp_path / "generations" / "boot.json"
+    file.write_text(f'{{"pending": {{"startedMs": {sign}1{"0" * 400}, "safe": true}}, "safeDeaths": 5}}')
     assert not Attempts(tmp_path).is_hopeless(tmp_path / "openclaw.yaml")
 
 
