@@ -34,7 +34,8 @@ from openclaw_kernel.cannot_start import CannotStart, faulty
 from openclaw_kernel.checks.recording import FixRecorder, record_at_start
 from openclaw_kernel.children.late import LateIsolation
 from openclaw_kernel.chronicle import Chronicle
-from openclaw_kernel.configuring import offer_configuration
+from openclaw_kernel.configuration.joining import offer_configuration
+from openclaw_kernel.configuration.schema_file import keep_schema_file
 from openclaw_kernel.events.log import EventLog
 from openclaw_kernel.events.records import Bounds
 from openclaw_kernel.events.replay import LogReplay
@@ -48,13 +49,13 @@ from openclaw_kernel.host.loader import load_driver
 from openclaw_kernel.host.pairing import HostedPairing
 from openclaw_kernel.host.registry import Unclassified
 from openclaw_kernel.http import PLUGIN_ROUTES, Door, Probes, build_application
-from openclaw_kernel.leaves import KernelLeaves, credential, proxies
 from openclaw_kernel.listening import Port, fenced
-from openclaw_kernel.live import LiveConfig, LiveUnits, seen_of
+from openclaw_kernel.live.config import LiveConfig, LiveUnits, seen_of
+from openclaw_kernel.live.leaves import KernelLeaves, credential, proxies
 from openclaw_kernel.lock import CannotLock, StateLock, doubts
 from openclaw_kernel.lockouts import KeptLockouts
 from openclaw_kernel.oauth.broker import LoginDesk
-from openclaw_kernel.plugin_desk import PluginDesk
+from openclaw_kernel.packages.desk import PluginDesk
 from openclaw_kernel.presence import PresenceBook
 from openclaw_kernel.protocol.arrivals import Arrivals, Complaints
 from openclaw_kernel.protocol.auth import CERTIFICATE, Refused, Verifier
@@ -73,7 +74,6 @@ from openclaw_kernel.protocol.refusals import Refusals
 from openclaw_kernel.protocol.registry import MethodRegistry
 from openclaw_kernel.protocol.server import GatewayServer
 from openclaw_kernel.restart import RestartDesk
-from openclaw_kernel.schema_file import keep_schema_file
 from openclaw_kernel.serving import Serving
 from openclaw_kernel.store.background import finish
 from openclaw_kernel.store.keyvalue import StoredKeyValue

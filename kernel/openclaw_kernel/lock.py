@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from openclaw_kernel.mounts import far_type
+from openclaw_kernel.files.mounts import far_type
 
 FILE_NAME: Final = "gateway.lock"
 

@@ -11,7 +11,7 @@ from tests.support.source_tree import Module, read_project
 
 # By module and function: why the string is needed there, and how often `unwrap` is named.
 EXITS: dict[str, tuple[int, str]] = {
-    "openclaw_kernel.leaves:credential": (1, "keys the page's sessions, so that another token ends them; only a digest is kept"),
+    "openclaw_kernel.live.leaves:credential": (1, "keys the page's sessions, so that another token ends them; only a digest is kept"),
     "openclaw_kernel.children.bridge:Bridge._lease": (1, "a tool in a process of its own gets it over the pipe"),
     "openclaw_kernel.children.handed:handed_over": (1, "a plugin in a process of its own gets its section over the pipe"),
     "openclaw_kernel.checks.scene:_slot": (

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from openclaw_kernel.files.mounts import far_type
 from openclaw_kernel.lock import FILE_NAME, AlreadyRunning, CannotLock, StateLock, doubts, is_running, read_owner, unusable
-from openclaw_kernel.mounts import far_type
 from tests.support.frames import recorded
 from tests.support.requirements import REQUIREMENTS
 from tests.support.source_tree import read_project

@@ -13,8 +13,8 @@ from openclaw_config.models import Config
 from openclaw_kernel.api.audit import AuditFilter, AuditOrigin
 from openclaw_kernel.api.config import Applied, Change, ConfigPlan, ReloadOutcome, UnitResult
 from openclaw_kernel.audit.trail import AuditTrail
-from openclaw_kernel.config_view import ConfigView
-from openclaw_kernel.configuration import ConfigurationDesk
+from openclaw_kernel.configuration.desk import ConfigurationDesk
+from openclaw_kernel.configuration.view import ConfigView
 from openclaw_kernel.generations import Generations
 from openclaw_kernel.reload.engine import ReloadEngine
 from openclaw_kernel.reload.matrix import Rules

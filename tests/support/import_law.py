@@ -54,7 +54,11 @@ SERVER_WORLD_DEFERRED: dict[str, tuple[str, ...]] = {
     # Lists what is installed without importing a plugin.
     "openclaw_kernel.cli.commands.plugins": ("openclaw_kernel.host.discovery",),
     # `config plan` without a gateway is the planner itself; it imports no plugin.
-    "openclaw_kernel.cli.commands.config_live": ("openclaw_kernel.host.discovery", "openclaw_kernel.parts", "openclaw_kernel.reload.plan"),
+    "openclaw_kernel.cli.commands.config_live": (
+        "openclaw_kernel.host.discovery",
+        "openclaw_kernel.live.parts",
+        "openclaw_kernel.reload.plan",
+    ),
     # `config validate` imports the settings of the plugins that would run.
     "openclaw_kernel.cli.validation": ("openclaw_kernel.host",),
 }

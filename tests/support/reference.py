@@ -22,12 +22,12 @@ from pydantic import TypeAdapter
 from openclaw_config.composed import compose
 from openclaw_kernel.api import errors
 from openclaw_kernel.api.methods import Access, EventSpec, Idempotency, Method
+from openclaw_kernel.configuration.schema_file import file_text
 from openclaw_kernel.host.composing import import_models, sections_of
 from openclaw_kernel.host.discovery import discover
 from openclaw_kernel.protocol.connect import ConnectParams
 from openclaw_kernel.protocol.events import EventRegistry
 from openclaw_kernel.protocol.limits import PROBE_PROTOCOL_VERSION, PROTOCOL_VERSION, Limits
-from openclaw_kernel.schema_file import file_text
 from openclaw_kernel.testing import RunningGateway, run_gateway
 from tests.kernel.protocol.refusals import REFUSALS, Refusal
 from tests.support import grants

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
-from openclaw_kernel.file_states import Seen, folders_of, identity_of, state_of
-from openclaw_kernel.mounts import far_type
-from openclaw_kernel.watching import FolderWatch
+from openclaw_kernel.files.mounts import far_type
+from openclaw_kernel.files.states import Seen, folders_of, identity_of, state_of
+from openclaw_kernel.files.watching import FolderWatch
 
 logger = logging.getLogger("openclaw.reload")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from openclaw_config.models import GatewayTls
-from openclaw_kernel.file_states import Seen, folders_of, state_of
+from openclaw_kernel.files.states import Seen, folders_of, state_of
 from openclaw_kernel.tls.faults import TlsFault, words_of
 
 FOLDER: Final = "tls"

@@ -16,12 +16,12 @@ from openclaw_config.fingerprints import show_fingerprint
 from openclaw_config.models import GatewayTls
 from openclaw_kernel.api.audit import BY_GATEWAY, AuditAction, AuditEntry, AuditLog, AuditOrigin, state_digest
 from openclaw_kernel.api.services import TlsState
-from openclaw_kernel.file_states import Seen
+from openclaw_kernel.files.states import Seen
+from openclaw_kernel.files.watching import FolderWatch
 from openclaw_kernel.tls.faults import TlsFault, words_of
 from openclaw_kernel.tls.files import TlsFiles
 from openclaw_kernel.tls.generated import make_missing
 from openclaw_kernel.tls.pair import Pair, load
-from openclaw_kernel.watching import FolderWatch
 
 logger = logging.getLogger("openclaw.tls")
 

@@ -14,7 +14,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from openclaw_kernel.file_states import Seen
+from openclaw_kernel.files.states import Seen
 from openclaw_kernel.tls.faults import TlsFault, words_of
 from openclaw_kernel.tls.files import TlsFile, TlsFiles, read
 

@@ -16,7 +16,7 @@ from openclaw_config.models import Config
 from openclaw_config.secrets import Secret
 from openclaw_kernel.app import GatewayApp
 from openclaw_kernel.host import PluginHost
-from openclaw_kernel.leaves import credential
+from openclaw_kernel.live.leaves import credential
 
 _DEPTH = 9
 _PLAIN = (str, int, float, bool, bytes, type(None), Enum, Path)
@@ -95,7 +95,7 @@ def of_kernel(app: GatewayApp) -> dict[str, Any]:
 
 def as_configured(config: Config) -> dict[str, Any]:
     """What `of_kernel` is for a gateway that was started with this config."""
-    from openclaw_kernel.leaves import proxies
+    from openclaw_kernel.live.leaves import proxies
 
     return {
         "auth": _shown(config.gateway.auth),

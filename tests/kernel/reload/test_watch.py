@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from openclaw_kernel.mounts import far_type
+from openclaw_kernel.files.mounts import far_type
 from openclaw_kernel.reload.watch import ConfigWatch
 from openclaw_kernel.tasks import TaskOwner
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from openclaw_config.fingerprints import read_fingerprint
 from openclaw_config.models import GatewayTls
-from openclaw_kernel.file_states import folders_of
+from openclaw_kernel.files.states import folders_of
 from openclaw_kernel.tls.faults import TlsFault
 from openclaw_kernel.tls.files import LARGEST_BYTES, TlsFiles
 from openclaw_kernel.tls.generated import DAYS, make_missing

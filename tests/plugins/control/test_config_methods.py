@@ -12,8 +12,8 @@ import pytest
 
 from openclaw_config.load import Loaded
 from openclaw_config.secrets import REDACTED
-from openclaw_kernel.config_view import ConfigView
-from openclaw_kernel.live import RESTART_DELAY_SECONDS
+from openclaw_kernel.configuration.view import ConfigView
+from openclaw_kernel.live.config import RESTART_DELAY_SECONDS
 from openclaw_kernel.testing import CallFailed, RunningGateway, run_gateway
 
 SECRET = "not-to-be-seen-7b1c"

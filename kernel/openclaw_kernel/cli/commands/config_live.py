@@ -88,7 +88,7 @@ def _offline(options: argparse.Namespace, text: str) -> dict[str, Any]:
     from openclaw_config.issues import ConfigError
     from openclaw_config.load import load, load_text
     from openclaw_kernel.host.discovery import discover
-    from openclaw_kernel.parts import parts_of
+    from openclaw_kernel.live.parts import parts_of
     from openclaw_kernel.reload.plan import decide
 
     home = find_home(options.home)

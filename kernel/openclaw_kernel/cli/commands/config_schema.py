@@ -34,7 +34,7 @@ def show(options: argparse.Namespace) -> int:
     from openclaw_config.composed import compose
     from openclaw_config.home import config_path, find_home
     from openclaw_kernel.cli.validation import composed_sections
-    from openclaw_kernel.schema_file import file_text, refresh_file, schema_path, stamp_of
+    from openclaw_kernel.configuration.schema_file import file_text, refresh_file, schema_path, stamp_of
 
     path = config_path(find_home(options.home))
     document = _document(path)

@@ -167,7 +167,7 @@ def _write(path: Path, edit: Callable[[str], str], *, shrink: bool, dry_run: boo
     from openclaw_config.restoring import restored_text
     from openclaw_kernel.api.errors import GatewayError
     from openclaw_kernel.cli.validation import plugin_issues
-    from openclaw_kernel.config_file import ConfigFile, FileChanged
+    from openclaw_kernel.configuration.file import ConfigFile, FileChanged
 
     file = ConfigFile(path)
     before = file.text()

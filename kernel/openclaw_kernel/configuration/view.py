@@ -18,7 +18,7 @@ from openclaw_config.secrets import known_secrets
 from openclaw_config.source import read_text
 from openclaw_kernel.api.config import ReloadOutcome
 from openclaw_kernel.api.errors import InvalidRequest
-from openclaw_kernel.config_file import ConfigFile
+from openclaw_kernel.configuration.file import ConfigFile
 
 _KINDS: Final = {
     ReloadOutcome.NONE: "none",

@@ -10,7 +10,7 @@ from openclaw_kernel.api.audit import AuditOrigin
 from openclaw_kernel.api.config import Change
 from openclaw_kernel.api.errors import Forbidden, Unavailable
 from openclaw_kernel.api.plugins import Plugins
-from openclaw_kernel.plugin_desk import MOST_WAITING
+from openclaw_kernel.packages.desk import MOST_WAITING
 from openclaw_kernel.testing import StartGateway
 
 BY_OWNER = Change(origin=AuditOrigin(actor="owner", surface="cli"))

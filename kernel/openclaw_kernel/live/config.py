@@ -16,9 +16,9 @@ from openclaw_config.redaction import REFERENCE
 from openclaw_kernel.api.audit import AuditAction, AuditEntry, AuditLog, AuditOrigin
 from openclaw_kernel.api.config import Applied, Change, ConfigPlan, ReloadOutcome
 from openclaw_kernel.api.errors import GatewayError, InvalidRequest, Unavailable
-from openclaw_kernel.file_states import Seen, state_of
-from openclaw_kernel.leaves import KernelLeaves, remember
-from openclaw_kernel.parts import parts_of
+from openclaw_kernel.files.states import Seen, state_of
+from openclaw_kernel.live.leaves import KernelLeaves, remember
+from openclaw_kernel.live.parts import parts_of
 from openclaw_kernel.protocol.frames import EventFrame, dumps
 from openclaw_kernel.reload.engine import Prepared, ReloadEngine, Turn
 from openclaw_kernel.reload.plan import KERNEL_UNIT, PluginPart

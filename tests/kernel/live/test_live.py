@@ -18,7 +18,7 @@ from openclaw_kernel.api.audit import AuditFilter, AuditOrigin
 from openclaw_kernel.api.config import Applied, Change, NotApplied
 from openclaw_kernel.api.errors import InvalidRequest, Unavailable
 from openclaw_kernel.app import GatewayApp
-from openclaw_kernel.live import LiveConfig
+from openclaw_kernel.live.config import LiveConfig
 from openclaw_kernel.logs import set_level
 from tests.support import contract
 
@@ -320,7 +320,7 @@ async def test_what_a_plugin_refuses_is_not_tried_again_at_every_look(live: Live
 
 async def test_what_a_plugin_refused_is_tried_again_after_a_while(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     await live.until(lambda: live.live._watch is not None and live.live._watch.ready.is_set())
-    monkeypatch.setattr("openclaw_kernel.live._FIRST_PATIENCE", 0.05)
+    monkeypatch.setattr("openclaw_kernel.live.config._FIRST_PATIENCE", 0.05)
     monkeypatch.setattr(live.live._watch, "_look", 0.01)
     fill_up = live.app.generations.take
     full = True

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 from openclaw_kernel.api.audit import AuditLog
 from openclaw_kernel.api.config import Configuration, ReloadOutcome
-from openclaw_kernel.config_view import ConfigView
-from openclaw_kernel.configuration import ConfigurationDesk
+from openclaw_kernel.configuration.desk import ConfigurationDesk
+from openclaw_kernel.configuration.view import ConfigView
 from openclaw_kernel.gateway import GatewayFacts
 from openclaw_kernel.generations import Generations
 from openclaw_kernel.host import PluginHost
-from openclaw_kernel.live import LiveConfig
+from openclaw_kernel.live.config import LiveConfig
 from openclaw_kernel.reload.matrix import KERNEL
 
 

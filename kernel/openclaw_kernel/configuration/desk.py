@@ -23,11 +23,11 @@ from openclaw_config.secrets import known_secrets
 from openclaw_kernel.api.audit import AuditAction, AuditEntry, AuditLog
 from openclaw_kernel.api.config import Applied, Change, ConfigConflict, ConfigPlan, Edit, Generation, Written
 from openclaw_kernel.api.errors import Forbidden, GatewayError, InvalidRequest, Unavailable
-from openclaw_kernel.config_file import ConfigFile, FileChanged
-from openclaw_kernel.config_view import ConfigView
+from openclaw_kernel.configuration.file import ConfigFile, FileChanged
+from openclaw_kernel.configuration.view import ConfigView
 from openclaw_kernel.generations import Generations
 from openclaw_kernel.generations.book import ROLLBACK
-from openclaw_kernel.leaves import remember
+from openclaw_kernel.live.leaves import remember
 from openclaw_kernel.tasks import TaskOwner
 
 logger: Final = logging.getLogger("openclaw.config")

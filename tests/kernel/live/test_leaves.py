@@ -10,7 +10,7 @@ import pytest
 
 from openclaw_config.models import Config
 from openclaw_kernel.api.errors import InvalidRequest
-from openclaw_kernel.leaves import KernelLeaves, credential, proxies
+from openclaw_kernel.live.leaves import KernelLeaves, credential, proxies
 from openclaw_kernel.logs import set_level
 from openclaw_kernel.protocol.arrivals import Arrivals
 from openclaw_kernel.protocol.auth import Refused, Verified, Verifier

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from openclaw_config.load import load_text
+from openclaw_kernel.configuration.schema_file import NAME, keep_schema_file, refresh_file, schema_path, stamp_of
 from openclaw_kernel.host.discovery import discover
-from openclaw_kernel.schema_file import NAME, keep_schema_file, refresh_file, schema_path, stamp_of
 
 MODELINE = f"# yaml-language-server: $schema=./{NAME}\n"
 

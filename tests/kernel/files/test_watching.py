@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from openclaw_kernel.watching import FolderWatch
+from openclaw_kernel.files.watching import FolderWatch
 
 DEADLINE = 20.0
 UNUSED = """

@@ -20,9 +20,9 @@ from openclaw_config.secrets import REDACTED, known_secrets
 from openclaw_kernel.api.audit import AuditOrigin
 from openclaw_kernel.api.config import Change, ConfigConflict, Edit, NotApplied, ReloadOutcome, UnitResult
 from openclaw_kernel.api.errors import Forbidden, InvalidRequest
-from openclaw_kernel.config_file import REJECTED_KEPT, ConfigFile
-from openclaw_kernel.config_view import ConfigView
-from openclaw_kernel.configuration import STALE
+from openclaw_kernel.configuration.desk import STALE
+from openclaw_kernel.configuration.file import REJECTED_KEPT, ConfigFile
+from openclaw_kernel.configuration.view import ConfigView
 from tests.kernel.writing import CHANGE, Desk, desk_at
 
 BY_AGENT = Change(origin=AuditOrigin(actor="agent:main", surface="tool"), by_agent=True)
@@ -256,7 +256,7 @@ async def test_no_change_is_parsed_on_the_loop(desk: Desk, monkeypatch: pytest.M
         threads.add(threading.current_thread())
         return tree_of(name, text)
 
-    monkeypatch.setattr("openclaw_kernel.configuration.tree_of", parsed)
+    monkeypatch.setattr("openclaw_kernel.configuration.desk.tree_of", parsed)
     await desk.configuration.write(patch(logging={"level": "debug"}), CHANGE, base_hash=await desk.hash())
     desk.path.write_text(FILE)
     await desk.configuration.reload(CHANGE)
