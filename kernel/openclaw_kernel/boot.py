@@ -10,12 +10,13 @@ import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from openclaw_config.home import config_path
+from openclaw_config.issues import Issue
 from openclaw_config.load import ConfigError, Loaded, load
 from openclaw_config.secrets import Secret
 from openclaw_config.source import read_text
@@ -37,7 +38,11 @@ SHOWN: Final = 5
 
 
 class NotServed(Exception):
-    """No config can be served; the message has a line for each thing that is wrong, and the cure."""
+    """No config can be served; the message has a line for each thing that is wrong, and the cure, `issues` the faults of the file."""
+
+    def __init__(self, message: str, issues: Sequence[Issue]) -> None:
+        super().__init__(message)
+        self.issues = issues
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,25 +150,26 @@ def decide(home: Path, attempts: Attempts, *, may_fall_back: bool) -> Boot:
     try:
         loaded = _checked(load(config_path(home)))
     except ConfigError as error:
-        return _instead(str(error), home, attempts, good, may_fall_back=may_fall_back)
+        return _instead(error, home, attempts, good, may_fall_back=may_fall_back)
     newest = Boot(loaded=loaded, home=home, attempts=attempts, safe=safe, may_fall_back=may_fall_back)
     return _with_last_good(newest, good) if safe else newest
 
 
-def _instead(refusal: str, home: Path, attempts: Attempts, good: LastGood | None, *, may_fall_back: bool) -> Boot:
+def _instead(refusal: ConfigError, home: Path, attempts: Attempts, good: LastGood | None, *, may_fall_back: bool) -> Boot:
     if not may_fall_back:
-        raise NotServed(_with_cure(refusal, home, good))
+        raise NotServed(_with_cure(str(refusal), home, good), refusal.issues)
     if good is None:
-        raise NotServed(f"{refusal}\nno config has worked here before that could serve instead; mend the file")
+        raise NotServed(f"{refusal}\nno config has worked here before that could serve instead; mend the file", refusal.issues)
     try:
         loaded = load_good(home, good)
     except (ConfigError, NotKept) as unusable:
-        raise NotServed(f"{refusal}\ngeneration {good.number}, which last worked, cannot serve instead:\n{unusable}") from unusable
+        text = f"{refusal}\ngeneration {good.number}, which last worked, cannot serve instead:\n{unusable}"
+        raise NotServed(text, refusal.issues) from unusable
     return Boot(
         loaded=loaded,
         home=home,
         attempts=attempts,
-        refusal=refusal,
+        refusal=str(refusal),
         rejected=_bytes_of(config_path(home)),
         good=good,
         safe=attempts.wants_safe_mode,

@@ -18,6 +18,7 @@ EXITS: dict[str, tuple[int, str]] = {
         1,
         "its strength is judged, and whether it stands in two places; only a digest under a key of the run is kept",
     ),
+    "openclaw_kernel.onboarding.answers:fault_of": (1, "whether an answer of the set-up is empty; it leaves nowhere"),
     "openclaw_kernel.onboarding.answers:_kept": (1, "the private file that keeps an answer of the set-up; openclaw.yaml gets a reference"),
     "openclaw_kernel.importing.secrets:Vault.keep": (1, "the private file that keeps a secret of another gateway"),
     "openclaw_kernel.importing.secrets:Vault.pending": (1, "is compared with the private file that keeps it"),

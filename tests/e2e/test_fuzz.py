@@ -20,6 +20,9 @@ from tests.support.gateway import RunningGateway, base_config, merge
 from tests.support.ws_client import OPERATOR_SCOPES
 
 DEADLINE: Final = 20.0
+# Hundreds of connections, on whatever machine.
+pytestmark = pytest.mark.timeout(300)
+
 FIND: Final = settings(max_examples=150, deadline=None, suppress_health_check=[*HealthCheck])
 BEFORE_HELLO_BYTES: Final = 65_536
 LARGEST_BYTES: Final = 26_214_400

@@ -50,7 +50,7 @@ def choose(options: argparse.Namespace, home: Path, *, by_itself: bool) -> tuple
     try:
         return decide(home, attempts, may_fall_back=options.last_good or (by_itself and not options.strict)), first_start
     except NotServed as refused:
-        raise BadConfig(str(refused)) from refused
+        raise BadConfig(str(refused), refused.issues) from refused
 
 
 async def start_chosen(boot: Boot, belongings: Belongings, start: Callable[[Boot, Belongings], Awaitable[StartedT]]) -> StartedT:

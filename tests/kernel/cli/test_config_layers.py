@@ -151,6 +151,7 @@ async def test_a_profile_that_is_not_there_is_told_by_every_command(arguments: l
     assert outcome.err.startswith("openclaw.nigt.yaml: the profile 'nigt': the file is not there; write that file, or ")
 
 
+@pytest.mark.not_recorded("it is refused before there is a gateway")
 async def test_a_start_that_is_refused_tells_programs_each_issue(tmp_path: Path) -> None:
     folder = written(tmp_path, {"openclaw.yaml": "gateway: {auth: {$include: auth.yaml}}\n", "auth.yaml": "mode: tokn\n"})
     outcome = await run_command("run", "--json", home=folder)

@@ -14,7 +14,7 @@ import pytest
 from openclaw_kernel.protocol.handshake import Phase
 from openclaw_kernel.testing import run_gateway
 from tests.kernel.cli.command import run_command
-from tests.support.gateway import RunningGateway
+from tests.support.gateway import RunningGateway, StartGateway
 
 ASKING = (["status"], ["health"], ["open"], ["call", "health"], ["chat", "-m", "hello"])
 
@@ -84,7 +84,9 @@ async def test_a_lock_file_left_by_a_crash_is_not_believed(gateway: RunningGatew
     assert f"http://127.0.0.1:{port};" in outcome.err
 
 
-async def test_a_wrong_token_is_named_by_its_place(gateway: RunningGateway) -> None:
+async def test_a_wrong_token_is_named_by_its_place(start_gateway: StartGateway) -> None:
+    # Else the edit below would be in force before it is asked.
+    gateway = await start_gateway({"gateway": {"reload": {"mode": "off"}}})
     outcome = await run_command("status", "--token", "wrong", home=gateway.home)
     assert (outcome.status, outcome.out) == (1, "")
     assert outcome.err.startswith(f"{gateway.url}: unauthorized: gateway token mismatch")
