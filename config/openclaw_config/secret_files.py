@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
+
+from openclaw_config.whole_files import replace_whole
 
 FOLDER: Final = "secrets"
 LOGINS: Final = "oauth"
@@ -27,21 +26,4 @@ def make_private_folder(folder: Path) -> None:
 def store_private(path: Path, text: str) -> None:
     """Write a file of ours, 0600, in a folder of ours, 0700; it is there whole or not at all. Raise `OSError`."""
     make_private_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        # A link in its place is replaced, not followed.
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    replace_whole(path, text.encode())

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final, TypeGuard
 
 from openclaw_config.secret_files import store_private
+from openclaw_config.whole_files import sync_folder, write_new
 from openclaw_kernel.checks.changes import CannotFix, ModeStep, Plan, as_json, digest_of, read_whole
 from openclaw_kernel.checks.recording import FOLDER
 
@@ -125,7 +126,7 @@ class FixBook:
             backup = None
             if not isinstance(step, ModeStep) and step.before is not None:
                 backup = f"{number}.before"
-                _write_private(folder / backup, step.before)
+                write_new(folder / backup, step.before)
             steps.append(as_json(step, backup))
         record = {"check": check_id, "summary": plan.fix.summary, "madeMs": _now_ms(), "state": "begun", "recorded": [], "steps": steps}
         self._write(folder.name, record)
@@ -231,7 +232,7 @@ def _replace(path: Path, content: bytes, mode: int) -> None:
     """The whole content at once; owner and group stay."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        _write_private(temporary, content)
+        write_new(temporary, content)
         with suppress(FileNotFoundError):
             owner = path.lstat()
             os.chown(temporary, owner.st_uid, owner.st_gid)
@@ -241,23 +242,7 @@ def _replace(path: Path, content: bytes, mode: int) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise
-    _sync_folder(path.parent)
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(path.parent)
 
 
 def _reason(error: Exception) -> str:

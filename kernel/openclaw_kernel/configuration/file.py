@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import stat
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from openclaw_config.source import read_text
+from openclaw_config.whole_files import sync_folder, write_new
 from openclaw_kernel.api.errors import InvalidRequest, Unavailable
 
 REJECTED_KEPT: Final = 20
@@ -49,12 +49,12 @@ class ConfigFile:
         target = self._target()
         temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.new")
         try:
-            self._write(temporary, text.encode(), _mode_of(target))
+            write_new(temporary, text.encode(), mode=_mode_of(target))
             # As late as can be: between here and the rename nobody else can be kept out.
             if self.text() != expected:
                 raise FileChanged
             temporary.replace(target)
-            _sync(target.parent)
+            sync_folder(target.parent)
         except OSError as error:
             raise Unavailable(f"{target}: cannot be written ({(error.strerror or str(error)).lower()}); nothing was changed") from error
         finally:
@@ -75,7 +75,7 @@ class ConfigFile:
         target = self._target()
         place = target.with_name(f"{target.name}.rejected.{now_ms}")
         try:
-            self._write(place, text.encode(), _NEW_MODE)
+            write_new(place, text.encode(), mode=_NEW_MODE)
         except FileExistsError:
             return place
         except OSError as error:
@@ -91,26 +91,9 @@ class ConfigFile:
         except (OSError, RuntimeError) as error:
             raise InvalidRequest(f"{self.path}: its link leads nowhere ({error}); mend the link") from error
 
-    @staticmethod
-    def _write(path: Path, data: bytes, mode: int) -> None:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-
 
 def _mode_of(path: Path) -> int:
     try:
         return stat.S_IMODE(path.stat().st_mode)
     except FileNotFoundError:
         return _NEW_MODE
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

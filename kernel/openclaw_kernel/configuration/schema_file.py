@@ -7,16 +7,15 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import re
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from openclaw_config.composed import for_files
 from openclaw_config.load import Loaded
+from openclaw_config.whole_files import replace_whole
 from openclaw_kernel import __version__
 
 if TYPE_CHECKING:
@@ -54,15 +53,7 @@ def refresh_file(path: Path, text: str) -> bool:
     with contextlib.suppress(FileNotFoundError, UnicodeDecodeError):
         if path.read_text(encoding="utf-8") == text:
             return False
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(name).unlink()
-        raise
+    replace_whole(path, text.encode(), durable=False)
     return True
 
 

@@ -6,7 +6,6 @@ with the same protection, mode 0600 in a folder of 0700. `last-good` says which 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -15,6 +14,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from openclaw_config.whole_files import replace_whole
 
 FOLDER: Final = "generations"
 LAST_GOOD: Final = "last-good"
@@ -135,35 +136,6 @@ def write_json(path: Path, values: Mapping[str, Any], *, durable: bool) -> None:
     path.parent.mkdir(mode=0o700, exist_ok=True)
     text = json.dumps({**read_json(path), **values})
     replace_whole(path, f"{text}\n".encode(), durable=durable)
-
-
-def replace_whole(path: Path, data: bytes, *, durable: bool, mode: int = 0o600) -> None:
-    """Write a file so that a reader sees the old one or the new one; raise `OSError`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-    with contextlib.suppress(FileNotFoundError):
-        temporary.unlink()
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        temporary.chmod(mode)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if durable:
-        _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read(path: Path) -> bytes:

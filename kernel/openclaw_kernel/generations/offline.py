@@ -12,8 +12,9 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from openclaw_config.home import config_path
+from openclaw_config.whole_files import replace_whole
 from openclaw_kernel.generations import table
-from openclaw_kernel.generations.files import GenerationFiles, LastGood, NotKept, replace_whole
+from openclaw_kernel.generations.files import GenerationFiles, LastGood, NotKept
 from openclaw_kernel.generations.table import KEPT_ROWS, Kept
 
 DATABASE: Final = "state.sqlite3"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from openclaw_config.home import config_path
 from openclaw_config.patching import CannotEdit, CannotMerge, patched
 from openclaw_config.secret_files import FOLDER, store_private
 from openclaw_config.source import ConfigError, read_text
+from openclaw_config.whole_files import replace_whole
 from openclaw_kernel.onboarding.answers import BadAnswers, Outcome
 
 
@@ -36,16 +36,4 @@ def write(home: Path, outcome: Outcome, text: str) -> None:
         store_private(home / FOLDER / name, f"{value}\n")
     # A link stays one: what it leads to is written.
     path = config_path(home).resolve()
-    mode = path.stat().st_mode & 0o777
-    fresh = path.with_name(f".{path.name}.onboard")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.chmod(mode)
-        fresh.replace(path)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
+    replace_whole(path, text.encode(), mode=path.stat().st_mode & 0o777)
