@@ -12,18 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from aiohttp import web
-
 from openclaw_config.load import ConfigError, Loaded, load
 from openclaw_kernel.announcements import Announcements
 from openclaw_kernel.api.audit import AuditAction, AuditEntry, AuditLog, AuditReader
 from openclaw_kernel.api.check import Fixes
-from openclaw_kernel.api.children import kill_leftovers
 from openclaw_kernel.api.errors import GatewayError, InvalidRequest
 from openclaw_kernel.api.oauth import Logins
 from openclaw_kernel.api.plugins import Plugins
 from openclaw_kernel.api.requests import Requests
-from openclaw_kernel.api.scopes import effective_scopes
 from openclaw_kernel.api.services import Connections, EventReplay, Events, Gateway, PageAccess, PluginStatus, Restarts
 from openclaw_kernel.api.store import Store
 from openclaw_kernel.audit.starts import Start
@@ -58,7 +54,7 @@ from openclaw_kernel.oauth.broker import LoginDesk
 from openclaw_kernel.packages.desk import PluginDesk
 from openclaw_kernel.presence import PresenceBook
 from openclaw_kernel.protocol.arrivals import Arrivals, Complaints
-from openclaw_kernel.protocol.auth import CERTIFICATE, Refused, Verifier
+from openclaw_kernel.protocol.auth import CERTIFICATE, Verifier
 from openclaw_kernel.protocol.connection import Connection
 from openclaw_kernel.protocol.connections import AUTHORITIES_CHANGED, OpenConnections
 from openclaw_kernel.protocol.dispatch import Dispatcher
@@ -73,6 +69,7 @@ from openclaw_kernel.protocol.proxy import Arrival
 from openclaw_kernel.protocol.refusals import Refusals
 from openclaw_kernel.protocol.registry import MethodRegistry
 from openclaw_kernel.protocol.server import GatewayServer
+from openclaw_kernel.protocol.watchers import Watchers
 from openclaw_kernel.restart import RestartDesk
 from openclaw_kernel.serving import Serving
 from openclaw_kernel.store.background import finish
@@ -80,6 +77,7 @@ from openclaw_kernel.store.keyvalue import StoredKeyValue
 from openclaw_kernel.store.requests import RequestTable
 from openclaw_kernel.surface import LiveSurface
 from openclaw_kernel.tasks import TaskOwner
+from openclaw_kernel.upkeep import end_leftovers, keep_health, keep_time
 
 logger = logging.getLogger("openclaw.gateway")
 
@@ -98,9 +96,9 @@ class _Wire:
 
     registry: MethodRegistry
     server: GatewayServer
-    verifier: Verifier
     pages: PageSessions
-    proofs: Proofs
+    verifier: Verifier
+    watchers: Watchers
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +240,7 @@ class GatewayApp:
         parts = self._construct()
         stack.push_async_callback(parts.isolation.close, STOP_SECONDS)
         stack.push_async_callback(self._close_tasks)
-        self._tasks.spawn("leftovers", self._end_leftovers())
+        self._tasks.spawn("leftovers", end_leftovers(self.home))
         stack.push_async_callback(parts.store.close)
         stack.push_async_callback(self._audit.close)
         stack.push_async_callback(parts.logins.close)
@@ -341,8 +339,8 @@ class GatewayApp:
         self.facts.phase = Phase.SERVING
         self._serving.set()
         self._chronicle.life(AuditAction.GATEWAY_STARTED, None)
-        self._tasks.spawn("clock", self._run_clock())
-        self._tasks.spawn("health", self._run_health())
+        self._tasks.spawn("clock", keep_time(self.wire.server.tick, self._announcements, self.limits, now_ms))
+        self._tasks.spawn("health", keep_health(self._announcements, self.limits))
         self._tasks.spawn("requests", self._requests.keep_swept(self.limits.dedupe_sweep_seconds))
         live.watch()
         self._tasks.spawn("schema file", keep_schema_file(self.loaded, self.host.discovery))
@@ -442,7 +440,10 @@ class GatewayApp:
         server.prove = proofs.of
         server.stands = proofs.stands
         server.proved = lambda request: self._door.release(request.protocol)
-        return _Wire(registry, server, verifier, pages, proofs)
+        watchers = Watchers(
+            pages=pages, proofs=proofs, verifier=verifier, arrivals=self._arrivals, held=self._held, refusals=refusals, now_ms=now_ms
+        )
+        return _Wire(registry, server, pages, verifier, watchers)
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
         config = self.loaded.config.gateway
@@ -450,7 +451,7 @@ class GatewayApp:
             started=lambda: self.facts.phase is not Phase.STARTING,
             ready=lambda: self.facts.ready,
             reasons=self.facts.reasons,
-            trusted=self._trusted,
+            trusted=self.wire.watchers.trusted,
         )
         base_path = config.control_ui.base_path
         application = build_application(
@@ -526,23 +527,6 @@ class GatewayApp:
         self._complain(arrival)
         self._chronicle.not_believed(arrival)
 
-    async def _trusted(self, request: web.Request) -> bool:
-        if self.wire.pages.authenticated(request):
-            return True
-        proof = await self.wire.proofs.of_http(request)
-        if proof is not None:
-            return "operator.read" in effective_scopes(proof.ceiling or ())
-        scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not secret or self._held.full:
-            return False
-        caller = self._arrivals.of(request).caller(request.headers.get("Origin"))
-        verdict = self.wire.verifier.verify_secret(secret, caller, now_ms())
-        if isinstance(verdict, Refused):
-            Refusals(self._audit).credential(verdict.reason, caller.address, surface="http")
-            await self._held.hold(verdict.delay_ms)
-            return False
-        return True
-
     def _connection_opened(self, connection: Connection) -> Callable[[], None]:
         detach = self._bus.attach(connection)
         forget = self._replay.attach(connection)
@@ -565,28 +549,6 @@ class GatewayApp:
         self._chronicle.plugin(status, serving=serving)
         if serving:
             self._announcements.health_soon()
-
-    async def _run_clock(self) -> None:
-        loop = asyncio.get_running_loop()
-        next_tick = loop.time() + self.limits.tick_interval_ms / 1000
-        while True:
-            await asyncio.sleep(1)
-            now = loop.time()
-            self.wire.server.tick(now)
-            if now >= next_tick:
-                next_tick = now + self.limits.tick_interval_ms / 1000
-                self._announcements.tick(now_ms())
-
-    async def _end_leftovers(self) -> None:
-        count = await asyncio.to_thread(kill_leftovers, self.home)
-        if count:
-            logger.warning("ended %d processes that an earlier gateway of %s had left behind", count, self.home)
-
-    async def _run_health(self) -> None:
-        # Apart from the clock: what plugins say of themselves must not be able to stop it.
-        while True:
-            await asyncio.sleep(self.limits.health_seconds)
-            self._announcements.health()
 
     async def _close_tasks(self) -> None:
         self._announcements.close()

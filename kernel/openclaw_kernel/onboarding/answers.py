@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, StrictInt, StrictStr, ValidationError
 
 from openclaw_config.load import explain
 from openclaw_config.models import Model
@@ -28,7 +28,7 @@ _REFERENCE: Final = re.compile(r"^\$\{.+\}$", re.DOTALL)
 class TelegramAnswers(Model):
     bot_token: Secret
     """The token that @BotFather gave, or a reference such as `${env:TELEGRAM_BOT_TOKEN}`."""
-    allow_from: list[int | str] = []
+    allow_from: list[StrictInt | StrictStr] = []
     """Numeric ids of who may write; with nobody the bot tells a stranger its id."""
 
 

@@ -132,6 +132,7 @@ def test_a_reference_stays_one_and_a_linked_file_stays_linked(tmp_path: Path) ->
         ("provider: echo\napiKey: sk-1\n", "answers.yaml:2: apiKey: one for echo, which asks for none"),
         ("provider: [\n", "not valid YAML"),
         ("provider: local\nbaseUrl: http://x\n", "baseUrl: one for local, which has none"),
+        ("telegram: {botToken: x, allowFrom: [true]}\n", "telegram.allowFrom.0: found True"),
         ("telegram: {allowFrom: [1]}\n", "telegram.botToken: is missing; add it"),
         ("firstMessage: ' '\n", "answers.yaml:1: firstMessage: an empty text"),
         ("provider: openai\napiKey: ''\n", "answers.yaml:2: apiKey: an empty text"),
