@@ -234,8 +234,9 @@ async def test_no_restart_where_the_next_process_could_not_start(live: Live) -> 
     (live.home / "openclaw.yaml").write_text("gateway: {port: none}")
     with pytest.raises(InvalidRequest):
         await live.live.reload(CHANGE)
-    await live.until(lambda: live.live._restarting is None or live.live._restarting.done())
+    await live.until(lambda: any("not restarted" in problem for problem in live.app.restarts.problems()))
     assert not live.app.restarts.pending
+    assert not live.app.restarts.wanted.is_set()
     live.save(gateway={"controlUi": {"basePath": "/a"}})
     await live.live.reload(CHANGE)
     await asyncio.wait_for(live.app.restarts.wanted.wait(), DEADLINE)
