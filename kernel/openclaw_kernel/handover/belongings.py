@@ -5,6 +5,7 @@ Ownership of the state folder and of the port lives in the descriptors, so that 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -17,6 +18,9 @@ from openclaw_kernel.handover.sockets import BadSocket, HeldSocket, Opener, from
 logger: Final = logging.getLogger("openclaw.gateway")
 
 VARIABLE: Final = "OPENCLAW_KERNEL_HANDOVER"
+_STANDARD_ERROR: Final = 2
+# A folder of the process's own descriptors, on Linux and on macOS.
+_DESCRIPTORS: Final = "/dev/fd"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,7 +53,12 @@ class Belongings:
         self.sockets = [held for held in self.sockets if held.socket.fileno() >= 0]
 
     def to_environment(self) -> dict[str, str]:
-        """Keep the descriptors open over `exec`; the variable that names them to the same process after it."""
+        """Keep these descriptors, and no others but the standard ones, open over `exec`.
+
+        Returns:
+            The variable that names them to the same process after it.
+        """
+        close_others_on_exec()
         sockets = []
         for held in self.sockets:
             held.socket.set_inheritable(True)
@@ -66,6 +75,18 @@ class Belongings:
             held.socket.set_inheritable(False)
         if self.lock is not None:
             os.set_inheritable(self.lock, False)  # noqa: FBT003 - the standard library's signature
+
+
+def close_others_on_exec() -> None:
+    """Let no descriptor but the standard ones outlive an `exec`, whoever opened it.
+
+    Libraries open some that would: watchdog's inotify instance is one, and the machine has few of those.
+    """
+    for name in os.listdir(_DESCRIPTORS):  # noqa: PTH208 - numbers are wanted, not paths
+        if int(name) > _STANDARD_ERROR:
+            # The one that lists them is closed by now.
+            with contextlib.suppress(OSError):
+                os.set_inheritable(int(name), False)  # noqa: FBT003 - the standard library's signature
 
 
 def receive(environment: MutableMapping[str, str]) -> Belongings:

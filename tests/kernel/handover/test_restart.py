@@ -390,20 +390,29 @@ async def test_the_program_that_follows_passes_on_nothing_to_its_own_children(ga
         await ask(client)
     async with gateway.connect():
         pass
-    environment = Path(f"/proc/{gateway.process.pid}/environ").read_bytes()
-    # What exec was given stays visible there; what the process works with holds it no more.
-    assert b"OPENCLAW_KERNEL_HANDOVER=" in environment
-    # What was handed over would stay; what a library opens for a moment does not.
-    lasting = _passed_on(gateway)
-    async with asyncio.timeout(10):
-        while lasting:
-            await asyncio.sleep(0.05)
-            lasting &= _passed_on(gateway)
+    # What exec was given stays visible there.
+    environment = dict(entry.partition(b"=")[::2] for entry in Path(f"/proc/{gateway.process.pid}/environ").read_bytes().split(b"\0"))
+    said = json.loads(environment[b"OPENCLAW_KERNEL_HANDOVER"])
+    handed_over = [said["lock"], *(held["fd"] for held in said["sockets"])]
+    assert len(handed_over) > 1
+    for descriptor in handed_over:
+        assert _closes_on_exec(Path(f"/proc/{gateway.process.pid}/fdinfo/{descriptor}"))
 
 
-def _passed_on(gateway: RunningGateway) -> set[str]:
-    descriptors = Path(f"/proc/{gateway.process.pid}/fdinfo").iterdir()
-    return {found.name for found in descriptors if int(found.name) > 2 and not _closes_on_exec(found)}
+async def test_what_a_library_leaves_open_does_not_outlive_a_restart(start_gateway: StartGateway) -> None:
+    """The watcher of the config holds one of the few inotify instances that a user of the machine may have."""
+    gateway = await start_gateway({"gateway": {"reload": {"debounceMs": 50}}})
+    for number in range(3):
+        async with gateway.connect() as client:
+            gateway.write_config(merge(gateway.config, {"session": {"queueLimit": 7 + number}}))
+            # It is watched by now, so its instance is there.
+            await client.expect_event("config.changed", deadline=30)
+            assert _opened(gateway).count("anon_inode:inotify") == 1
+            await ask(client)
+
+
+def _opened(gateway: RunningGateway) -> list[str]:
+    return [str(found.readlink()) for found in Path(f"/proc/{gateway.process.pid}/fd").iterdir()]
 
 
 def _closes_on_exec(described: Path) -> bool:

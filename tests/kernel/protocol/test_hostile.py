@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,6 +19,7 @@ from tests.kernel.protocol.transcript import Gate, connect_params, refused, requ
 
 pytestmark = pytest.mark.payloads_not_judged("a bare server: its hello and its methods are the test's own")
 
+RECEIVE_BUFFER = 65_536
 UPGRADE = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
 
 
@@ -36,7 +38,12 @@ def frame_of(body: bytes, *, opcode: int = 1, fin: bool = True) -> bytes:
 @asynccontextmanager
 async def raw(served: Served, first: bytes = b"") -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection whose upgrade and `first` go out in one write."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    # What its kernel takes off the server unread has a bound: else it grows to what the machine allows, which may be all that is sent.
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+    sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", served.port))
+    reader, writer = await asyncio.open_connection(sock=sock)
     try:
         writer.write(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n{UPGRADE}\r\n".encode() + first)
         await reader.readuntil(b"\r\n\r\n")
