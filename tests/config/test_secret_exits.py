@@ -39,14 +39,13 @@ EXITS: dict[str, tuple[int, str]] = {
     "openclaw_irc.link:Link.connect": (1, "the password of the connection"),
     "openclaw_providers.claude_cli.runtime:ClaudeCliProvider._shown": (1, "is cut out of what the program said"),
     "openclaw_providers.claude_cli.command:environment": (1, "the program's environment"),
-    "openclaw_providers.anthropic.runtime:AnthropicProvider._headers": (1, "headers of requests"),
+    "acme_oracle.plugin:OracleProvider._headers": (1, "header of the request, in an example of the plugin guide"),
     "openclaw_providers.anthropic.runtime:AnthropicProvider._new_client": (1, "the SDK's constructor takes it"),
-    "openclaw_providers.anthropic.runtime:AnthropicProvider._error": (1, "is cut out of what the server said"),
-    "openclaw_providers.openai.runtime:OpenAIProvider._headers": (1, "headers of requests"),
     "openclaw_providers.openai.runtime:OpenAIProvider._new_client": (1, "the SDK's constructor takes it"),
     "openclaw_providers.openai.runtime:OpenAIProvider._list_models": (1, "header of the request"),
     "openclaw_providers.openai.runtime:OpenAIProvider._begin.begin": (1, "header of the request"),
-    "openclaw_providers.openai.runtime:OpenAIProvider._clean": (1, "is cut out of what the server said"),
+    "openclaw_kernel.api.remote.settings:ServerSettings.sent_headers": (1, "headers of requests"),
+    "openclaw_kernel.api.remote.faults:ServerFaults.clean": (1, "is cut out of what the server said"),
 }
 
 

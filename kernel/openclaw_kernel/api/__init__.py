@@ -139,6 +139,7 @@ from openclaw_kernel.api.services import (
     TlsState,
     Tools,
 )
+from openclaw_kernel.api.settings import PluginSettings
 from openclaw_kernel.api.store import KeyValue, Migration, Store
 from openclaw_kernel.api.strength import weakness_of_secret
 from openclaw_kernel.api.tool import RetryClass, Tool, ToolContext, ToolResult
@@ -262,6 +263,7 @@ __all__ = [
     "PeerKind",
     "Plugin",
     "PluginContext",
+    "PluginSettings",
     "PluginState",
     "PluginStatus",
     "Policies",

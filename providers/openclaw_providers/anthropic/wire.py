@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Literal
@@ -11,7 +10,6 @@ from typing import Any, Final, Literal
 from openclaw_kernel.api import (
     AssistantMessage,
     Completed,
-    File,
     Image,
     Message,
     ModelEvent,
@@ -28,6 +26,7 @@ from openclaw_kernel.api import (
     UserMessage,
     UserPart,
 )
+from openclaw_kernel.api.remote import file_text, parse_arguments
 
 Block = dict[str, Any]
 ThinkingStyle = Literal["adaptive", "budget"]
@@ -47,8 +46,6 @@ _BUDGETS: Final[dict[ThinkingLevel, int]] = {"minimal": 1024, "low": 2048, "medi
 _EFFORTS: Final[dict[ThinkingLevel, str]] = {"minimal": "low", "low": "low", "medium": "medium", "high": "high"}
 #: A reasoning block the API encrypts comes back as a `Thinking` without text, its signature marked like this.
 _REDACTED: Final = "redacted:"
-#: Where the answer of a model that wrote broken JSON is kept, so that the tool's own check tells the model.
-UNPARSED: Final = "unparsed_arguments"
 _CACHE: Final = {"type": "ephemeral"}
 
 
@@ -128,13 +125,8 @@ def _blocks(message: Message, *, provider: str, model: str) -> tuple[str, list[B
 def _user_block(part: UserPart) -> Block | None:
     if isinstance(part, Image):
         return {"type": "image", "source": {"type": "base64", "media_type": part.mime_type, "data": part.data}}
-    text = part.text if isinstance(part, Text) else _file_text(part)
+    text = part.text if isinstance(part, Text) else file_text(part)
     return {"type": "text", "text": text} if text.strip() else None
-
-
-def _file_text(file: File) -> str:
-    named = f"[attached file {file.file_name} ({file.mime_type})"
-    return f"{named}, which cannot be read here]" if file.text is None else f"{named}]\n{file.text}"
 
 
 def _result(message: ToolResultMessage) -> Block:
@@ -179,15 +171,6 @@ def _call_id(identity: str) -> str:
 
 def _tool(tool: ToolSpec) -> dict[str, Any]:
     return {"name": tool.name, "description": tool.description, "input_schema": tool.parameters}
-
-
-def parse_arguments(text: str) -> dict[str, Any]:
-    """Read a call's arguments; what is no JSON object is kept whole under `unparsed_arguments`."""
-    try:
-        read = json.loads(text or "{}")
-    except ValueError:
-        return {UNPARSED: text}
-    return read if isinstance(read, dict) else {UNPARSED: text}
 
 
 class _OpenBlock:

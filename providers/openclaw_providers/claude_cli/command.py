@@ -22,6 +22,7 @@ from openclaw_kernel.api import (
     ToolResultMessage,
     UserMessage,
 )
+from openclaw_kernel.api.remote import file_text
 from openclaw_providers.claude_cli.settings import ClaudeCliSettings
 
 #: What the program and its tools may see of the gateway's environment; keys and tokens are not among it.
@@ -166,12 +167,7 @@ def _unknown(earlier: Sequence[Message], known: Conversation | None, *, provider
 def _parts(message: Message) -> list[Text | Image]:
     if not isinstance(message, UserMessage):
         return [Text(_text(message))]
-    return [Text(_file_text(part)) if isinstance(part, File) else part for part in message.content]
-
-
-def _file_text(file: File) -> str:
-    named = f"[attached file {file.file_name} ({file.mime_type})"
-    return f"{named}, which cannot be read here]" if file.text is None else f"{named}]\n{file.text}"
+    return [Text(file_text(part)) if isinstance(part, File) else part for part in message.content]
 
 
 def _image(part: Image) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from openclaw_kernel.api import (
     Logins,
@@ -20,8 +19,9 @@ from openclaw_kernel.api import (
     ProviderErrorKind,
     Secret,
 )
-from openclaw_providers.openai.failures import cause_of, error_fields, kind_of, retry_after, shown, without_password, without_secrets
-from openclaw_providers.openai.settings import SERVERS, OpenAIModel, OpenAISettings, model_info, server_of
+from openclaw_kernel.api.remote import OpenedOnce, ServedModel, ServerFaults, one_line, retry_after
+from openclaw_providers.openai.failures import error_fields, kind_of, reset_of
+from openclaw_providers.openai.settings import SERVERS, OpenAISettings, server_of
 from openclaw_providers.openai.wire import Reader, parameters
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS: Final = 10.0
 _LIST_AGAIN_SECONDS: Final = 60.0
-#: What the SDK and the reader raise on a stream of another form.
-_ODD_FORM: Final = (AttributeError, KeyError, TypeError, ValueError)
 #: What OpenAI lists beside models that chat.
 _NOT_FOR_CHAT: Final = re.compile(
     r"audio|image|realtime|tts|transcribe|whisper|search|embedding|moderation|dall-e|instruct|sora|babbage|davinci"
@@ -55,12 +53,9 @@ class OpenAIProvider:
         self._server = server_of(identity)
         self.label = self._server.label
         self._url = settings.base_url or self._server.base_url or ""
-        self._place = without_password(self._url)
+        self._faults = ServerFaults(identity, settings, self._url, address="the address of the API up to /v1", reach="that the server runs")
         self._models = [self._info(model) for model in settings.models or self._server.models]
-        self._client: AsyncOpenAI | None = None
-        self._token: Secret | None = None
-        """The access token that was sent last, where a login takes the place of a key."""
-        self._opening = asyncio.Lock()
+        self._client = OpenedOnce(self._new_client)
         self._listing: asyncio.Task[None] | None = None
         self._unlisted: str | None = None
 
@@ -74,9 +69,7 @@ class OpenAIProvider:
         if self._listing is not None:
             self._listing.cancel()
             self._listing = None
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+        await self._client.close()
 
     def models(self) -> Sequence[ModelInfo]:
         """Return the configured models, or the known ones and those that the server listed."""
@@ -88,7 +81,7 @@ class OpenAIProvider:
         if missing is not None:
             return missing
         if not self._models:
-            reason = self._unlisted or f"{self._place} has not listed its models yet"
+            reason = self._unlisted or f"{self._faults.place} has not listed its models yet"
             return f"{reason}; or name them in models.providers.{self.id}.models"
         return None
 
@@ -97,8 +90,8 @@ class OpenAIProvider:
         missing = self._missing_setting()
         if missing is not None:
             kind = ProviderErrorKind.AUTH if self._url else ProviderErrorKind.BAD_REQUEST
-            raise self._error(kind, missing, request.model)
-        client = await self._open()
+            raise self._faults.error(kind, missing, request.model)
+        client = await self._client.get()
         from openai import APIError
 
         transport = _transport()
@@ -107,33 +100,22 @@ class OpenAIProvider:
         # The SDK walks every message by its declared type, milliseconds for a conversation of a few turns; ours is in wire form already.
         body = wanted.pop("extra_body", {}) | {name: wanted.pop(name) for name in ("messages", "tools") if name in wanted}
         reader = Reader(request.model)
-        try:
-            async with await self._begin(client, body, wanted) as chunks:
-                async for chunk in chunks:
-                    for event in reader.read(chunk):
-                        yield event
-        except APIError as error:
-            raise self._translate(error, request.model) from error
-        except transport.TimeoutException as error:
-            raise self._silent(request.model) from error
-        except transport.TransportError as error:
-            raise self._unconnected(error, request.model) from error
-        except _ODD_FORM as error:
-            raise self._odd(f"wrote what is not of the API's form ({type(error).__name__})", request.model) from error
-        if not reader.has_begun:
-            raise self._odd("answered without a single piece of an answer", request.model)
-        completed = reader.finish()
-        if completed is None:
-            message = f"{self._place} ended the answer before it was complete"
-            raise self._error(ProviderErrorKind.NETWORK, message, request.model)
-        yield completed
+        with self._faults.reported(request.model, silent=transport.TimeoutException, unconnected=transport.TransportError):
+            try:
+                async with await self._begin(client, body, wanted) as chunks:
+                    async for chunk in chunks:
+                        for event in reader.read(chunk):
+                            yield event
+            except APIError as error:
+                raise self._translate(error, request.model) from error
+        yield self._faults.whole(reader.finish(), request.model, has_begun=reader.has_begun)
 
     async def _begin(self, client: AsyncOpenAI, body: Mapping[str, Any], wanted: Mapping[str, Any]) -> Any:
         """Begin the answer; a token that the server refuses is refreshed, and it is asked once more."""
         from openai import AuthenticationError
 
         async def begin(token: Secret | None) -> Any:
-            self._token = token
+            self._faults.token = token
             headers = {} if token is None else {"Authorization": f"Bearer {token.unwrap()}"}
             return await client.chat.completions.create(messages=[], extra_body=body, extra_headers=headers, **wanted)
 
@@ -149,16 +131,6 @@ class OpenAIProvider:
         oauth = self._settings.oauth
         return None if oauth is None else await self._context.service(Logins).token(self.id, oauth, refused=refused)
 
-    async def _open(self) -> AsyncOpenAI:
-        async with self._opening:
-            if self._client is None:
-                # Importing the SDK takes the better part of a second: not on the loop.
-                self._client = await asyncio.to_thread(self._new_client)
-            return self._client
-
-    def _headers(self) -> dict[str, str]:
-        return {name: value.unwrap() for name, value in self._settings.headers.items()}
-
     def _new_client(self) -> AsyncOpenAI:
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Timeout
 
@@ -168,7 +140,7 @@ class OpenAIProvider:
             # The SDK would take a key from the environment: a server that needs none must not be sent it.
             api_key=key.unwrap() if key is not None else "none",
             base_url=self._url,
-            default_headers=self._headers(),
+            default_headers=self._settings.sent_headers(),
             timeout=timeout,
             # Whether to try again is decided by who can also choose another model.
             max_retries=0,
@@ -186,12 +158,12 @@ class OpenAIProvider:
         while True:
             try:
                 key = await self._access_token() or self._settings.api_key
-                self._take_models(await list_models(self._url, key.unwrap() if key is not None else None, self._headers()))
+                self._take_models(await list_models(self._url, key.unwrap() if key is not None else None, self._settings.sent_headers()))
                 if self._models:
                     return
-                kind, message = None, f"{self._place} has no model; load one there"
+                kind, message = None, f"{self._faults.place} has no model; load one there"
             except (ListingFailed, ProviderError) as error:
-                kind, message = error.kind, self._clean(error.message)
+                kind, message = error.kind, self._faults.clean(error.message)
             if message != self._unlisted:
                 self._unlisted = message
                 self._context.logger.info("%s: %s", self.id, message)
@@ -202,12 +174,12 @@ class OpenAIProvider:
     def _take_models(self, listed: Sequence[str]) -> None:
         known = {model.id for model in self._models}
         found = [item for item in listed if item not in known and not _NOT_FOR_CHAT.search(item)]
-        self._models += [self._info(OpenAIModel(id=item)) for item in found]
+        self._models += [self._info(ServedModel(id=item)) for item in found]
         if self._models:
             self._unlisted = None
 
-    def _info(self, model: OpenAIModel) -> ModelInfo:
-        return model_info(self.id, model, free=self._server.free)
+    def _info(self, model: ServedModel) -> ModelInfo:
+        return model.info(self.id, price=0.0 if self._server.free else None)
 
     def _missing_setting(self) -> str | None:
         where = f"models.providers.{self.id}"
@@ -226,38 +198,16 @@ class OpenAIProvider:
         from openai import APIConnectionError, APIStatusError, APITimeoutError
 
         if isinstance(error, APITimeoutError):
-            return self._silent(model)
+            return self._faults.silent(model)
         if isinstance(error, APIConnectionError):
-            return self._unconnected(error, model)
+            return self._faults.unconnected(error, model)
         code, told = error_fields(error.body)
         status = error.status_code if isinstance(error, APIStatusError) else None
         if isinstance(error, APIStatusError) and error.response.is_redirect:
-            return self._odd(f"redirects to {error.response.headers.get('location')}, where no key is sent", model)
+            return self._faults.odd(f"redirects to {error.response.headers.get('location')}, where no key is sent", model)
         kind = kind_of(status, code, told)
-        message = f"{self.label} answered {status or 'in the stream'}: {shown(told or error.message)}"
+        message = f"{self.label} answered {status or 'in the stream'}: {one_line(told or error.message)}"
         if kind is ProviderErrorKind.AUTH:
             message += f"; check {'the login' if self._settings.oauth else f'models.providers.{self.id}.apiKey'} and the account"
-        after = retry_after(error.response.headers) if isinstance(error, APIStatusError) else None
-        return self._error(kind, message, model, after)
-
-    def _silent(self, model: str) -> ProviderError:
-        seconds = f"{self._settings.timeout_seconds:g} s"
-        message = f"{self._place} was silent for {seconds} (models.providers.{self.id}.timeoutSeconds)"
-        return self._error(ProviderErrorKind.TIMEOUT, message, model)
-
-    def _unconnected(self, error: Exception, model: str) -> ProviderError:
-        cure = f"check models.providers.{self.id}.baseUrl and that the server runs"
-        message = f"no connection to {self._place} ({cause_of(error)}); {cure}"
-        return self._error(ProviderErrorKind.NETWORK, message, model)
-
-    def _odd(self, told: str, model: str) -> ProviderError:
-        cure = f"check that models.providers.{self.id}.baseUrl is the address of the API up to /v1"
-        return self._error(ProviderErrorKind.UNAVAILABLE, f"{self._place} {told}; {cure}", model)
-
-    def _clean(self, message: str) -> str:
-        keys = [key.unwrap() for key in (self._settings.api_key, self._token) if key is not None]
-        password = urlsplit(self._url).password or ""
-        return without_secrets(message, [*keys, password, *self._headers().values()])
-
-    def _error(self, kind: ProviderErrorKind, message: str, model: str | None, after: float | None = None) -> ProviderError:
-        return ProviderError(kind, self._clean(message), provider=self.id, model=model, retry_after=after)
+        after = retry_after(error.response.headers, otherwise=reset_of) if isinstance(error, APIStatusError) else None
+        return self._faults.error(kind, message, model, after)

@@ -7,53 +7,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
-from openclaw_kernel.api import ModelInfo, OAuthClient, Secret
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        alias_generator=to_camel,
-        validate_by_alias=True,
-        validate_by_name=False,
-    )
+from openclaw_kernel.api import OAuthClient, Secret
+from openclaw_kernel.api.remote import ModelCost, ServedModel, ServerSettings
 
 
-class ModelCost(_Model):
-    input: float | None = None
-    """US dollars per million input tokens."""
-    output: float | None = None
-    """US dollars per million output tokens."""
-    cache_read: float | None = None
-    """US dollars per million input tokens read from the cache."""
-    cache_write: float | None = None
-    """US dollars per million input tokens written to the cache."""
-
-
-class OpenAIModel(_Model):
-    id: str
-    """The server's own name of the model."""
-    name: str | None = None
-    """Display name."""
-    reasoning: bool = False
-    """The model takes a reasoning effort."""
-    tools: bool = True
-    """The model can call tools."""
-    input: list[Literal["text", "image"]] = ["text"]
-    """What the model reads."""
-    context_window: Annotated[int, Field(ge=1)] | None = None
-    """Tokens of prompt and answer together."""
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Most tokens of one answer."""
-    cost: ModelCost = ModelCost()
-    """Prices, for the usage reports."""
-
-
-class OpenAISettings(_Model):
+class OpenAISettings(ServerSettings):
     api: Literal["openai-completions"] = "openai-completions"
     """Names the provider plugin where the id does not."""
     base_url: Annotated[str, Field(pattern=r"^https?://[^\s]+$")] | None = None
@@ -62,12 +22,8 @@ class OpenAISettings(_Model):
     """The key, best as a reference such as `${env:OPENAI_API_KEY}`; local servers need none."""
     oauth: OAuthClient | None = None
     """An authorization server to log in at, in place of a key: openclaw-kernel auth login."""
-    headers: dict[str, Secret] = {}
-    """Further HTTP headers of every request; a value may be a reference such as `${env:NAME}`."""
-    models: list[OpenAIModel] = []
+    models: list[ServedModel] = []
     """The models to offer, the first being the default; none means those that the server lists."""
-    timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120
-    """Longest silence of the server, before the answer and within it."""
     stream_usage: bool = True
     """Ask for token counts in the stream; false for old servers that refuse `stream_options`."""
 
@@ -82,11 +38,11 @@ class Server:
     output_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     states_cost: bool = False
     free: bool = False
-    models: tuple[OpenAIModel, ...] = ()
+    models: tuple[ServedModel, ...] = ()
 
 
-def _known_model(identity: str, name: str, *, window: int, output: int, prices: tuple[float, float]) -> OpenAIModel:
-    return OpenAIModel(
+def _known_model(identity: str, name: str, *, window: int, output: int, prices: tuple[float, float]) -> ServedModel:
+    return ServedModel(
         id=identity,
         name=name,
         reasoning=True,
@@ -122,23 +78,3 @@ SERVERS: Final[Mapping[str, Server]] = MappingProxyType(
 def server_of(identity: str) -> Server:
     """Return what is known of the server behind an instance; of a stranger, nothing but its id."""
     return SERVERS.get(identity, Server(label=identity, base_url=None))
-
-
-def model_info(provider: str, model: OpenAIModel, *, free: bool) -> ModelInfo:
-    """Return what the gateway is told of a model; a free server's costs nothing where no price is set."""
-    price = 0.0 if free else None
-    cost = model.cost
-    return ModelInfo(
-        id=model.id,
-        provider=provider,
-        name=model.name or model.id,
-        context_window=model.context_window,
-        max_output_tokens=model.max_tokens,
-        reasoning=model.reasoning,
-        tools=model.tools,
-        images="image" in model.input,
-        input_price=price if cost.input is None else cost.input,
-        output_price=price if cost.output is None else cost.output,
-        cache_read_price=price if cost.cache_read is None else cost.cache_read,
-        cache_write_price=price if cost.cache_write is None else cost.cache_write,
-    )

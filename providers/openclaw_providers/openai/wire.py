@@ -26,6 +26,7 @@ from openclaw_kernel.api import (
     UserMessage,
     UserPart,
 )
+from openclaw_kernel.api.remote import file_text, parse_arguments
 from openclaw_providers.openai.settings import Server
 
 _ID: Final = re.compile(r"^[a-zA-Z0-9_-]{1,40}$")
@@ -36,8 +37,6 @@ _STOP_REASONS: Final[dict[str, Literal["stop", "length", "tool_calls", "refusal"
     "function_call": "tool_calls",
     "content_filter": "refusal",
 }
-#: Where the answer of a model that wrote broken JSON is kept, so that the tool's own check tells the model.
-UNPARSED: Final = "unparsed_arguments"
 
 
 def parameters(request: ModelRequest, server: Server, *, reasoning: bool, usage: bool) -> dict[str, Any]:
@@ -95,10 +94,8 @@ def _text(part: UserPart) -> str:
     match part:
         case Text():
             return part.text
-        case File(text=None):
-            return f"[attached file {part.file_name} ({part.mime_type}), which cannot be read here]"
         case File():
-            return f"[attached file {part.file_name} ({part.mime_type})]\n{part.text}"
+            return file_text(part)
         case Image():
             return f"[picture {part.file_name}]"
 
@@ -128,15 +125,6 @@ class _PartialCall:
 
     def finish(self, position: int) -> ToolCall:
         return ToolCall(self.id or f"call_{position}", self.name, parse_arguments(self.arguments))
-
-
-def parse_arguments(text: str) -> dict[str, Any]:
-    """Read a call's arguments; what is no JSON object is kept whole under `unparsed_arguments`."""
-    try:
-        read = json.loads(text or "{}")
-    except ValueError:
-        return {UNPARSED: text}
-    return read if isinstance(read, dict) else {UNPARSED: text}
 
 
 class Reader:

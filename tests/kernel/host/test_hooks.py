@@ -42,7 +42,7 @@ def test_each_register_hook_is_called() -> None:
 
 def test_the_guide_shows_the_examples_as_they_are() -> None:
     blocks = re.findall(r"<!-- (\S+) -->\n *```\w+\n(.*?) *```\n", GUIDE, flags=re.DOTALL)
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     for path, text in blocks:
         assert dedent(text) == (ROOT / path).read_text(encoding="utf-8"), f"docs/plugins.md shows another {path}"
 

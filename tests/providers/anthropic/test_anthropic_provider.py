@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from openclaw_kernel.api import (
     AssistantMessage,
     AssistantPart,
     Image,
-    ModelEvent,
     Provider,
     ProviderErrorKind,
     Text,
@@ -171,12 +169,6 @@ async def test_the_prompt_is_marked_for_the_cache_unless_told_not_to(server: Emu
         await provider.stop()
 
 
-async def test_arguments_that_are_no_json_are_kept_whole(server: EmulatorProcess, provider: Provider) -> None:
-    await server.script([{"tool_calls": [{"name": "weather", "arguments": '{"city": '}]}])
-    answer = await ask(provider, request("x", model=MODEL, tools=(WEATHER,)))
-    assert answer.completed.tool_calls[0].arguments == {"unparsed_arguments": '{"city": '}
-
-
 @pytest.mark.parametrize(("finish", "reason"), [("max_tokens", "length"), ("refusal", "refusal"), ("end_turn", "stop")])
 async def test_how_an_answer_ended_is_told(server: EmulatorProcess, provider: Provider, finish: str, reason: str) -> None:
     await server.script([{"text": "one", "finish": finish}])
@@ -216,61 +208,6 @@ async def test_a_wrong_key_names_its_place(server: EmulatorProcess, tmp_path: Pa
     assert "models.providers.anthropic.apiKey" in error.message
     assert "wrong" not in error.message
     await provider.stop()
-
-
-async def test_a_rate_limit_says_when_it_resets(server: EmulatorProcess, provider: Provider) -> None:
-    await server.script([{"error": {"status": 429, "retry_after": 3}}])
-    error, _ = await fail(provider, request("x", model=MODEL))
-    assert (error.kind, error.retry_after) == (ProviderErrorKind.RATE_LIMIT, 3.0)
-
-
-async def test_a_prompt_past_the_context_is_too_long(server: EmulatorProcess, provider: Provider) -> None:
-    await server.configure(context_tokens=10)
-    error, _ = await fail(provider, request("word " * 50, model=MODEL))
-    assert error.kind is ProviderErrorKind.CONTEXT_LENGTH
-
-
-async def test_an_error_inside_the_stream_keeps_what_came_before(server: EmulatorProcess, provider: Provider) -> None:
-    await server.script([{"text": "one two three", "error": {"status": 529, "after_chunks": 2}}])
-    error, text = await fail(provider, request("x", model=MODEL))
-    assert error.kind is ProviderErrorKind.OVERLOADED
-    assert text == "one two"
-
-
-async def test_a_dropped_stream_is_a_network_error(server: EmulatorProcess, provider: Provider) -> None:
-    await server.script([{"text": "one two three", "drop_after_chunks": 1}])
-    error, text = await fail(provider, request("x", model=MODEL))
-    assert (error.kind, text) == (ProviderErrorKind.NETWORK, "one")
-
-
-async def test_a_server_that_is_not_there_is_a_network_error_with_its_url(tmp_path: Path) -> None:
-    entry = {"baseUrl": "http://127.0.0.1:1", "apiKey": "x"}
-    provider = load(AnthropicPlugin, Context({"anthropic": entry}, tmp_path))["anthropic"]
-    error, _ = await fail(provider, request("x", model=MODEL))
-    assert error.kind is ProviderErrorKind.NETWORK
-    assert "http://127.0.0.1:1" in error.message
-    await provider.stop()
-
-
-@pytest.mark.parametrize("turn", [{"hang": True}, {"text": "one two", "hang_after_chunks": 1}])
-async def test_silence_past_the_limit_is_a_timeout(server: EmulatorProcess, tmp_path: Path, turn: dict[str, Any]) -> None:
-    provider = claude(server, tmp_path, timeoutSeconds=0.2)
-    await server.script([turn])
-    error, _ = await fail(provider, request("x", model=MODEL))
-    assert error.kind is ProviderErrorKind.TIMEOUT
-    await provider.stop()
-
-
-async def test_closing_the_stream_ends_the_call_at_the_server(server: EmulatorProcess, provider: Provider) -> None:
-    await server.script([{"text": "one two", "hang_after_chunks": 1}])
-    stream: AsyncIterator[ModelEvent] = provider.stream(request("x", model=MODEL))
-    assert await anext(stream) == TextDelta("one")
-    waiting = asyncio.ensure_future(anext(stream))
-    await server.requests(count=1)
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    assert len(await server.requests(count=1, outcome="disconnected")) == 1
 
 
 async def test_a_missing_key_names_the_place_and_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,6 @@ import pytest_asyncio
 from openclaw_kernel.api import (
     AssistantMessage,
     Image,
-    ModelEvent,
     Provider,
     ProviderError,
     ProviderErrorKind,
@@ -128,12 +127,6 @@ async def test_reasoning_that_a_server_shows_is_thinking(server: EmulatorProcess
     assert [block.text for block in answer.completed.thinking] == ["hm"]
 
 
-async def test_arguments_that_are_no_json_are_kept_whole(server: EmulatorProcess, provider: Provider) -> None:
-    await server.script([{"tool_calls": [{"name": "weather", "arguments": '{"city": '}]}])
-    answer = await ask(provider, request("x", model=MODEL, tools=(WEATHER,)))
-    assert answer.completed.tool_calls[0].arguments == {"unparsed_arguments": '{"city": '}
-
-
 async def test_an_answer_cut_by_its_limit_says_so(server: EmulatorProcess, provider: Provider) -> None:
     await server.script([{"text": "one", "finish": "length"}])
     answer = await ask(provider, request("x", model=MODEL, max_output_tokens=1))
@@ -175,65 +168,6 @@ async def test_each_error_has_its_kind_and_is_tried_once(
     assert error.kind is kind
     assert (error.provider, error.model) == ("openai", MODEL)
     assert len(await server.requests()) == 1
-
-
-async def test_a_rate_limit_says_when_it_resets(server: EmulatorProcess, provider: Provider) -> None:
-    await server.script([{"error": {"status": 429, "retry_after": 1.5}}])
-    error, _ = await fail(provider, request("x", model=MODEL))
-    assert error.kind is ProviderErrorKind.RATE_LIMIT
-    assert error.retry_after == 1.5
-
-
-async def test_a_prompt_past_the_context_is_too_long(server: EmulatorProcess, provider: Provider) -> None:
-    await server.configure(context_tokens=10)
-    error, _ = await fail(provider, request("word " * 50, model=MODEL))
-    assert error.kind is ProviderErrorKind.CONTEXT_LENGTH
-
-
-async def test_an_error_inside_the_stream_keeps_what_came_before(server: EmulatorProcess, provider: Provider) -> None:
-    await server.script([{"text": "one two three", "error": {"status": 503, "after_chunks": 2}}])
-    error, text = await fail(provider, request("x", model=MODEL))
-    assert error.kind is ProviderErrorKind.OVERLOADED
-    assert text == "one two"
-
-
-async def test_a_dropped_stream_is_a_network_error(server: EmulatorProcess, provider: Provider) -> None:
-    await server.script([{"text": "one two three", "drop_after_chunks": 1}])
-    error, text = await fail(provider, request("x", model=MODEL))
-    assert error.kind is ProviderErrorKind.NETWORK
-    assert text == "one"
-
-
-async def test_a_server_that_is_not_there_is_a_network_error_with_its_url(tmp_path: Path) -> None:
-    context = Context({"vllm": {"baseUrl": "http://127.0.0.1:1/v1"}}, tmp_path)
-    provider = load(OpenAIPlugin, context)["vllm"]
-    error, _ = await fail(provider, request("x", model=MODEL))
-    assert error.kind is ProviderErrorKind.NETWORK
-    assert "http://127.0.0.1:1/v1" in error.message
-    assert "models.providers.vllm.baseUrl" in error.message
-    await provider.stop()
-
-
-@pytest.mark.parametrize("turn", [{"hang": True}, {"text": "one two", "hang_after_chunks": 1}])
-async def test_silence_past_the_limit_is_a_timeout(server: EmulatorProcess, tmp_path: Path, turn: dict[str, Any]) -> None:
-    provider = openai(server, tmp_path, timeoutSeconds=0.2)
-    await server.script([turn])
-    error, _ = await fail(provider, request("x", model=MODEL))
-    assert error.kind is ProviderErrorKind.TIMEOUT
-    assert "models.providers.openai.timeoutSeconds" in error.message
-    await provider.stop()
-
-
-async def test_closing_the_stream_ends_the_call_at_the_server(server: EmulatorProcess, provider: Provider) -> None:
-    await server.script([{"text": "one two", "hang_after_chunks": 1}])
-    stream: AsyncIterator[ModelEvent] = provider.stream(request("x", model=MODEL))
-    assert await anext(stream) == TextDelta("one")
-    waiting = asyncio.ensure_future(anext(stream))
-    await server.requests(count=1)
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    assert len(await server.requests(count=1, outcome="disconnected")) == 1
 
 
 async def test_a_missing_key_names_the_place_and_the_cure(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""A model provider that asks a server over HTTP."""
