@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from openclaw_plugins.conversation.outbox import IN_DOUBT
+from openclaw_plugins.conversation.outbox_rows import IN_DOUBT
 from openclaw_plugins.conversation.recovery import MOST_RESUMES
 from tests.crash.evidence import Evidence, Row
 from tests.crash.load import Said

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from openclaw_plugins.conversation.outbox import IN_DOUBT
+from openclaw_plugins.conversation.outbox_rows import IN_DOUBT
 from tests.crash import checks
 from tests.crash.evidence import Evidence
 from tests.crash.load import Asked, Said

@@ -23,7 +23,6 @@ logger: Final = logging.getLogger(__name__)
 Conversation: TypeAlias = tuple[str, str, str, str]
 
 IN_MEMORY: Final = 32
-IN_DOUBT: Final = "⚠️ My last answer may not have reached you: it broke off while it was being sent. If you do not see it, ask again."
 UNDER_WAY_SECONDS: Final = 3.0
 SHORTEST_PAUSE: Final = 0.05
 CLOCK_STEP_MS: Final = 1000
@@ -275,6 +274,9 @@ class Outbox:
 
     def _sends_again(self, item: Outgoing) -> bool:
         """Tell whether a row that may have arrived is offered again."""
+        if item.is_doubt:
+            # Read twice it says nothing wrong; not read at all, its reader waits for an answer that was given up.
+            return True
         channel = item.target.channel
         return _drops_repeats(self._channels(), channel) or self._rules.unknown_policy(channel) == "resend"
 
@@ -296,7 +298,9 @@ class Outbox:
             outbox_rows.mark_ended(connection, item, result, outcome, self._now_ms())
             if not notifies:
                 return None
-            return outbox_rows.insert(connection, Draft(target=item.target, text=IN_DOUBT, inbound_id=item.inbound_id), self._now_ms())
+            return outbox_rows.insert(
+                connection, Draft(target=item.target, text=outbox_rows.IN_DOUBT, inbound_id=item.inbound_id), self._now_ms()
+            )
 
         try:
             notice = await write_until_done(self._store, write, what=f"the end of outbox {item.outbox_id}")

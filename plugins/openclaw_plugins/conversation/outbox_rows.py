@@ -15,6 +15,7 @@ from openclaw_kernel.api import Attachment, OutboundMessage, Target
 from openclaw_plugins.conversation import attempts, ledger, writable
 
 SentState: TypeAlias = Literal["sent", "unknown_after_send", "failed", "dead_lettered"]
+IN_DOUBT: Final = "⚠️ My last answer may not have reached you: it broke off while it was being sent. If you do not see it, ask again."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +53,8 @@ class Outgoing:
     on_attempt: Callable[[], None] | None = None
     """Called once, after the first attempt, however it went, or at the end where there was none."""
     inbound_id: int | None = None
+    is_doubt: bool = False
+    """True where it says no more than that an answer may not have arrived."""
 
     @property
     def is_answer(self) -> bool:
@@ -125,6 +128,7 @@ def insert(connection: sqlite3.Connection, draft: Draft, now_ms: int) -> Outgoin
         message=message,
         run_id=draft.run_id,
         inbound_id=draft.inbound_id,
+        is_doubt=text == IN_DOUBT,
     )
 
 
@@ -186,7 +190,7 @@ def mark_ended(connection: sqlite3.Connection, item: Outgoing, result: Delivered
 
 _COLUMNS: Final = (
     "id, outbox_id, channel, account_id, peer_kind, peer_id, thread_id, coalesce(retried_ms, created_ms), run_id, inbound_id,"
-    " attempts, excused, next_attempt_ms, state"
+    f" attempts, excused, next_attempt_ms, state, text = '{IN_DOUBT}'"
 )
 
 
@@ -211,7 +215,7 @@ def revive(connection: sqlite3.Connection, row_id: int, now_ms: int) -> Outgoing
 
 
 def _outgoing(row: tuple[Any, ...]) -> Outgoing:
-    row_id, outbox_id, channel, account, kind, peer, thread, since, run_id, inbound_id, count, excused, due, state = row
+    row_id, outbox_id, channel, account, kind, peer, thread, since, run_id, inbound_id, count, excused, due, state, is_doubt = row
     return Outgoing(
         id=row_id,
         outbox_id=outbox_id,
@@ -223,6 +227,7 @@ def _outgoing(row: tuple[Any, ...]) -> Outgoing:
         excused=excused,
         next_attempt_ms=due,
         in_doubt=state == "sending",
+        is_doubt=bool(is_doubt),
     )
 
 

@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from openclaw_kernel.api import Attachment, Delivery, OutboundMessage, SendFailed, Target
-from openclaw_plugins.conversation.outbox import IN_DOUBT, DeliveryRules
+from openclaw_plugins.conversation.outbox import DeliveryRules
+from openclaw_plugins.conversation.outbox_rows import IN_DOUBT
 from openclaw_plugins.conversation.settings import ConversationSettings
 from tests.plugins.conversation.harness import Harness, until
 
@@ -278,6 +279,23 @@ async def test_the_channels_policy_decides_about_an_answer_that_may_have_arrived
     assert (await ended(harness, outbox_id))[0] == end
     await until(lambda: len(harness.channels.sent) == notices + (end == "sent"))
     assert harness.channels.texts().count(IN_DOUBT) == notices
+
+
+async def test_the_word_about_an_answer_in_doubt_is_said_again_where_it_is_in_doubt_itself(harness: Harness) -> None:
+    harness.settings = ConversationSettings.model_validate({"deliveryFirstDelaySeconds": 0.01})
+    await harness.restart()
+    offered: list[str] = []
+
+    async def lost(message: OutboundMessage) -> None:
+        offered.append(message.text)
+        if len(offered) < 3:
+            raise SendFailed("the connection broke", unknown=True)
+
+    harness.channels.script = lost
+    await harness.receive("hello", "1")
+    await until(lambda: harness.channels.texts() == [IN_DOUBT])
+    assert offered[1:] == [IN_DOUBT] * 2
+    assert await harness.rows("SELECT state FROM conversation_outbox WHERE run_id IS NULL") == [("sent",)]
 
 
 async def test_sending_again_what_may_have_arrived_is_given_up_in_the_end(hasty: Harness) -> None:
