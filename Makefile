@@ -11,8 +11,10 @@
 
 PYTHON ?= python3
 ARGS ?=
-# How many tests run at a time: as many as there are processors. The tests of one file run one after the other.
-WORKERS ?= auto
+# How many tests run at a time: one more than there are processors, for most wait for programs that they started. The tests of one
+# file run one after the other, and the files in their order: by itself pytest-xdist begins those of few tests last, which are the long ones.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
@@ -30,11 +32,11 @@ run: $(CHECKED)-run
 	@exec $(BIN)/openclaw-kernel run $(ARGS)
 
 test: $(CHECKED)-test test-tools
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 # The same suite in another order each time; the seed to repeat one is in the header.
 test-random: $(CHECKED)-test test-tools
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -p randomly $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) -p randomly $(ARGS)
 
 # Debian packages and npm packages; what cannot be had here is named, and its tests are listed as not run.
 test-tools: $(CHECKED)-test
