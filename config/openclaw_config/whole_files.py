@@ -4,8 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
+import stat
+import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
+
+UNFINISHED_SECONDS: Final = 60.0
+"""What is to take a file's place and is older than this was left by somebody who was killed."""
+_UNFINISHED: Final = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{12}\.new")
+
+
+def beside(path: Path) -> Path:
+    """A new file of no one else's, in the same folder, that may take the place of this one; `remove_unfinished` knows it by its name."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.new")
 
 
 def replace_whole(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
@@ -13,7 +27,7 @@ def replace_whole(path: Path, data: bytes, *, mode: int = 0o600, durable: bool =
 
     `durable`: it is on disk when this returns.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.new")
+    temporary = beside(path)
     try:
         write_new(temporary, data, mode=mode, durable=durable)
         temporary.replace(path)
@@ -43,3 +57,27 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove_unfinished(folders: Iterable[Path], *, name: str | None = None) -> int:
+    """Remove what was to take the place of a file in one of these folders, and whoever wrote it was killed before it did.
+
+    `name` is that of the only file that is meant, in a folder that is shared with others. What somebody may still be writing stays.
+    Return how many were removed; raise `OSError`.
+    """
+    latest, count = time.time() - UNFINISHED_SECONDS, 0
+    for folder in folders:
+        try:
+            entries = list(os.scandir(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for entry in entries:
+            match = _UNFINISHED.fullmatch(entry.name)
+            if match is None or (name is not None and match["name"] != name):
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                found = entry.stat(follow_symlinks=False)
+                if stat.S_ISREG(found.st_mode) and found.st_mtime < latest:
+                    Path(entry.path).unlink()
+                    count += 1
+    return count

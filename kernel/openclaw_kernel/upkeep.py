@@ -8,8 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from openclaw_config.home import config_path
+from openclaw_config.secret_files import FOLDER as SECRETS
+from openclaw_config.secret_files import LOGINS
+from openclaw_config.whole_files import remove_unfinished
 from openclaw_kernel.announcements import Announcements
 from openclaw_kernel.api.children import kill_leftovers
+from openclaw_kernel.generations.files import FOLDER as GENERATIONS
+from openclaw_kernel.generations.files import REJECTED
 from openclaw_kernel.protocol.limits import Limits
 
 logger: Final = logging.getLogger("openclaw.gateway")
@@ -36,7 +42,22 @@ async def keep_health(announcements: Announcements, limits: Limits) -> None:
 
 
 async def end_leftovers(home: Path) -> None:
-    """End the processes that an earlier gateway of this state folder left behind."""
+    """End the processes that an earlier gateway of this state folder left behind, and remove the files that it did not come to finish."""
     count = await asyncio.to_thread(kill_leftovers, home)
     if count:
         logger.warning("ended %d processes that an earlier gateway of %s had left behind", count, home)
+    try:
+        removed = await asyncio.to_thread(_remove_unfinished, home)
+    except OSError as error:
+        logger.warning("%s: what was left half written cannot be removed: %s", home, error)
+    else:
+        if removed:
+            logger.info("removed %d files that were left half written below %s", removed, home)
+
+
+def _remove_unfinished(home: Path) -> int:
+    generations, kept_secrets = home / GENERATIONS, home / SECRETS
+    count = remove_unfinished((home, generations, generations / REJECTED, kept_secrets, kept_secrets / LOGINS))
+    # Where it is a link, the file lies in a folder with others of its owner's.
+    file = config_path(home).resolve()
+    return count if file.parent == home else count + remove_unfinished([file.parent], name=file.name)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from openclaw_config.source import read_text
-from openclaw_config.whole_files import sync_folder, write_new
+from openclaw_config.whole_files import beside, sync_folder, write_new
 from openclaw_kernel.api.errors import InvalidRequest, Unavailable
 
 REJECTED_KEPT: Final = 20
@@ -47,7 +46,7 @@ class ConfigFile:
             Unavailable: the disk refuses.
         """
         target = self._target()
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.new")
+        temporary = beside(target)
         try:
             write_new(temporary, text.encode(), mode=_mode_of(target))
             # As late as can be: between here and the rename nobody else can be kept out.

@@ -19,6 +19,8 @@ from openclaw_config.whole_files import replace_whole
 
 FOLDER: Final = "generations"
 LAST_GOOD: Final = "last-good"
+REJECTED: Final = "rejected"
+"""The folder in it for what was refused or written over."""
 KEPT: Final = 200
 """So many of the newest generations can be gone back to."""
 REJECTED_KEPT: Final = 20
@@ -64,7 +66,7 @@ class GenerationFiles:
 
     def keep_rejected(self, data: bytes) -> str:
         """Keep a file that was refused or is written over, of which the newest few stay; return its SHA-256. Raise `OSError`."""
-        folder = self.folder / "rejected"
+        folder = self.folder / REJECTED
         digest = self._put(folder, data)
         for path in _oldest_first(folder)[:-REJECTED_KEPT]:
             path.unlink(missing_ok=True)

@@ -46,6 +46,14 @@ if "--check" in sys.argv:
 """
 
 
+HUNG_UP = """
+import os, signal, sys
+if "--check" not in sys.argv and "OPENCLAW_KERNEL_HANDOVER" in os.environ:
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        os.kill(os.getpid(), number)
+"""
+
+
 def site(folder: Path, code: str) -> dict[str, str]:
     (folder / "sitecustomize.py").write_text(code)
     return {"PYTHONPATH": str(folder)}
@@ -266,6 +274,15 @@ async def test_sigusr1_restarts_it(gateway: RunningGateway) -> None:
         assert (await client.closed()).code == 1012
     async with gateway.connect() as client:
         assert boot_id(client) != before
+
+
+async def test_a_reload_or_a_restart_that_is_asked_for_amid_a_restart_does_not_end_it(start_gateway: StartGateway, tmp_path: Path) -> None:
+    """The next process has no handlers yet; a script that saves, restarts and reloads would have killed it."""
+    gateway = await start_gateway(env=site(tmp_path, HUNG_UP))
+    for _ in range(2):
+        await restarted(gateway, lambda: gateway.process.send_signal(signal.SIGUSR1))
+    gateway.process.send_signal(signal.SIGHUP)
+    await gateway.wait_line("reloaded: nothing changed")
 
 
 @asynccontextmanager
