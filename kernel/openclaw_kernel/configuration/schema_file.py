@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -65,26 +66,19 @@ async def keep_schema_file(loaded: Loaded, discovery: Discovery) -> None:
     path = schema_path(loaded.path)
     if NAME not in loaded.text or await asyncio.to_thread(_stamp_in, path) == stamp_of(discovery, loaded.document):
         return
+    # Hardly any file refers to it.
+    from openclaw_kernel.programs import run_to_end
+
     command = (sys.executable, "-P", "-m", "openclaw_kernel", "config", "schema", "--write", "--home", str(loaded.path.parent))
     try:
-        process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
-        )
-    except OSError as error:
-        logger.warning("%s is not up to date: %s", path, error)
-        return
-    try:
-        async with asyncio.timeout(_LONGEST_SECONDS):
-            _, said = await process.communicate()
-        if process.returncode:
-            logger.warning("%s is not up to date: %s", path, said.decode("utf-8", "replace").strip()[-500:])
+        ended = await run_to_end(command, home=loaded.path.parent, environment=os.environ, seconds=_LONGEST_SECONDS)
     except TimeoutError:
         logger.warning("%s is not up to date: writing it took more than %d s", path, _LONGEST_SECONDS)
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+    except OSError as error:
+        logger.warning("%s is not up to date: %s", path, error)
+    else:
+        if ended.status:
+            logger.warning("%s is not up to date: %s", path, ended.err.decode("utf-8", "replace").strip()[-500:])
 
 
 def _stamp_in(path: Path) -> str | None:

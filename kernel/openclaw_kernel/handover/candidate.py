@@ -6,13 +6,13 @@ bytecode and the disk's cache warm.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from openclaw_kernel.api.errors import InvalidRequest, Unavailable
@@ -20,22 +20,22 @@ from openclaw_kernel.api.errors import InvalidRequest, Unavailable
 logger: Final = logging.getLogger("openclaw.gateway")
 
 TRIAL_SECONDS: Final = 60.0
-_LONGEST_OUTPUT: Final = 1_048_576
 _LINES_SHOWN: Final = 3
 
 
 class Candidate:
-    """The program that a restart would run. `command` starts it as this process was started."""
+    """The program that a restart would run. `command` starts it as this process was started; `home` is the gateway's state folder."""
 
-    def __init__(self, command: Sequence[str], *, environment: Mapping[str, str], seconds: float = TRIAL_SECONDS) -> None:
+    def __init__(self, command: Sequence[str], *, home: Path, environment: Mapping[str, str], seconds: float = TRIAL_SECONDS) -> None:
         self._command = command
+        self._home = home
         self._environment = environment
         self._seconds = seconds
 
     @classmethod
-    def of_this_process(cls) -> Candidate:
-        """The program that runs already, as its installation is now."""
-        return cls([sys.executable, *sys.orig_argv[1:]], environment=os.environ)
+    def of_this_process(cls, home: Path) -> Candidate:
+        """The program that runs already, as its installation is now; `home` is the state folder that it serves."""
+        return cls([sys.executable, *sys.orig_argv[1:]], home=home, environment=os.environ)
 
     async def try_out(self) -> None:
         """Let it load what it would serve.
@@ -44,34 +44,22 @@ class Candidate:
             InvalidRequest: it would not start; the message has its own words.
             Unavailable: it said nothing within its time.
         """
+        # A program of its own is all that needs this.
+        from openclaw_kernel.programs import run_to_end
+
         try:
-            process = await asyncio.create_subprocess_exec(
-                *self._command,
-                "--check",
-                "--json",
-                env=self._environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                limit=_LONGEST_OUTPUT,
+            ended = await run_to_end(
+                [*self._command, "--check", "--json"], home=self._home, environment=self._environment, seconds=self._seconds
             )
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise InvalidRequest(f"not restarted, for {self._command[0]} cannot be run again ({reason}); install it anew") from error
-        try:
-            async with asyncio.timeout(self._seconds):
-                said, complained = await process.communicate()
         except TimeoutError:
             text = f"not restarted, for the next process was not checked within {self._seconds:g} s; try again later"
             raise Unavailable(text) from None
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await asyncio.shield(process.wait())
-        if process.returncode != 0:
-            raise InvalidRequest(f"not restarted, for the gateway could not start again: {_words(complained, process.returncode)}")
-        for problem in _last_of(said, "problems") or ():
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise InvalidRequest(f"not restarted, for {self._command[0]} cannot be run again ({reason}); install it anew") from error
+        if ended.status != 0:
+            raise InvalidRequest(f"not restarted, for the gateway could not start again: {_words(ended.err, ended.status)}")
+        for problem in _last_of(ended.out, "problems") or ():
             logger.warning("after the restart: %s", problem)
 
 

@@ -23,7 +23,7 @@ import pytest
 from openclaw_kernel.lock import AlreadyRunning, StateLock, read_owner
 from tests.kernel.cli.command import run_command
 from tests.plugins.conversation.harness import until
-from tests.support.gateway import RunningGateway, StartGateway, base_config, free_port, merge
+from tests.support.gateway import START_SECONDS, RunningGateway, StartGateway, base_config, free_port, merge
 from tests.support.ws_client import RequestFailed, WsClient, is_chat
 
 ROUNDS = 5
@@ -74,7 +74,8 @@ def boot_id(client: WsClient) -> str:
 async def restarted(gateway: RunningGateway, restart: Callable[[], Any]) -> None:
     before = readies(gateway)
     restart()
-    await until(lambda: readies(gateway) > before, "the next start")
+    # It is two starts: the trial of the next one comes first.
+    await until(lambda: readies(gateway) > before, "the next start", seconds=2 * START_SECONDS)
 
 
 async def ask(client: WsClient) -> None:

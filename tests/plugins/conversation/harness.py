@@ -76,19 +76,19 @@ Script = Callable[[Turn, TurnSink], Awaitable[TurnResult]]
 
 
 @overload
-async def until(condition: Callable[[], Coroutine[Any, Any, T]], what: str = ...) -> T: ...
+async def until(condition: Callable[[], Coroutine[Any, Any, T]], what: str = ..., *, seconds: float = ...) -> T: ...
 @overload
-async def until(condition: Callable[[], T], what: str = ...) -> T: ...
-async def until(condition: Callable[[], Any], what: str = "the condition") -> Any:
+async def until(condition: Callable[[], T], what: str = ..., *, seconds: float = ...) -> T: ...
+async def until(condition: Callable[[], Any], what: str = "the condition", *, seconds: float = DEADLINE) -> Any:
     """Return the condition's value once it is true; fail after the deadline."""
     loop = asyncio.get_running_loop()
-    latest = loop.time() + DEADLINE
+    latest = loop.time() + seconds
     while True:
         found = condition()
         value = await found if isinstance(found, Coroutine) else found
         if value:
             return value
-        assert loop.time() < latest, f"{what} did not come about within {DEADLINE:g} s"
+        assert loop.time() < latest, f"{what} did not come about within {seconds:g} s"
         await asyncio.sleep(0.002)
 
 

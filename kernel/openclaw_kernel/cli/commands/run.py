@@ -232,7 +232,7 @@ async def _start_one(boot: Boot, belongings: Belongings) -> tuple[GatewayApp, as
     from openclaw_kernel.handover.candidate import Candidate
 
     app = GatewayApp(loaded=boot.loaded, home=boot.home, belongings=belongings, boot=boot)
-    app.candidate = Candidate.of_this_process().try_out
+    app.candidate = Candidate.of_this_process(boot.home).try_out
     stopping = _stopped_by_signals(app)
     return (app, stopping) if await _start_unless(stopping, app) else None
 
