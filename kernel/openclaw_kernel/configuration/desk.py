@@ -178,7 +178,9 @@ class ConfigurationDesk:
             try:
                 applied = await turn.take(candidate, change)
             except BaseException as error:
-                await self._put_back(found, text)
+                # One that was broken off in the very end is in force, and the file has to say so.
+                if self._engine.accepted is not candidate:
+                    await self._put_back(found, text)
                 if isinstance(error, GatewayError):
                     self._rejected(change, error.message)
                 raise

@@ -34,7 +34,7 @@ _KEYS_IN_AUDIT: Final = 20
 
 
 class Generations:
-    """What was accepted. `accept` is one part of the write that makes it so; `took` says that the write is on disk."""
+    """What was accepted, and which of it is in force."""
 
     def __init__(self, home: Path, store: Store, audit: AuditLog, *, now_ms: Callable[[], int]) -> None:
         self.files = GenerationFiles(home)
@@ -51,11 +51,10 @@ class Generations:
         """The generation in force; None before the first is recorded."""
         return None if self._current is None else self._current.generation
 
-    def accept(self, connection: sqlite3.Connection, loaded: Loaded, change: Change, changed: Sequence[str]) -> Generation:
+    def accept(self, connection: sqlite3.Connection, loaded: Loaded, change: Change, changed: Sequence[str]) -> Kept:
         """Make a config the newest generation, inside a store write: its bytes, its row and its row of the audit log are there, or none.
 
-        `changed` are the keys that differ from the generation before, dotted. Call `took` once the write has returned. Raise
-        `Unavailable` where the bytes cannot be kept.
+        `changed` are the keys that differ from the generation before, dotted. Raise `Unavailable` where the bytes cannot be kept.
         """
         try:
             files = self.files.keep(content_of(loaded))
@@ -72,26 +71,28 @@ class Generations:
             changed=tuple(bounded(changed)),
         )
         row = self._audit.append(connection, _entry(loaded, generation, change, before))
-        table.insert(connection, Kept(generation, files), version=__version__, audit_row=row)
-        return generation
+        kept = Kept(generation, files)
+        table.insert(connection, kept, version=__version__, audit_row=row)
+        return kept
 
-    async def took(self, generation: Generation) -> None:
-        """Hold a generation, whose write is on disk, for the one in force."""
-        kept, wanted = await self._store.read(
-            lambda connection: (table.find(connection, generation.number), table.wanted_digests(connection))
-        )
+    async def take(self, loaded: Loaded, change: Change, changed: Sequence[str]) -> Generation:
+        """Make a config the newest generation, in a write of its own, and the one in force; raise `Unavailable`."""
+
+        def write(connection: sqlite3.Connection) -> tuple[Kept, set[str]]:
+            return self.accept(connection, loaded, change, changed), table.wanted_digests(connection)
+
+        # All that is needed of it comes with the write: once that is on disk, nothing may say that it was not accepted.
+        kept, wanted = await self._store.write(write)
         self._current = kept
+        await self._sweep(wanted)
+        return kept.generation
+
+    async def _sweep(self, wanted: set[str]) -> None:
         good = await asyncio.to_thread(self.files.last_good)
         try:
             await asyncio.to_thread(self.files.sweep, wanted | set(() if good is None else good.files.values()))
         except OSError as error:
             logger.warning("%s: old configs cannot be removed: %s", self.files.folder, error)
-
-    async def take(self, loaded: Loaded, change: Change, changed: Sequence[str]) -> Generation:
-        """Accept in a write of its own; raise `Unavailable`."""
-        generation = await self._store.write(lambda connection: self.accept(connection, loaded, change, changed))
-        await self.took(generation)
-        return generation
 
     async def take_start(self, loaded: Loaded, change: Change = BY_START) -> None:
         """Hold the config that a start serves for the one in force: the newest generation where it is that one, else a new one."""

@@ -60,6 +60,27 @@ async def test_a_write_is_in_the_file_in_force_and_a_generation_when_it_returns(
     assert [row["actor"] for row in await desk.rows("config.accepted")] == ["gateway", "device:d1"]
 
 
+async def test_a_write_that_is_broken_off_once_it_is_accepted_stays_in_the_file(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    take, begun, may_end = desk.generations.take, asyncio.Event(), asyncio.Event()
+
+    async def slow(*arguments: Any) -> Any:
+        begun.set()
+        await may_end.wait()
+        return await take(*arguments)
+
+    monkeypatch.setattr(desk.generations, "take", slow)
+    writing = asyncio.create_task(desk.configuration.write(patch(logging={"level": "debug"}), CHANGE, base_hash=None))
+    await begun.wait()
+    closing = asyncio.create_task(desk.configuration.close())
+    # The gateway stops: the write is cancelled while its record is being written.
+    await asyncio.sleep(0)
+    may_end.set()
+    await closing
+    assert (await asyncio.gather(writing, return_exceptions=True))[0].__class__ is asyncio.CancelledError
+    assert desk.engine.accepted.hash == (await desk.configuration.history())[0].hash == await desk.hash()
+    assert desk.text == FILE.replace("level: info", "level: debug")
+
+
 async def test_a_write_that_changes_nothing_leaves_the_file_untouched(desk: Desk) -> None:
     before = desk.path.stat()
     written = await desk.configuration.write(patch(logging={"level": "info"}), CHANGE, base_hash=None)

@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import stat
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,27 @@ async def test_a_write_that_is_undone_leaves_neither_a_number_nor_a_row_of_the_a
     assert await book.generations.history() == []
     assert await book.rows() == []
     assert (await book.generations.take(loaded, PERSON, ["gateway.port"])).number == 1
+
+
+class UnreadableStore(SqliteStore):
+    """Writes, and cannot be read: all its readers are busy, say."""
+
+    async def read(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Raise `Unavailable`."""
+        raise Unavailable("too many read", retryable=True)
+
+
+async def test_once_the_write_is_on_disk_nothing_says_that_the_config_was_not_accepted(book: Book) -> None:
+    loaded = config(book.home, "gateway: {port: 1}\n")
+    await book.generations.take_start(loaded)
+    unreadable = UnreadableStore(book.home / "state.sqlite3")
+    await unreadable.open({})
+    generations = Generations(book.home, unreadable, book.audit, now_ms=book.clock.now_ms)
+    try:
+        made = await generations.take(config(book.home, "gateway: {port: 2}\n"), PERSON, ["gateway.port"])
+    finally:
+        await unreadable.close()
+    assert generations.current == made == (await book.generations.history())[0]
 
 
 async def test_bytes_that_cannot_be_kept_are_no_generation(book: Book) -> None:
