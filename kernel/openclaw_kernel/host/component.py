@@ -84,10 +84,8 @@ class Component:
         async with self._lock:
             if self.state is ComponentState.RUNNING:
                 return
-            if anew and isinstance(self.item, Revives):
-                self._guard.call(self.plugin_id, f"start of {self.label}", self.item.revive)
             self._forget_retry()
-            if not await self._attempt() and self._may_retry(failures=1):
+            if not await self._attempt(anew=anew) and self._may_retry(failures=1):
                 self._retry = self._tasks.spawn(f"retry {self.label}", self._keep_trying())
 
     async def drain(self) -> None:
@@ -134,13 +132,16 @@ class Component:
         if self._lost:
             await self.start(anew=False)
 
-    async def _attempt(self) -> bool:
+    async def _attempt(self, *, anew: bool = False) -> bool:
         self._lost = False
         if self.state in {ComponentState.IDLE, ComponentState.STOPPED}:
             # A repeated attempt shows what is wrong until it goes well.
             self._become(ComponentState.STARTING)
         what = f"start of {self.label}"
         try:
+            if anew and isinstance(self.item, Revives):
+                # A stranger's may have something of that name.
+                self._guard.call(self.plugin_id, what, self.item.revive)
             await self._guard.run(self.plugin_id, what, self.item.start, self._timing.call)
         except PluginFault as fault:
             await self._after_failure(fault)

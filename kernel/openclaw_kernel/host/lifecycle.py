@@ -23,7 +23,7 @@ logger: Final = logging.getLogger(__name__)
 _STOP_LAYERS: Final = 3
 """Channels, providers and plugins stop one layer after the other; each gets its part of the time."""
 
-_LEAST_SECONDS: Final = 0.1
+LEAST_SECONDS: Final = 0.1
 """What each thing has to stop at least, however little time is left."""
 
 
@@ -115,8 +115,8 @@ async def bring_down(plugin: Hosted, seconds: float) -> list[str]:
         for component in plugin.others:
             group.create_task(_stop_one(component, seconds, abandoned), name=f"{plugin.id}/stop {component.label}")
     for unit in reversed(plugin.units):
-        await _stop_one(unit, max(_LEAST_SECONDS, ends - loop.time()), abandoned)
-    abandoned.extend(await plugin.context.tasks.close(max(_LEAST_SECONDS, ends - loop.time())))
+        await _stop_one(unit, max(LEAST_SECONDS, ends - loop.time()), abandoned)
+    abandoned.extend(await plugin.context.tasks.close(max(LEAST_SECONDS, ends - loop.time())))
     if plugin.standing.alive:
         plugin.standing.become(PluginState.STOPPED)
     return abandoned
@@ -161,7 +161,7 @@ class Lifecycle:
         await self._tasks.close(min(1.0, timeout))
         owner = TaskOwner("host", self._failed)
         # What does not end when cancelled is waited for a little longer.
-        share = max(_LEAST_SECONDS, min(self._timing.call, timeout / _STOP_LAYERS - CANCEL_GRACE_SECONDS))
+        share = max(LEAST_SECONDS, min(self._timing.call, timeout / _STOP_LAYERS - CANCEL_GRACE_SECONDS))
         abandoned: list[str] = []
         stopping = [owner.spawn(f"stop {plugin.id}", self._bring_down(plugin, share, abandoned)) for plugin in self._plugins]
         if stopping:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -94,7 +94,16 @@ class Loader:
         Raises:
             Unclassified: a plugin has a method or an event of which it does not say who may have it.
         """
-        built = await self._construct_all(wanted)
+        built: list[Hosted] = []
+        try:
+            await self._construct_all(wanted, built)
+            return await self._register_all(built)
+        except BaseException:
+            # Whoever asked gets none of them, so nobody else would end their processes.
+            await give_up(built)
+            raise
+
+    async def _register_all(self, built: Sequence[Hosted]) -> dict[str, Hosted]:
         loaded: dict[str, Hosted] = {}
         # pluggy calls the last registered first; thus the bundled ones, which are first here, get their names first.
         for hosted in reversed(built):
@@ -107,14 +116,13 @@ class Loader:
             self._fail(loaded.pop(plugin_id).standing, failure)
         return loaded
 
-    async def _construct_all(self, wanted: Sequence[tuple[Standing, Share]]) -> list[Hosted]:
-        """Construct one after the other, but wait for none longer than `_PATIENCE_SECONDS` before the next begins.
+    async def _construct_all(self, wanted: Sequence[tuple[Standing, Share]], built: list[Hosted]) -> None:
+        """Construct one after the other into `built`, but wait for none longer than `_PATIENCE_SECONDS` before the next begins.
 
         Several that hang thus hang together, and the start waits for one deadline, not for the sum of all.
         """
         owner = TaskOwner("load", lambda name, error: logger.debug("%s ended with %s", name, describe(error)))
         tasks = []
-        built: list[Hosted] = []
         try:
             for standing, share in wanted:
                 task = owner.spawn(standing.found.id, self._construct(standing, share))
@@ -125,9 +133,11 @@ class Loader:
                     built.append(await task)
                 except PluginFault as fault:
                     self._fail(standing, fault)
+        except BaseException:
+            built += [task.result() for _, task in tasks if task.done() and not task.cancelled() and task.exception() is None]
+            raise
         finally:
             await owner.close(0)
-        return built
 
     async def _construct(self, standing: Standing, share: Share) -> Hosted:
         found = standing.found
@@ -241,6 +251,13 @@ class Loader:
         if isinstance(fault.error, SettingsRejected | ConfigRejected):
             self.unsettled.add(standing.found.id)
         standing.become(PluginState.FAILED, own_words(fault))
+
+
+async def give_up(loaded: Iterable[Hosted]) -> None:
+    """Let go of instances that never started."""
+    for hosted in loaded:
+        hosted.calls.withdraw()
+        await hosted.context.tasks.close(1.0)
 
 
 def own_words(fault: PluginFault) -> str:

@@ -15,9 +15,9 @@ from openclaw_kernel.host.component import Component, ComponentState
 from openclaw_kernel.host.context import Snapshot
 from openclaw_kernel.host.guard import Guard, PluginFault
 from openclaw_kernel.host.inforce import InForce, Swap
-from openclaw_kernel.host.lifecycle import Hosted, bring_up
-from openclaw_kernel.host.loading import own_words
-from openclaw_kernel.host.staging import Staged, give_up, refused, settled
+from openclaw_kernel.host.lifecycle import LEAST_SECONDS, Hosted, bring_up
+from openclaw_kernel.host.loading import give_up, own_words
+from openclaw_kernel.host.staging import Staged, refused, settled
 from openclaw_kernel.host.timing import Timing
 from openclaw_kernel.tasks import TaskOwner
 
@@ -167,7 +167,8 @@ class Prepared:
         loop = asyncio.get_running_loop()
         ends = loop.time() + CLOSE_SECONDS
         await hosted.calls.idle(CLOSE_SECONDS / 2)
-        await self._stop(hosted, component, ends - loop.time())
+        # The loop may have been held up meanwhile; one that gets no time at all is cancelled before its first step.
+        await self._stop(hosted, component, max(LEAST_SECONDS, ends - loop.time()))
 
     async def _stop(self, hosted: Hosted, component: Component, seconds: float) -> None:
         if component.state not in {ComponentState.IDLE, ComponentState.STOPPED}:

@@ -22,7 +22,7 @@ from openclaw_kernel.host.inforce import InForce, Surface, Swap, order_of
 from openclaw_kernel.host.isolation import Isolation
 from openclaw_kernel.host.lifecycle import Hosted
 from openclaw_kernel.host.loader import load_class
-from openclaw_kernel.host.loading import Beside, Loader, own_words
+from openclaw_kernel.host.loading import Beside, Loader, give_up, own_words
 from openclaw_kernel.host.manager import PluginManager
 from openclaw_kernel.host.order import start_order
 from openclaw_kernel.host.registry import Registry, Unclassified
@@ -251,13 +251,6 @@ class Stager:
             return before
         unchanged = before is not None and (before.state, before.reason) == (fresh.state, fresh.reason) and before.found == found
         return before if unchanged and before is not None else fresh
-
-
-async def give_up(loaded: Any) -> None:
-    """Let go of instances that never started."""
-    for hosted in loaded:
-        hosted.calls.withdraw()
-        await hosted.context.tasks.close(1.0)
 
 
 def _sort(now: InForce, wanted: Wanted, shares: Mapping[str, Share]) -> _Sorted:

@@ -98,6 +98,18 @@ class ThePlugin:
         registrar.add_command(Command(name="greet", description="Greets.", run=greet))
 """
 
+UNCLASSIFIED = """
+class ThePlugin:
+    settings = None
+
+    def __init__(self, context):
+        pass
+
+    @hookimpl
+    def openclaw_register_methods(self, registrar):
+        registrar.add_events([EventSpec(name="open.rang", scope=None, doc="It rang.")])
+"""
+
 UNIT = {"talker": ReloadOutcome.UNIT}
 CONSTRUCTED = """
 class ThePlugin:
@@ -418,6 +430,18 @@ async def test_another_config_is_taken_by_a_process_beside_the_one_that_runs_whi
             await family.tool("talk", text="x")
     (after,) = family.children.pids("talker")
     assert after != before
+
+
+async def test_a_config_that_another_plugin_makes_impossible_leaves_no_process_behind(talker: Distributions, start: Start) -> None:
+    talker.add("open", UNCLASSIFIED)
+    family = await start({"open": {"enabled": False}, "talker": {"enabled": False}}, {"talker": {}})
+    plugins = {"callTimeoutSeconds": 10, "entries": {"open": {"enabled": True}, **ISOLATED}}
+    config = Config.model_validate({"plugins": plugins, "channels": {"good": {}, "talker": {}}})
+    for _ in range(2):
+        with pytest.raises(NotApplied, match="'open' has no scope"):
+            await family.hosting.host.prepare(config, {})
+        assert family.children.pids("talker") == []
+    assert processes_below(os.getpid()) == []
 
 
 async def test_a_plugin_moves_out_of_the_gateway_and_back_in_while_it_runs(talker: Distributions, start: Start) -> None:

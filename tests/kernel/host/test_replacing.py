@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from openclaw_kernel.api import OutboundMessage, PluginState, SendFailed, Target, ToolContext
 from openclaw_kernel.api.config import NotApplied, ReloadOutcome
 from openclaw_kernel.host.inforce import InForce
+from openclaw_kernel.host.replacing import CLOSE_SECONDS
 from openclaw_kernel.host.staging import Wanted
 from tests.kernel.host.desks import DESK, section
 from tests.kernel.host.distributions import Distributions
@@ -261,6 +263,37 @@ async def test_a_channel_that_is_removed_is_stopped_within_a_second_though_it_st
     assert desk.told()[:2] == ["one: send", "one: stop channel"]
     desk.may_end.set()
     assert (await sending).message_ids == ("one",)
+
+
+async def test_a_channel_is_asked_to_stop_also_where_the_loop_was_held_up_until_its_second_was_over(desk: Desk) -> None:
+    desk.may_end.clear()
+    sending = asyncio.ensure_future(desk.host.channels.send(MESSAGE))
+    await desk.until_told("one: send")
+    prepared = await desk.hosting.prepare(section(enabled=False), desk=UNIT)
+
+    asyncio.get_running_loop().call_later(CLOSE_SECONDS / 4, time.sleep, CLOSE_SECONDS)
+    await prepared.commit()
+
+    assert desk.told()[:2] == ["one: send", "one: stop channel"]
+    desk.may_end.set()
+    await sending
+
+
+async def test_a_plugin_whose_own_method_has_a_name_of_the_hosts_fails_and_keeps_nobody_waiting(
+    distributions: Distributions, hosting: Callable[..., Hosting]
+) -> None:
+    revive = "    def revive(self, somebody): pass\n\n    async def step"
+    distributions.add(
+        "desk",
+        DESK.replace("self.desk, self.name = desk, name", "self.desk, self.name, self.revive = desk, name, desk.revive").replace(
+            "    async def step", revive
+        ),
+    )
+    running = hosting({**section(), "channels": {}}, services={list: [], asyncio.Event: asyncio.Event()})
+    await running.run()
+
+    assert running.state("desk") is PluginState.FAILED
+    assert "start of unit Part raised TypeError" in running.reason("desk")
 
 
 async def test_one_that_is_not_ready_is_brought_about_and_said(distributions: Distributions, hosting: Callable[..., Hosting]) -> None:
