@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from openclaw_config.describe import schema_of
-from openclaw_config.layers import INCLUDE, SCHEMA
 from openclaw_config.models import Config
+from openclaw_config.names import INCLUDE, SCHEMA
 from openclaw_config.redaction import KINDS, is_secret_place
 from openclaw_config.schema_paths import leaves_of
 

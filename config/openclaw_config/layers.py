@@ -15,15 +15,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from openclaw_config.issues import ConfigError, Fix, Issue, KeyPath, dotted, placed
+from openclaw_config.names import INCLUDE, PREFIX, SCHEMA
 from openclaw_config.redaction import plain
 from openclaw_config.source import DEPTH_LIMIT, NODE_LIMIT, SIZE_LIMIT, parse, parse_any, read_text
 
 PROFILE_VARIABLE: Final = "OPENCLAW_PROFILE"
-PREFIX: Final = "OPENCLAW_CONFIG__"
-"""Of the environment variables that set keys."""
-INCLUDE: Final = "$include"
-SCHEMA: Final = "$schema"
-"""May stand at the top of a file, for editors; says nothing to us."""
 _OF_A_MAPPING: Final = frozenset({INCLUDE})
 _OF_A_FILE: Final = frozenset({INCLUDE, SCHEMA})
 _UNUSABLE: Final = object()

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from openclaw_config.issues import KeyPath, dotted
-from openclaw_config.layers import INCLUDE
 from openclaw_config.merging import differences, same
+from openclaw_config.names import INCLUDE
 
 AGENT_WRITABLE: Final = "x-openclaw-agent-writable"
 """The mark of a leaf that an agent may write. What has none, an agent may not."""

@@ -17,8 +17,8 @@ from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 
 from openclaw_config.issues import ConfigError, Fix, Issue, KeyPath, dotted
-from openclaw_config.layers import PREFIX
 from openclaw_config.models import Config
+from openclaw_config.names import PREFIX
 from openclaw_config.redaction import is_secret_place, plain
 from openclaw_config.source import parse_any
 

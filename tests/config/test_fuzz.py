@@ -22,8 +22,8 @@ from openclaw_config.composed import OPEN as ANYTHING
 from openclaw_config.composed import Section, compose, for_files
 from openclaw_config.home import DEFAULT_FILE
 from openclaw_config.issues import ConfigError, Issue
-from openclaw_config.layers import PREFIX
 from openclaw_config.load import load_text
+from openclaw_config.names import PREFIX
 from openclaw_config.source import parse
 
 RETYPED: tuple[Any, ...] = (

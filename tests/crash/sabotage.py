@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 
 from openclaw_kernel.api import InboundMessage
 from openclaw_plugins.conversation import ledger, outbox_rows, recovery
+from openclaw_plugins.conversation.calls import Call
 from openclaw_plugins.conversation.endings import INTERRUPTED, Endings
 from openclaw_plugins.conversation.intake import Intake
-from openclaw_plugins.conversation.journal import Call
 from openclaw_plugins.conversation.ledger import Inbound
 from openclaw_plugins.conversation.outbox_rows import Outgoing
 from openclaw_plugins.conversation.recovery import End, Recovery

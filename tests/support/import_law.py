@@ -142,6 +142,16 @@ def parts_stay_separate(tree: SourceTree, module: Module) -> Iterator[Breach]:
                 yield _breach(module, found, "protocol, reload and host are joined by app: pass it in there")
 
 
+def no_circles(tree: SourceTree, module: Module) -> Iterator[Breach]:
+    """No module needs itself through others, not even for its types or inside a function."""
+    circle = tree.circles.get(module.name, [])
+    # Each circle is told once.
+    if circle and module.name == min(circle):
+        line = next(found.line for found in tree.imports(module) if found.target == circle[1])
+        cure = "move what both need into a module of its own"
+        yield Breach(module, line, "no circles", f"{' -> '.join(circle)}: {cure}")
+
+
 def plugins_see_the_api_only(tree: SourceTree, module: Module) -> Iterator[Breach]:
     """A plugin imports the api, the hook specifications, third parties and itself."""
     if module.plugin is None or module.name in PLUGIN_PACKAGES:
@@ -237,6 +247,7 @@ RULES: tuple[Callable[[SourceTree, Module], Iterator[Breach]], ...] = (
     kernel_knows_no_plugin,
     inside_knows_no_app,
     parts_stay_separate,
+    no_circles,
     plugins_see_the_api_only,
     listing_plugins_is_free,
     command_line_is_thin,

@@ -85,6 +85,20 @@ class SourceTree:
                         waiting.append(self.modules[target])
         return chains
 
+    @cached_property
+    def circles(self) -> dict[str, list[str]]:
+        """For each module that is on a circle of imports its shortest one, from its name to its name.
+
+        Imports in functions and for the types alone count too: they hide a circle, and do not undo it.
+        """
+        ours = {module.name: {found.target for found in self.imports(module) if found.target in self.modules} for module in self}
+        left = {name: targets - {name} for name, targets in ours.items()}
+        # Who imports nothing that is left is on no circle.
+        while ends := {name for name, targets in left.items() if not targets & left.keys()}:
+            left = {name: targets for name, targets in left.items() if name not in ends}
+        found = {name: _way_back(left, name) for name in left}
+        return {name: way for name, way in found.items() if way}
+
     def _runs(self, module: Module) -> Iterator[str]:
         yield from _parents(module.name)
         for found in self.imports(module):
@@ -124,6 +138,20 @@ def _parents(name: str) -> Iterator[str]:
     parts = name.split(".")
     for length in range(1, len(parts)):
         yield ".".join(parts[:length])
+
+
+def _way_back(graph: Mapping[str, set[str]], start: str) -> list[str]:
+    """The shortest way from a module to itself, empty where there is none."""
+    ways, seen = [[start]], set[str]()
+    while ways:
+        way = ways.pop(0)
+        for target in sorted(graph.get(way[-1], ())):
+            if target == start:
+                return [*way, start]
+            if target not in seen:
+                seen.add(target)
+                ways.append([*way, target])
+    return []
 
 
 def read_project(root: Path = ROOT) -> SourceTree:

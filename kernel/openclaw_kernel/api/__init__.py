@@ -33,8 +33,6 @@ from openclaw_kernel.api.check import (
     InstalledPlugin,
     MachineFacts,
     Migrate,
-    Probe,
-    ProbeAnswer,
     ProcessFacts,
     RemoveFile,
     RenameKey,
@@ -101,6 +99,7 @@ from openclaw_kernel.api.plugin import (
     hookimpl,
 )
 from openclaw_kernel.api.policy import Admission, Route, Verdict
+from openclaw_kernel.api.probe import Probe, ProbeAnswer
 from openclaw_kernel.api.provider import (
     Completed,
     ModelEvent,

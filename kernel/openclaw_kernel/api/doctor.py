@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from openclaw_kernel.api.check import ProbeAnswer
+from openclaw_kernel.api.probe import ProbeAnswer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,8 +21,8 @@ from typing import Any, Final, TypeGuard
 
 from openclaw_config.secret_files import store_private
 from openclaw_config.whole_files import sync_folder, write_new
+from openclaw_kernel.checks import FIXES_FOLDER
 from openclaw_kernel.checks.changes import CannotFix, ModeStep, Plan, as_json, digest_of, read_whole
-from openclaw_kernel.checks.recording import FOLDER
 
 FILE: Final = "fix.json"
 ID: Final = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z0-9-]{1,120}")
@@ -37,7 +37,7 @@ class FixBook:
     """The fixes of one state folder."""
 
     def __init__(self, home: Path) -> None:
-        self._folder = home / FOLDER
+        self._folder = home / FIXES_FOLDER
 
     def ids(self) -> list[str]:
         """All that were made, oldest first."""

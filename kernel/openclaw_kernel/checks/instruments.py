@@ -18,9 +18,9 @@ from urllib.parse import quote, urlsplit
 
 from openclaw_config.secret_files import FOLDER, LOGINS
 from openclaw_kernel import __version__
-from openclaw_kernel.api.check import ProbeAnswer
 from openclaw_kernel.api.children import leftovers
 from openclaw_kernel.api.doctor import KeptLogin, Leftover, Limits, Listening, Owner, ServiceUnit, Space, Versions
+from openclaw_kernel.api.probe import ProbeAnswer
 from openclaw_kernel.checks.integrity import IntegrityLook
 from openclaw_kernel.checks.system import limits_of, listening_on, service_units, space_of
 from openclaw_kernel.lock import read_owner

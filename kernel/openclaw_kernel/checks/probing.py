@@ -21,7 +21,7 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, CloseConnection, Request, TextMessage
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
-from openclaw_kernel.api.check import ProbeAnswer
+from openclaw_kernel.api.probe import ProbeAnswer
 
 SECONDS: Final = 5.0
 MOST_REQUESTS: Final = 200

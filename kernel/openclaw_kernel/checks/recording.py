@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 from openclaw_kernel.api.audit import AuditAction, AuditEntry, AuditLog, AuditOrigin, state_digest
 from openclaw_kernel.api.errors import GatewayError
 from openclaw_kernel.api.store import Store
+from openclaw_kernel.checks import FIXES_FOLDER
 
 if TYPE_CHECKING:
     from openclaw_kernel.checks.fixes import FixBook
 
 logger: Final = logging.getLogger(__name__)
 
-FOLDER: Final = "fixes"
 BY_OWNER: Final = AuditOrigin(actor="owner", surface="cli")
 """Whoever may write the state folder's files: the command worked on them itself."""
 
@@ -33,7 +33,7 @@ class FixRecorder:
 
     def has_any(self) -> bool:
         """Whether there ever was a fix."""
-        return (self._home / FOLDER).is_dir()
+        return (self._home / FIXES_FOLDER).is_dir()
 
     async def record(self, origin: AuditOrigin) -> list[str]:
         """Write a row for each fix that has none yet; return their ids. What is on disk counts, not what somebody says."""

@@ -22,7 +22,8 @@ from openclaw_config.migrating import pending
 from openclaw_config.redaction import REFERENCE, is_secret_place
 from openclaw_config.secrets import Secret
 from openclaw_config.source import Resolver
-from openclaw_kernel.api.check import CheckContext, FileEntry, Probe, SecretSlot
+from openclaw_kernel.api.check import CheckContext, FileEntry, SecretSlot
+from openclaw_kernel.api.probe import Probe
 from openclaw_kernel.api.strength import weakness_of_secret
 from openclaw_kernel.audit.verifying import verify_files
 from openclaw_kernel.checks.files import entry_of, files_below

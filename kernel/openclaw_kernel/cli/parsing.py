@@ -16,6 +16,8 @@ class Commands:
     """The commands of one level, by name, with their parsers and the commands below them."""
 
     def __init__(self, parser: argparse.ArgumentParser, *, required: bool) -> None:
+        self.parser = parser
+        """The one they are commands of."""
         self._level = parser.add_subparsers(title="commands", metavar="COMMAND", required=required)
         self.parsers: dict[str, argparse.ArgumentParser] = {}
         self.summaries: dict[str, str] = {}

@@ -52,7 +52,7 @@ def session_topic(session_key: str) -> str:
 
 
 class RunStream:
-    """The events of one run: paced while it streams, one terminal state, one counter for `agent` and `chat` events."""
+    """The `RunView` of a run, as events: paced while it streams, one terminal state, one counter for `agent` and `chat` events."""
 
     def __init__(self, run: Run, events: Events, channels: Channels, started_ms: int) -> None:
         self._run = run

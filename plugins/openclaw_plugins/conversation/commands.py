@@ -1,45 +1,10 @@
-"""Chat commands that the conversation answers itself, and the words that stop a turn."""
+"""Chat commands that the conversation answers itself."""
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Final
-
 from openclaw_kernel.api import Command, CommandCall, GatewayError
-
-if TYPE_CHECKING:
-    from openclaw_plugins.conversation.engine import Conversation
-
-STOP_WORDS: Final = (
-    "stop",
-    "esc",
-    "abort",
-    "wait",
-    "exit",
-    "interrupt",
-    "please stop",
-    "stop please",
-    "stop now",
-    "stop it",
-    "stop run",
-    "stop agent",
-    "stop the agent",
-    "stop action",
-    "stop everything",
-    "do not do that",
-)
-LONGEST_STOP: Final = 64
-_STOP: Final = frozenset(STOP_WORDS)
-_EDGES: Final = re.compile(r"^[\s\"'`]+|[\s\"'`.!?,;:…]+$")
-
-
-def is_stop(text: str) -> bool:
-    """Tell whether a whole message asks to stop: a stop word, or `/stop`."""
-    if len(text) > LONGEST_STOP:
-        return False
-    words = " ".join(_EDGES.sub("", text).lower().split())
-    name, _, bot = words.partition("@")
-    return words in _STOP or (name == "/stop" and " " not in bot)
+from openclaw_plugins.conversation.engine import Conversation
+from openclaw_plugins.conversation.stop_words import STOP_WORDS
 
 
 class BuiltinCommands:

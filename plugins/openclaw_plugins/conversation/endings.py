@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from openclaw_kernel.api import AssistantMessage, GatewayError, Message, ProviderError, Text
 from openclaw_plugins.conversation import journal, ledger, outbox_rows, sessions, transcript
+from openclaw_plugins.conversation.calls import Call
 from openclaw_plugins.conversation.chat_events import RunStream
 from openclaw_plugins.conversation.durable import write_patiently, write_until_done
-from openclaw_plugins.conversation.journal import Call
 from openclaw_plugins.conversation.keys import chat_type_of
 from openclaw_plugins.conversation.runs import Outcome, Run, end_run, insert_run
 from openclaw_plugins.conversation.session_rows import STATUSES, split_model

@@ -26,7 +26,6 @@ from openclaw_kernel.api import (
 )
 from openclaw_plugins.conversation import ledger, outbox_rows, sessions
 from openclaw_plugins.conversation.command_desk import concerns
-from openclaw_plugins.conversation.commands import is_stop
 from openclaw_plugins.conversation.durable import write_patiently
 from openclaw_plugins.conversation.endings import Endings
 from openclaw_plugins.conversation.intake import Intake
@@ -38,6 +37,7 @@ from openclaw_plugins.conversation.restarts import tell_restarts
 from openclaw_plugins.conversation.runs import Outcome, Run, arrivals, forget_old_runs, model_steps
 from openclaw_plugins.conversation.sessions import SessionRow
 from openclaw_plugins.conversation.settings import ConversationSettings
+from openclaw_plugins.conversation.stop_words import is_stop
 from openclaw_plugins.conversation.submissions import Submissions
 from openclaw_plugins.conversation.turns import TurnRunner
 from openclaw_plugins.conversation.world import World

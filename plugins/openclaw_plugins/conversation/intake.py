@@ -24,11 +24,11 @@ from openclaw_kernel.api import (
 )
 from openclaw_plugins.conversation import journal, ledger, outbox_rows, writable
 from openclaw_plugins.conversation.command_desk import Visit
-from openclaw_plugins.conversation.commands import is_stop
 from openclaw_plugins.conversation.durable import write_patiently, write_until_done
 from openclaw_plugins.conversation.lanes import Lanes
 from openclaw_plugins.conversation.ledger import Inbound
 from openclaw_plugins.conversation.runs import Run, RunOptions
+from openclaw_plugins.conversation.stop_words import is_stop
 from openclaw_plugins.conversation.submissions import Submissions
 from openclaw_plugins.conversation.world import World
 

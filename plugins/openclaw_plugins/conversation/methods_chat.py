@@ -20,7 +20,6 @@ from openclaw_kernel.api import (
     rpc,
 )
 from openclaw_plugins.conversation.chat_events import session_topic
-from openclaw_plugins.conversation.commands import is_stop
 from openclaw_plugins.conversation.engine import Conversation
 from openclaw_plugins.conversation.history import HistoryPage, read_page
 from openclaw_plugins.conversation.ledger import parts_of
@@ -28,6 +27,7 @@ from openclaw_plugins.conversation.notes import show_note, write_note
 from openclaw_plugins.conversation.requests import attachments_of, target_of, thinking_level
 from openclaw_plugins.conversation.runs import RunOptions
 from openclaw_plugins.conversation.sessions import SessionRow, last_place
+from openclaw_plugins.conversation.stop_words import is_stop
 from openclaw_plugins.conversation.submissions import Request, client_message, key_of, message_id_of
 from openclaw_plugins.conversation.transcript import Entry
 from openclaw_plugins.conversation.wire import (

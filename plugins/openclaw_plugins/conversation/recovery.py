@@ -11,10 +11,10 @@ from typing import Final, TypeAlias
 
 from openclaw_kernel.api import AssistantMessage, Message, ToolResultMessage, UserMessage
 from openclaw_plugins.conversation import journal, ledger, transcript
+from openclaw_plugins.conversation.calls import Call
 from openclaw_plugins.conversation.durable import write_patiently
 from openclaw_plugins.conversation.endings import INTERRUPTED, Endings
 from openclaw_plugins.conversation.intake import run_of
-from openclaw_plugins.conversation.journal import Call
 from openclaw_plugins.conversation.lanes import Lanes
 from openclaw_plugins.conversation.ledger import Inbound
 from openclaw_plugins.conversation.runs import Outcome, Resumed, Run

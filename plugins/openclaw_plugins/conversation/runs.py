@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from openclaw_kernel.api import Admission, AssistantMessage, Message, Target, ThinkingLevel, Usage, UserPart
-
-if TYPE_CHECKING:
-    from openclaw_plugins.conversation.chat_events import RunStream
-    from openclaw_plugins.conversation.journal import Call, Journal
+from openclaw_plugins.conversation.calls import Call, Journal
 
 RunStatus: TypeAlias = Literal["ok", "error", "timeout", "aborted", "interrupted"]
 ErrorKind: TypeAlias = Literal["refusal", "timeout", "rate_limit", "context_length", "unknown"]
@@ -71,6 +68,58 @@ class Resumed:
         return said
 
 
+class RunView(Protocol):
+    """What clients and the origin channel see of a run while it goes on, and of its end."""
+
+    @property
+    def text_so_far(self) -> str:
+        """All the text that was streamed."""
+        ...
+
+    @property
+    def unrecorded(self) -> str:
+        """The streamed text that no recorded message has."""
+        ...
+
+    @property
+    def seq(self) -> int:
+        """The number of the event that was sent last."""
+        ...
+
+    def started(self) -> None:
+        """Tell that the turn begins."""
+
+    def text(self, delta: str) -> None:
+        """Show more of the answer."""
+
+    def thinking(self, delta: str) -> None:
+        """Show more of the model's reasoning."""
+
+    def tool(
+        self,
+        phase: Literal["start", "result"],
+        *,
+        call_id: str,
+        name: str,
+        arguments: Mapping[str, Any],
+        result: str,
+        is_error: bool,
+    ) -> None:
+        """Show a tool call."""
+
+    def message_recorded(self) -> None:
+        """Take note that what was streamed so far is in the transcript."""
+
+    def close(self) -> None:
+        """Take nothing more; what was streamed so far is shown."""
+
+    def ended(self, outcome: Outcome, message: Mapping[str, Any] | None) -> None:
+        """Tell the end, once."""
+
+    def progress_ended(self) -> None:
+        """Tell the origin channel that nothing more comes."""
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Run:
     """One message on its way through a lane."""
@@ -117,7 +166,7 @@ class Run:
     """Its calls, once it runs."""
     settled: bool = False
     """True once its end is decided; stopping it comes too late."""
-    stream: RunStream | None = None
+    stream: RunView | None = None
     stopped: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     stop_status: Literal["aborted", "interrupted"] = "aborted"
     outcome: Outcome | None = None

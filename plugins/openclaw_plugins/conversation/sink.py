@@ -21,8 +21,8 @@ from openclaw_kernel.api import (
     Usage,
 )
 from openclaw_plugins.conversation import journal, transcript, writable
+from openclaw_plugins.conversation.calls import Call, Journal
 from openclaw_plugins.conversation.durable import write_patiently
-from openclaw_plugins.conversation.journal import Call, Journal
 from openclaw_plugins.conversation.runs import Run
 from openclaw_plugins.conversation.world import World
 
@@ -47,7 +47,7 @@ class Sink:
         self._calls: dict[str, ToolCall] = {}
         self._half = ""
         self._timer: asyncio.TimerHandle | None = None
-        self.journal = Journal(run)
+        self.journal = Journal(attempt=run.attempt, earlier=run.resumed.calls if run.resumed is not None else ())
         self.pending: list[Message] = []
         self.partial = ""
         """What was streamed and not recorded when the run's end was decided."""

@@ -19,7 +19,7 @@ from openclaw_kernel.api import (
     Unavailable,
     Verdict,
 )
-from openclaw_plugins.conversation.commands import is_stop
+from openclaw_plugins.conversation.stop_words import is_stop
 from tests.plugins.conversation.harness import Gate, Harness, inbound, said, say, until
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from openclaw_kernel.api import AssistantMessage, Message, RetryClass, Text, ToolCall, ToolResultMessage, UserMessage
-from openclaw_plugins.conversation.journal import Call, CallState
+from openclaw_plugins.conversation.calls import Call, CallState
 from openclaw_plugins.conversation.recovery import MOST_RESUMES, End, Left, Resume, decide
 
 ASKED = UserMessage(content=(Text("do it"),))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 
 from openclaw_kernel.cli.exits import OK
@@ -15,14 +16,15 @@ def add(commands: Commands) -> None:
 bash:  eval "$(openclaw-kernel completion bash)"            in ~/.bashrc
 zsh:   openclaw-kernel completion zsh > ~/.zfunc/_openclaw-kernel
 fish:  openclaw-kernel completion fish > ~/.config/fish/completions/openclaw-kernel.fish"""
-    parser = commands.add("completion", "print a script that completes commands in the shell", run=run, details=details)
+    parser = commands.add(
+        "completion", "print a script that completes commands in the shell", run=functools.partial(run, commands), details=details
+    )
     parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell it is for")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(commands: Commands, options: argparse.Namespace) -> int:
     """Print it."""
-    from openclaw_kernel.cli.main import build_parser
     from openclaw_kernel.cli.shells import SCRIPTS, describe
 
-    sys.stdout.write(SCRIPTS[options.shell](describe(*build_parser())))
+    sys.stdout.write(SCRIPTS[options.shell](describe(commands.parser, commands)))
     return OK
