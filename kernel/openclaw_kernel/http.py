@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web, web_urldispatcher
@@ -152,11 +153,12 @@ class _Connection(web.RequestHandler):
         if isinstance(exc, ConnectionError) and (request.transport is None or request.transport.is_closing()):
             logger.debug("%s left before its answer", request.remote)
             raise ConnectionError("the peer is gone") from exc
-        level = logging.ERROR if status >= 500 else logging.DEBUG  # noqa: PLR2004 - the server's own faults
-        logger.log(level, "%s from %s cannot be served", "request" if status >= 500 else "what came", request.remote, exc_info=exc)  # noqa: PLR2004
+        ours = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        level = logging.ERROR if ours else logging.DEBUG
+        logger.log(level, "%s from %s cannot be served", "request" if ours else "what came", request.remote, exc_info=exc)
         if request.writer.output_size > 0:
             raise ConnectionError("part of the answer is sent already")
-        response = web.Response(status=status, text="bad request\n" if status < 500 else "internal error\n")  # noqa: PLR2004
+        response = web.Response(status=status, text="internal error\n" if ours else "bad request\n")
         response.headers.update({**_HEADERS, "Server": ""})
         response.force_close()
         return response

@@ -220,4 +220,4 @@ def _is_own(connection: AioConnection, source: str | None) -> bool:
 
 def _varied(nick: str, number: int) -> str:
     """Return another nick: with underscores first, then with a number where no server would cut it off."""
-    return nick + "_" * number if number <= 2 else f"{nick[: SHORTEST_NICK_LIMIT - 1]}{number}"  # noqa: PLR2004
+    return nick + "_" * number if number <= 2 else f"{nick[: SHORTEST_NICK_LIMIT - 1]}{number}"  # noqa: PLR2004 - two tries with underscores

@@ -49,7 +49,7 @@ async def test_a_server_that_throws_out_at_once_is_tried_ever_more_slowly(server
 
 async def test_a_refused_password_is_named_as_such(server: Server, context: Context, running: Running) -> None:
     server.reply["USER"] = [":irc.test 464 {nick} :Password incorrect", "ERROR :Closing link"]
-    async with running(password="hunter2") as channel:  # noqa: S106
+    async with running(password="hunter2") as channel:  # noqa: S106 - the example's
         reason = await context.reason("channels.irc.password", "Password incorrect")
         assert "hunter2" not in reason
         assert channel.status()[0].last_error == reason

@@ -42,10 +42,10 @@ class AuditAction(StrEnum):
     NODE_REMOVED = "node.removed"
     NODE_RENAMED = "node.renamed"
     TOKEN_ISSUED = "token.issued"  # noqa: S105 - an action, no token
-    TOKEN_ROTATED = "token.rotated"  # noqa: S105
-    TOKEN_RETIRED = "token.retired"  # noqa: S105
+    TOKEN_ROTATED = "token.rotated"  # noqa: S105 - an action, no token
+    TOKEN_RETIRED = "token.retired"  # noqa: S105 - an action, no token
     """An old token ended because the one that takes its place was used."""
-    TOKEN_REVOKED = "token.revoked"  # noqa: S105
+    TOKEN_REVOKED = "token.revoked"  # noqa: S105 - an action, no token
     SETUP_CODE_ISSUED = "setup-code.issued"
     SETUP_CODE_USED = "setup-code.used"
     SETUP_CODE_REFUSED = "setup-code.refused"
@@ -67,10 +67,10 @@ class AuditAction(StrEnum):
     TLS_LOADED = "tls.loaded"
     TLS_REJECTED = "tls.rejected"
 
-    SECRET_READ = "secret.read"  # noqa: S105
-    SECRET_DENIED = "secret.denied"  # noqa: S105
-    SECRET_WRITTEN = "secret.written"  # noqa: S105
-    SECRET_REMOVED = "secret.removed"  # noqa: S105
+    SECRET_READ = "secret.read"  # noqa: S105 - an action, no secret
+    SECRET_DENIED = "secret.denied"  # noqa: S105 - an action, no secret
+    SECRET_WRITTEN = "secret.written"  # noqa: S105 - an action, no secret
+    SECRET_REMOVED = "secret.removed"  # noqa: S105 - an action, no secret
     LOGIN_COMPLETED = "login.completed"
     LOGIN_REMOVED = "login.removed"
 

@@ -48,7 +48,7 @@ class Leash:
         """Take the gateway's state folder, `PluginContext.home`."""
         self.mark = new_mark(home)
         self._gateway, self._keeper = socket.socketpair()
-        self._gateway.setblocking(False)  # noqa: FBT003
+        self._gateway.setblocking(False)  # noqa: FBT003 - the standard library's signature
         self._cleared = False
 
     async def start(

@@ -193,7 +193,7 @@ def _become(executable: str, arguments: list[str], *, keeper: int) -> int:
         signal.set_wakeup_fd(-1)
         for number in (*_NOT_FOR_THE_KEEPER, signal.SIGTERM, signal.SIGCHLD, *_IGNORED_BY_PYTHON):
             signal.signal(number, signal.SIG_DFL)
-        os.execv(executable, arguments)  # noqa: S606
+        os.execv(executable, arguments)  # noqa: S606 - the program that it was started for
     except OSError as error:
         return error.errno or 5
 
@@ -205,7 +205,7 @@ def main(arguments: list[str]) -> None:
         os.environ["LC_CTYPE"] = locale
     else:
         os.environ.pop("LC_CTYPE", None)
-    os.set_inheritable(control, False)  # noqa: FBT003
+    os.set_inheritable(control, False)  # noqa: FBT003 - the standard library's signature
     set_process(PR_SET_CHILD_SUBREAPER, 1)
     keeper = Keeper(control)
     # The stream ends with the gateway, unless something else inherited the gateway's end of it: then this signal tells.

@@ -29,7 +29,7 @@ GUARDS: Final = {
 """The triggers that refuse all but a new row behind the newest, by name."""
 _INSERT: Final = f"INSERT INTO kernel_audit ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - those above
 _HEAD: Final = "SELECT sequence, hash FROM kernel_audit ORDER BY sequence DESC LIMIT 1"
-_AFTER: Final = f"SELECT {COLUMNS} FROM kernel_audit WHERE sequence > ? ORDER BY sequence LIMIT ?"  # noqa: S608
+_AFTER: Final = f"SELECT {COLUMNS} FROM kernel_audit WHERE sequence > ? ORDER BY sequence LIMIT ?"  # noqa: S608 - the columns and conditions above
 BEFORE_ALL: Final = float("-inf")
 """Before every row, those included that somebody put in front of the first."""
 SCANNED: Final = 20_000
@@ -48,7 +48,7 @@ class _Direction:
     def __init__(self, side: str, order: str, begin: int) -> None:
         self.begin = begin
         looked_at = f"FROM kernel_audit WHERE sequence {side} :start ORDER BY sequence {order}"
-        self.query = f"SELECT {COLUMNS} FROM (SELECT * {looked_at} LIMIT :scanned) WHERE {_MATCHES} ORDER BY sequence {order} LIMIT :limit"  # noqa: S608
+        self.query = f"SELECT {COLUMNS} FROM (SELECT * {looked_at} LIMIT :scanned) WHERE {_MATCHES} ORDER BY sequence {order} LIMIT :limit"  # noqa: S608 - the columns and conditions above
         self.last = f"SELECT sequence {looked_at} LIMIT 1 OFFSET :scanned - 1"
 
 

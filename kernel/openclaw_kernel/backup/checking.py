@@ -54,7 +54,7 @@ def unpack(path: Path, home: Path) -> Mapping[str, Any]:
         with tarfile.open(path, mode="r:gz") as archive:
             with _unpacking(home):
                 home.mkdir(mode=0o700)
-            manifest: Any = None
+            manifest: Mapping[str, Any] | None = None
             for entry in archive:
                 if entry.name == MANIFEST:
                     manifest = _manifest(path, archive, entry)
@@ -71,7 +71,7 @@ def unpack(path: Path, home: Path) -> Mapping[str, Any]:
     if manifest is None:
         raise BackupError(f"{path}: its end is missing, it was cut off; take another backup")
     _compare(path, manifest["files"], found)
-    return manifest  # type: ignore[no-any-return]
+    return manifest
 
 
 def problems_of(home: Path) -> list[str]:
@@ -82,7 +82,7 @@ def problems_of(home: Path) -> list[str]:
 def _manifest(path: Path, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Mapping[str, Any]:
     file = archive.extractfile(entry) if entry.size <= _MANIFEST_LIMIT else None
     try:
-        manifest: Any = json.loads(file.read()) if file is not None else None
+        manifest: dict[str, Any] = json.loads(file.read() if file is not None else "null")
         number = manifest["format"]
         shapes = isinstance(manifest["files"], dict) and isinstance(manifest["leftOut"], dict) and int(manifest["madeAtMs"]) >= 0
         shapes = shapes and "version" in manifest and all(isinstance(row, dict) for row in manifest["files"].values())
@@ -90,7 +90,7 @@ def _manifest(path: Path, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> M
         raise BackupError(f"{path}: its list of files cannot be read; it was changed, take another backup") from None
     if number != FORMAT or not shapes:
         raise BackupError(f"{path}: is of format {number}, this version reads {FORMAT}; use openclaw-kernel {manifest.get('version')}")
-    return manifest  # type: ignore[no-any-return]
+    return manifest
 
 
 def _unpack_one(archive: tarfile.TarFile, entry: tarfile.TarInfo, home: Path) -> str:

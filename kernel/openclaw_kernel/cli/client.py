@@ -12,6 +12,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Final, NoReturn, Self
 from urllib.parse import urlsplit
 
@@ -251,7 +252,7 @@ class Client:
     def _rejected(self, status: int) -> NoReturn:
         if status in _WAITING:
             raise NotNow(f"{self.target.url}: takes no connection now (HTTP {status}); try again shortly")
-        if status == 429:  # noqa: PLR2004
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
             raise NotNow(f"{self.target.url}: too many failed attempts (HTTP 429); wait, then retry")
         raise self._stranger(f"it refused the WebSocket with HTTP {status}")
 

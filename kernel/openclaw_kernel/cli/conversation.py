@@ -41,7 +41,7 @@ def converse(target: Target, *, session: str | None, agent: str | None) -> int:
     key = _session_key(client, session, agent)
     if sys.stdin.isatty():
         # Only imported for its effect: input() then edits and remembers lines.
-        import readline  # noqa: F401
+        import readline  # noqa: F401 - see above
 
         note(f"{key} on {target.url}; Ctrl+C stops an answer, Ctrl+D ends, /help lists the commands")
     status = OK

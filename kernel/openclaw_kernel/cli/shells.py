@@ -41,7 +41,7 @@ def _describe(parser: argparse.ArgumentParser, commands: Commands | None, path: 
     words: list[tuple[str, str]] = []
     options: list[Option] = []
     # argparse offers no other way to ask a parser what it takes.
-    for action in parser._actions:  # noqa: SLF001
+    for action in parser._actions:  # noqa: SLF001 - see above
         if action.option_strings:
             value = "none" if action.nargs == 0 else "folder" if action.metavar == "FOLDER" else "any"
             options.append(Option(tuple(action.option_strings), _summary(action.help), value))

@@ -358,19 +358,19 @@ class _PayloadGate:
         """Put a gate into the connection."""
         protocol = request.protocol
         gate = cls(protocol._payload_parser, ws, protocol, allowed + 1024)  # noqa: SLF001 - aiohttp has no public way
-        protocol._payload_parser = gate  # noqa: SLF001
+        protocol._payload_parser = gate  # noqa: SLF001 - as above
         return gate
 
     def open(self) -> None:
         """Let everything through from now on."""
-        if self._protocol._payload_parser is self:  # noqa: SLF001
-            self._protocol._payload_parser = self._reader  # noqa: SLF001
+        if self._protocol._payload_parser is self:  # noqa: SLF001 - as above
+            self._protocol._payload_parser = self._reader  # noqa: SLF001 - as above
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         """Pass data on while the allowance lasts."""
         self._left -= len(data)
         if self._left < 0:
-            queue = self._ws._reader  # noqa: SLF001
+            queue = self._ws._reader  # noqa: SLF001 - as above
             if queue is not None:
                 queue.set_exception(WebSocketError(WSCloseCode.MESSAGE_TOO_BIG, "payload before hello is over the limit"))
             return True, b""

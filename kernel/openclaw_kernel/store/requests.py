@@ -7,6 +7,7 @@ import json
 import logging
 import sqlite3
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, TypeAlias
 
 from openclaw_kernel.api.errors import GatewayError, InvalidRequest
@@ -158,7 +159,7 @@ class RequestTable:
         over = await self._store.read(self._over)
         for start in range(0, len(over), SWEPT_AT_ONCE):
             step = over[start : start + SWEPT_AT_ONCE]
-            await self._store.write(lambda connection, step=step: _forget(connection, step))  # type: ignore[misc]
+            await self._store.write(partial(_forget, ids=step))
 
     def _over(self, connection: sqlite3.Connection) -> list[tuple[int]]:
         excess = int(connection.execute("SELECT count(*) FROM kernel_requests").fetchone()[0]) - self._limit

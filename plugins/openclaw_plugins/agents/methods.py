@@ -292,7 +292,7 @@ def _zone(params: UsageCostParams) -> tzinfo | None:
     if params.mode == "utc" or params.utc_offset is None:
         return UTC
     found = _OFFSET.fullmatch(params.utc_offset.strip())
-    if found is None or int(found[2]) > 14 or int(found[3] or 0) > 59:  # noqa: PLR2004
+    if found is None or int(found[2]) > 14 or int(found[3] or 0) > 59:  # noqa: PLR2004 - the hours and minutes that an offset has at most
         raise InvalidRequest(f"utcOffset {params.utc_offset!r} is not an offset; write it like UTC+2 or -05:30")
     offset = timedelta(hours=int(found[2]), minutes=int(found[3] or 0))
     return timezone(-offset if found[1] == "-" else offset)

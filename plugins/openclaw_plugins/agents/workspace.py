@@ -81,7 +81,7 @@ class Workspace:
     def _read_file(self, name: str) -> str:
         # Tools write into this folder: a link or a pipe put there must neither lead outside nor block.
         descriptor = os.open(self.path / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:  # noqa: PTH123
+        with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor has no path
             facts = os.fstat(descriptor)
             if not stat.S_ISREG(facts.st_mode):
                 raise OSError(0, "it is not a regular file")

@@ -225,7 +225,7 @@ _COLUMNS: Final = "id, channel, account_id, message_id, received_ms, state, agen
 def unfinished(connection: sqlite3.Connection) -> tuple[list[Inbound], list[int]]:
     """Return what an earlier process left, oldest first, and the ids of rows that cannot be read."""
     rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM conversation_inbound"  # noqa: S608
+        f"SELECT {_COLUMNS} FROM conversation_inbound"  # noqa: S608 - the columns above
         " WHERE state IN ('accepted', 'routed', 'queued', 'running') ORDER BY id"
     )
     found, unreadable = [], []
@@ -240,7 +240,7 @@ def unfinished(connection: sqlite3.Connection) -> tuple[list[Inbound], list[int]
 
 def read(connection: sqlite3.Connection, inbound_id: int) -> Inbound | None:
     """Return one message, None where it is not there; raise `ValueError`, `KeyError` or `TypeError` where it cannot be read."""
-    row = connection.execute(f"SELECT {_COLUMNS} FROM conversation_inbound WHERE id = ?", (inbound_id,)).fetchone()  # noqa: S608
+    row = connection.execute(f"SELECT {_COLUMNS} FROM conversation_inbound WHERE id = ?", (inbound_id,)).fetchone()  # noqa: S608 - the columns above
     return None if row is None else _inbound(row)
 
 
@@ -337,7 +337,7 @@ class LeftBehind:
 def left_behind(connection: sqlite3.Connection, before_ms: int, after: int, limit: int) -> list[LeftBehind]:
     """Return open messages on which nothing was done since a time, oldest first, a page after an id."""
     rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM conversation_inbound"  # noqa: S608
+        f"SELECT {_COLUMNS} FROM conversation_inbound"  # noqa: S608 - the columns above
         " WHERE state IN ('accepted', 'routed', 'queued', 'running') AND updated_ms < ? AND id > ? ORDER BY id LIMIT ?",
         (before_ms, after, limit),
     )

@@ -245,9 +245,9 @@ class SessionMethods:
         return {"key": row.key, "agentId": row.agent_id, **({"displayName": name} if name else {})}
 
 
-_BY_LABEL: Final = f"SELECT {COLUMNS} FROM conversation_sessions WHERE label = ? LIMIT 20"  # noqa: S608
-_BY_ID: Final = f"SELECT {COLUMNS} FROM conversation_sessions WHERE session_id = ? LIMIT 20"  # noqa: S608
-_BY_SHORT_ID: Final = f"SELECT {COLUMNS} FROM conversation_sessions WHERE session_id >= ? AND session_id < ? LIMIT 20"  # noqa: S608
+_BY_LABEL: Final = f"SELECT {COLUMNS} FROM conversation_sessions WHERE label = ? LIMIT 20"  # noqa: S608 - the columns of the table
+_BY_ID: Final = f"SELECT {COLUMNS} FROM conversation_sessions WHERE session_id = ? LIMIT 20"  # noqa: S608 - the columns of the table
+_BY_SHORT_ID: Final = f"SELECT {COLUMNS} FROM conversation_sessions WHERE session_id >= ? AND session_id < ? LIMIT 20"  # noqa: S608 - the columns of the table
 
 
 def _lookup(connection: sqlite3.Connection, *, session_id: str | None, label: str | None, short_id: str | None) -> list[SessionRow]:

@@ -149,7 +149,7 @@ def find_request(connection: sqlite3.Connection, outbox_id: str | None, *, befor
     """Return the row that a `send` made; `before` is how a row names its request that is older than the kernel's table of keys."""
     where, value = ("request_key", before) if outbox_id is None else ("outbox_id", outbox_id)
     row = connection.execute(
-        f"SELECT outbox_id, channel, peer_id, state, receipt, error, request_hash FROM conversation_outbox WHERE {where} = ?",  # noqa: S608
+        f"SELECT outbox_id, channel, peer_id, state, receipt, error, request_hash FROM conversation_outbox WHERE {where} = ?",  # noqa: S608 - columns and conditions are words of this file
         (value,),
     ).fetchone()
     if row is None:
@@ -197,7 +197,7 @@ _COLUMNS: Final = (
 def unfinished(connection: sqlite3.Connection) -> list[Outgoing]:
     """Return what an earlier process left, in the order in which it is to be sent."""
     rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM conversation_outbox WHERE state IN ('prepared', 'sending')"  # noqa: S608
+        f"SELECT {_COLUMNS} FROM conversation_outbox WHERE state IN ('prepared', 'sending')"  # noqa: S608 - columns and conditions are words of this file
         " ORDER BY coalesce(place, id), coalesce(retried_ms, 0), id"
     )
     return [_outgoing(row) for row in rows]
@@ -210,7 +210,7 @@ def revive(connection: sqlite3.Connection, row_id: int, now_ms: int) -> Outgoing
         " place = (SELECT max(id) FROM conversation_outbox) WHERE id = ?",
         (now_ms, now_ms, now_ms, row_id),
     )
-    row = connection.execute(f"SELECT {_COLUMNS} FROM conversation_outbox WHERE id = ?", (row_id,)).fetchone()  # noqa: S608
+    row = connection.execute(f"SELECT {_COLUMNS} FROM conversation_outbox WHERE id = ?", (row_id,)).fetchone()  # noqa: S608 - columns and conditions are words of this file
     return _outgoing(row)
 
 

@@ -55,7 +55,7 @@ class SessionLister:
         known = self._totals.get((where, values))
         if known is not None and known[0] == generation:
             return known[1]
-        count = f"SELECT count(*) FROM conversation_sessions WHERE {where}"  # noqa: S608
+        count = f"SELECT count(*) FROM conversation_sessions WHERE {where}"  # noqa: S608 - values go in as parameters
         (total,) = connection.execute(count, values).fetchone()
         if "updated_ms" not in where:
             if len(self._totals) >= KEPT_TOTALS:
@@ -66,12 +66,12 @@ class SessionLister:
 
 def _numbers(where: str, order: str, page: str) -> str:
     # Only the row numbers: an index alone answers this, so that the pages far back are as quick as the first.
-    return f"SELECT rowid FROM conversation_sessions WHERE {where} ORDER BY {order} DESC, rowid{page}"  # noqa: S608
+    return f"SELECT rowid FROM conversation_sessions WHERE {where} ORDER BY {order} DESC, rowid{page}"  # noqa: S608 - values go in as parameters
 
 
 def _rows(connection: sqlite3.Connection, numbers: list[int]) -> tuple[SessionRow, ...]:
     """Read rows in the order of their numbers."""
-    wanted = f"SELECT rowid, {COLUMNS} FROM conversation_sessions WHERE rowid IN ({', '.join('?' * len(numbers))})"  # noqa: S608
+    wanted = f"SELECT rowid, {COLUMNS} FROM conversation_sessions WHERE rowid IN ({', '.join('?' * len(numbers))})"  # noqa: S608 - values go in as parameters
     found = {number: SessionRow(*row) for number, *row in connection.execute(wanted, numbers)}
     return tuple(found[number] for number in numbers)
 

@@ -61,7 +61,7 @@ def ledger_begins(connection: sqlite3.Connection) -> int | None:
     times = [
         row[0]
         for table, column in (("inbound", "coalesce(accepted_ms, received_ms)"), ("outbox", "created_ms"))
-        if (row := connection.execute(f"SELECT {column} FROM conversation_{table} ORDER BY id LIMIT 1").fetchone()) is not None  # noqa: S608
+        if (row := connection.execute(f"SELECT {column} FROM conversation_{table} ORDER BY id LIMIT 1").fetchone()) is not None  # noqa: S608 - words of this file
     ]
     return min(times, default=None)
 
@@ -176,7 +176,7 @@ def _steps(connection: sqlite3.Connection, run: dict[str, Any]) -> dict[str, Any
 def _deliveries(connection: sqlite3.Connection, condition: str, value: int) -> list[dict[str, Any]]:
     rows = _all(
         connection,
-        f"SELECT * FROM conversation_outbox WHERE {condition} ORDER BY id LIMIT ?",  # noqa: S608
+        f"SELECT * FROM conversation_outbox WHERE {condition} ORDER BY id LIMIT ?",  # noqa: S608 - words of this file
         value,
         MOST_DELIVERIES,
     )

@@ -115,7 +115,7 @@ def refused_algorithm(told: Told, issuer: Issuer) -> IdentityRefused | None:
     """The refusal of an algorithm that is not accepted, before a key is sought."""
     if told.algorithm in issuer.algorithms:
         return None
-    shown = told.algorithm if told.algorithm.isalnum() and len(told.algorithm) < 12 else "this"  # noqa: PLR2004
+    shown = told.algorithm if told.algorithm.isalnum() and len(told.algorithm) < 12 else "this"  # noqa: PLR2004 - longer than the name of any algorithm
     return IdentityRefused(reason="algorithm_refused", cure=f"{shown} is not accepted; see algorithms in the plugin's section")
 
 

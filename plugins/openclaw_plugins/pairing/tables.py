@@ -190,7 +190,7 @@ def put_device(connection: sqlite3.Connection, device: Device) -> None:
     connection.execute("DELETE FROM pairing_removed WHERE device_id = ?", (device.device_id,))
     row = (device.device_id, device.public_key, device.created_ms, device.approved_ms, device.approved_by)
     connection.execute(
-        f"INSERT INTO pairing_devices ({_DEVICE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        f"INSERT INTO pairing_devices ({_DEVICE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - the names are those below
         (*row, device.generation, device.label, *_about_row(device.about)),
     )
     for name, role in device.roles.items():

@@ -105,8 +105,7 @@ class _Writer:
     def result(self) -> str:
         """Return the text with at most one empty line in a row."""
         lines: list[str] = []
-        for line in "".join(self.pieces).split("\n"):
-            line = line.rstrip()  # noqa: PLW2901
+        for line in map(str.rstrip, "".join(self.pieces).split("\n")):
             if line or (lines and lines[-1]):
                 lines.append(line)
         return "\n".join(lines).strip()

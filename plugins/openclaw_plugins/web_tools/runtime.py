@@ -9,6 +9,7 @@ import socket
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Final
 
 import aiohttp
@@ -70,7 +71,7 @@ class Fetcher:
         """Answer one call of the tool."""
         page = await self.fetch(params.url)
         text = await asyncio.to_thread(_render, page, params)
-        return ToolResult(text=text, is_error=page.status >= 400)  # noqa: PLR2004
+        return ToolResult(text=text, is_error=page.status >= HTTPStatus.BAD_REQUEST)
 
     async def fetch(self, url: str) -> Page:
         """Fetch a page with its redirects, each checked like the first; raise `ToolError`."""
