@@ -105,7 +105,7 @@ class Boot:
 
     def begin(self) -> None:
         """Count the start from here on; raise `CannotStart` where it would only die. The state folder is locked."""
-        if self.safe and self.attempts.is_hopeless(config_path(self.home)):
+        if self.safe and self.attempts.is_hopeless():
             raise CannotStart(
                 f"{self.home}: not started, for {self.attempts.deaths} starts in a row died before they were ready,"
                 f" {self.attempts.deaths_in_safe_mode} of them in safe mode; see openclaw-kernel logs,"

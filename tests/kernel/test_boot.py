@@ -149,9 +149,6 @@ def test_safe_mode_does_without_a_last_good_config(tmp_path: Path) -> None:
 def test_safe_mode_that_dies_twice_is_the_last_start(home: Path) -> None:
     for safe in (False, False, True, True):
         dies(home, safe=safe)
-    import os
-
-    os.utime(home / "openclaw.yaml", (0, 0))
     with pytest.raises(CannotStart, match=r"4 starts in a row died .*2 of them in safe mode.*run --no-safe-mode"):
         chosen(home).begin()
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from openclaw_config.home import config_path
 from openclaw_kernel.generations.files import FOLDER, read_json, write_json
 
 logger: Final = logging.getLogger("openclaw.gateway")
@@ -30,6 +31,7 @@ class Attempts:
 
     def __init__(self, home: Path) -> None:
         self._path = home / FOLDER / FILE
+        self._config = config_path(home)
         found = read_json(self._path)
         pending: Any = found.get("pending")
         died = isinstance(pending, Mapping)
@@ -39,6 +41,7 @@ class Attempts:
         self.deaths_in_safe_mode = _count(found, "safeDeaths") + in_safe_mode
         started = pending.get("startedMs") if isinstance(pending, Mapping) else None
         self._last_seconds = max(0, min(started, _LATEST_MS)) / 1000 if isinstance(started, int) else 0.0
+        self._config_then = pending.get("config") if isinstance(pending, Mapping) else None
         self._begun = False
 
     @property
@@ -46,14 +49,15 @@ class Attempts:
         """Whether the next start has to do without what may have killed those before."""
         return self.deaths >= DEATHS
 
-    def is_hopeless(self, config: Path) -> bool:
-        """Whether safe mode does not help either: it died there too, a moment ago and with the file as it is."""
+    def is_hopeless(self) -> bool:
+        """Whether safe mode does not help either: it died there too, a moment ago and with the config file as it is."""
         if self.deaths_in_safe_mode < DEATHS or abs(time.time() - self._last_seconds) > LOOP_SECONDS:
             return False
-        try:
-            return config.stat().st_mtime <= self._last_seconds
-        except OSError:
-            return True
+        now = self._config_now()
+        if now is None or isinstance(self._config_then, list):
+            # Not compared with the clock, which may have jumped back since the file was written.
+            return now is None or now == self._config_then
+        return now[1] <= self._last_seconds * 1_000_000_000
 
     def forget(self) -> None:
         """Count anew: somebody wants a start as if nothing had been."""
@@ -62,7 +66,7 @@ class Attempts:
     def begin(self, *, safe: bool) -> None:
         """Write down that a start begins: if nothing more is heard of it, it has died."""
         self._begun = True
-        pending = {"pid": os.getpid(), "startedMs": time.time_ns() // 1_000_000, "safe": safe}
+        pending = {"pid": os.getpid(), "startedMs": time.time_ns() // 1_000_000, "safe": safe, "config": self._config_now()}
         self._write({"deaths": self.deaths, "safeDeaths": self.deaths_in_safe_mode, "pending": pending})
 
     def withdraw(self) -> None:
@@ -83,6 +87,13 @@ class Attempts:
             return True
         self._write({"told": what})
         return False
+
+    def _config_now(self) -> list[int] | None:
+        try:
+            info = self._config.stat()
+        except OSError:
+            return None
+        return [info.st_size, info.st_mtime_ns]
 
     def _write(self, values: Mapping[str, Any]) -> None:
         try:

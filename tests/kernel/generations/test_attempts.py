@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -58,17 +59,44 @@ def test_safe_mode_that_dies_twice_is_hopeless_until_the_file_changes_or_time_pa
     os.utime(config, (0, 0))
     for safe in (False, False, True):
         dies(tmp_path, safe=safe)
-    assert not Attempts(tmp_path).is_hopeless(config)
+    assert not Attempts(tmp_path).is_hopeless()
     dies(tmp_path, safe=True)
-    assert Attempts(tmp_path).is_hopeless(config)
+    assert Attempts(tmp_path).is_hopeless()
     with monkeypatch.context() as later:
         later.setattr("openclaw_kernel.generations.attempts.LOOP_SECONDS", -1.0)
-        assert not Attempts(tmp_path).is_hopeless(config)
+        assert not Attempts(tmp_path).is_hopeless()
     config.unlink()
-    assert Attempts(tmp_path).is_hopeless(config)
+    assert Attempts(tmp_path).is_hopeless()
+    config.write_text("{}")
+    assert not Attempts(tmp_path).is_hopeless()
+
+
+def test_safe_mode_is_hopeless_also_where_the_clock_is_behind_the_file(tmp_path: Path) -> None:
+    """A machine without a clock of its own begins in the past at each start, until the network tells it."""
+    config = tmp_path / "openclaw.yaml"
     config.write_text("{}")
     os.utime(config, (2**33, 2**33))
-    assert not Attempts(tmp_path).is_hopeless(config)
+    for safe in (False, False, True, True):
+        dies(tmp_path, safe=safe)
+    assert Attempts(tmp_path).is_hopeless()
+    config.write_text("{} # mended")
+    os.utime(config, (2**32, 2**32))
+    assert not Attempts(tmp_path).is_hopeless()
+
+
+def test_what_a_version_before_counted_is_compared_with_the_clock(tmp_path: Path) -> None:
+    config = tmp_path / "openclaw.yaml"
+    config.write_text("{}")
+    for safe in (False, False, True, True):
+        dies(tmp_path, safe=safe)
+    book = tmp_path / "generations" / "boot.json"
+    counted = json.loads(book.read_text())
+    del counted["pending"]["config"]
+    book.write_text(json.dumps(counted))
+    os.utime(config, (0, 0))
+    assert Attempts(tmp_path).is_hopeless()
+    os.utime(config, (2**33, 2**33))
+    assert not Attempts(tmp_path).is_hopeless()
 
 
 def test_somebody_who_asks_for_it_begins_anew(tmp_path: Path) -> None:
@@ -97,7 +125,7 @@ def test_a_time_that_nobody_can_have_written_is_borne(sign: str, tmp_path: Path)
     (tmp_path / "generations").mkdir()
     file = tmp_path / "generations" / "boot.json"
     file.write_text(f'{{"pending": {{"startedMs": {sign}1{"0" * 400}, "safe": true}}, "safeDeaths": 5}}')
-    assert not Attempts(tmp_path).is_hopeless(tmp_path / "openclaw.yaml")
+    assert not Attempts(tmp_path).is_hopeless()
 
 
 def test_what_another_version_wrote_stays(tmp_path: Path) -> None:
