@@ -133,6 +133,8 @@ class Prepared:
             fault = await self._tell(one, change)
             if fault is not None:
                 raise refused(plugin_id, ReloadOutcome.HOT, own_words(fault)) from fault
+            # It goes by its settings again.
+            one.standing.fault("reload", None)
 
     async def _tell(self, hosted: Hosted, change: ConfigChange) -> PluginFault | None:
         for what, item in _listeners(hosted):

@@ -208,6 +208,24 @@ async def test_a_refused_hot_change_puts_the_settings_back_and_tells_again(desk:
     assert desk.told() == [f"one: reload {path} to two", f"one: reload {path} to one"]
 
 
+async def test_one_that_took_neither_the_new_settings_nor_the_old_is_degraded_until_it_takes_some(
+    distributions: Distributions, hosting: Callable[..., Hosting]
+) -> None:
+    distributions.add("desk", DESK.replace('self.fail_if("reload")', "self.context.service(asyncio.Event).is_set() or 1 / 0"))
+    may_reload = asyncio.Event()
+    running = hosting({**section(), "channels": {}}, services={list: [], asyncio.Event: may_reload})
+    await running.run()
+    with pytest.raises(NotApplied, match="ZeroDivisionError"):
+        await running.apply(section("two"), desk=HOT)
+    assert running.state("desk") is PluginState.DEGRADED
+    assert running.reason("desk").endswith("restart the gateway")
+
+    may_reload.set()
+    await running.apply(section("three"), desk=HOT)
+
+    assert (running.state("desk"), running.reason("desk")) == (PluginState.STARTED, "")
+
+
 async def test_a_commit_that_is_cancelled_takes_everything_back(desk: Desk) -> None:
     prepared = await desk.hosting.prepare(section("two", hang="start channel"), desk=UNIT)
     commit = asyncio.ensure_future(prepared.commit())
