@@ -23,6 +23,7 @@ from openclaw_kernel.host.authenticators import HostedAuthenticators
 from openclaw_kernel.host.component import Component, ComponentState
 from openclaw_kernel.host.composing import sections_of
 from openclaw_kernel.host.discovery import Discovery
+from openclaw_kernel.host.faults import Faults
 from openclaw_kernel.host.guard import Guard, PluginFault, describe, or_else
 from openclaw_kernel.host.inforce import InForce, Surface, no_surface
 from openclaw_kernel.host.isolation import Isolation
@@ -45,7 +46,7 @@ from openclaw_kernel.host.services import (
 from openclaw_kernel.host.staging import MigratingStore, Stager, Wanted
 from openclaw_kernel.host.state import Standing
 from openclaw_kernel.host.timing import Timing
-from openclaw_kernel.host.watchdog import Block, LoopWatchdog
+from openclaw_kernel.host.watchdog import LoopWatchdog
 from openclaw_kernel.tasks import TaskOwner
 
 logger: Final = logging.getLogger(__name__)
@@ -92,14 +93,14 @@ class PluginHost:
         self.timing: Final = replace(timing if timing is not None else Timing(), call=config.plugins.call_timeout_seconds)
         self.guard: Final = Guard()
         self.tasks: Final = TaskOwner("plugins", _task_failed)
-        self._complaints: dict[str, str | None] = {}
         self._lifecycle: Lifecycle | None = None
         self._watchdog: LoopWatchdog | None = None
         self._packages: dict[str, str] = {}
         self.lag: Final = LagMeter(self.timing.loop_noticed / 2, time.monotonic, now_ms)
+        self._faults: Final = Faults(self._standing_of, self.timing, self.lag)
         self._changing: Final = asyncio.Lock()
         self.registry: Final = Registry()
-        self._manager: Final = PluginManager(self.guard, self._report)
+        self._manager: Final = PluginManager(self.guard, self._faults.report)
         self._now = InForce(
             config=config,
             discovery=discovery,
@@ -124,7 +125,7 @@ class PluginHost:
             store=store,
             now_ms=now_ms,
             live=self.registry,
-            report=self._report,
+            report=self._faults.report,
             blank=lambda found: Standing(found, _unheard, now_ms, place),
             isolation=isolation,
         )
@@ -137,21 +138,26 @@ class PluginHost:
         )
         audit: Any = services.get(AuditLog)
         broker = self._broker = SecretBroker(config, store, audit)
-        self.providers: Final = HostedProviders(self.registry, self.guard, broker, unstarted=self._unstarted_provider, report=self._report)
+        self.providers: Final = HostedProviders(
+            self.registry, self.guard, broker, unstarted=self._unstarted_provider, report=self._faults.report
+        )
         self.tools: Final = HostedTools(self.registry, self.guard, broker)
         self.commands: Final = HostedCommands(self.registry, self.guard, self.timing)
         self.policies: Final = HostedPolicies(self._manager)
-        self.authenticators: Final = HostedAuthenticators(self.registry, self.guard, report=self._report)
+        self.authenticators: Final = HostedAuthenticators(self.registry, self.guard, report=self._faults.report)
+        self._offer_all(services)
+
+    def _offer_all(self, services: Mapping[type, object]) -> None:
         own: dict[type, object] = {
             Channels: self.channels,
             Providers: self.providers,
             Tools: self.tools,
             Commands: self.commands,
             Policies: self.policies,
-            Secrets: broker,
+            Secrets: self._broker,
         }
         for kind, service in {**own, **services}.items():
-            self.registry.services[kind] = Owned(KERNEL, service)
+            self.offer(kind, service)
 
     def offer(self, kind: type, service: object) -> None:
         """Let plugins ask for a service of the kernel that needs the loaded plugins itself; call it before `start`."""
@@ -190,7 +196,7 @@ class PluginHost:
         self._name_packages()
         self._watchdog = LoopWatchdog(
             self._packages,
-            self._loop_was_blocked,
+            self._faults.blocked,
             noticed_after=self.timing.loop_noticed,
             interrupt_after=self.timing.call,
             measured=self.lag.add,
@@ -386,31 +392,14 @@ class PluginHost:
             return None
         return component.reason or f"provider {name!r} is {component.state.value}"
 
+    def _standing_of(self, plugin_id: str) -> Standing | None:
+        return self._now.standings.get(plugin_id)
+
+    def _changed(self, status: PluginStatus) -> None:
+        self._faults.note(status)
+        self._on_state(status)
+
     def _fail(self, plugin_id: str, reason: str) -> None:
         self.registry.remove(plugin_id)
         self._manager.remove(plugin_id)
         self._now.standings[plugin_id].become(PluginState.FAILED, reason)
-
-    def _changed(self, status: PluginStatus) -> None:
-        is_news = status.state in {PluginState.FAILED, PluginState.DEGRADED} and status.reason != self._complaints.get(status.id)
-        self._complaints[status.id] = status.reason
-        level = logging.WARNING if is_news else logging.DEBUG
-        logger.log(level, "plugin %r is %s%s", status.id, status.state.value, f": {status.reason}" if status.reason else "")
-        self._on_state(status)
-
-    def _report(self, fault: PluginFault) -> None:
-        logger.warning("%s", fault, exc_info=fault.error)
-        self._show_for_a_while(fault.plugin_id, fault.what, fault.reason)
-
-    def _loop_was_blocked(self, block: Block) -> None:
-        self.lag.block(block.plugin_id, block.place, block.seconds)
-        if block.plugin_id is not None:
-            cure = f"use asyncio.to_thread there, or set plugins.entries.{block.plugin_id}.isolation: process"
-            reason = f"blocked the event loop for {block.seconds:.1f} s at {block.place}; {cure}"
-            self._show_for_a_while(block.plugin_id, "loop", reason)
-
-    def _show_for_a_while(self, plugin_id: str, source: str, reason: str) -> None:
-        standing = self._now.standings.get(plugin_id)
-        if standing is not None:
-            standing.fault(source, reason)
-            asyncio.get_running_loop().call_later(self.timing.fault_shown, standing.fault, source, None)
