@@ -70,14 +70,9 @@ class Calls:
             if not self._count:
                 self._idle.set()
 
-    async def idle(self, seconds: float) -> bool:
-        """Wait until no call is under way; return whether that came about in time."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._idle.wait()
-        except TimeoutError:
-            return False
-        return True
+    async def idle(self) -> None:
+        """Wait until no call is under way."""
+        await self._idle.wait()
 
 
 class Counted(Protocol):

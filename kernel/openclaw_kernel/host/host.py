@@ -28,12 +28,13 @@ from openclaw_kernel.host.guard import Guard, PluginFault, describe, or_else
 from openclaw_kernel.host.inforce import InForce, Surface, no_surface
 from openclaw_kernel.host.isolation import Isolation
 from openclaw_kernel.host.lag import LagMeter
-from openclaw_kernel.host.lifecycle import Hosted, Lifecycle, bring_down
+from openclaw_kernel.host.lifecycle import Hosted, Lifecycle
 from openclaw_kernel.host.loading import Loader
 from openclaw_kernel.host.manager import PluginManager
 from openclaw_kernel.host.order import start_order
 from openclaw_kernel.host.registry import KERNEL, Owned, Registry
 from openclaw_kernel.host.replacing import Prepared
+from openclaw_kernel.host.retiring import Retiring
 from openclaw_kernel.host.secrets import SecretBroker
 from openclaw_kernel.host.sections import assign
 from openclaw_kernel.host.services import (
@@ -93,6 +94,7 @@ class PluginHost:
         self.timing: Final = replace(timing if timing is not None else Timing(), call=config.plugins.call_timeout_seconds)
         self.guard: Final = Guard()
         self.tasks: Final = TaskOwner("plugins", _task_failed)
+        self._retiring: Final = Retiring(self.tasks, self.timing)
         self._lifecycle: Lifecycle | None = None
         self._watchdog: LoopWatchdog | None = None
         self._packages: dict[str, str] = {}
@@ -335,14 +337,7 @@ class PluginHost:
 
     def retire(self, hosted: Hosted) -> None:
         """Let an instance that is not in force any more end once nothing of it is under way."""
-        self.tasks.spawn(f"retire {hosted.id}", self._retire(hosted))
-
-    async def _retire(self, hosted: Hosted) -> None:
-        try:
-            if not await hosted.calls.idle(self.timing.retire):
-                logger.warning("plugin %r: %d calls of the instance that was replaced are broken off", hosted.id, hosted.calls.count)
-        finally:
-            await bring_down(hosted, self.timing.call)
+        self._retiring.begin(hosted)
 
     def _equip(self, hosted: Hosted, registry: Registry) -> None:
         hosted.components = self._components(hosted, registry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
@@ -168,7 +169,9 @@ class Prepared:
     async def _close_channel(self, hosted: Hosted, component: Component) -> None:
         loop = asyncio.get_running_loop()
         ends = loop.time() + CLOSE_SECONDS
-        await hosted.calls.idle(CLOSE_SECONDS / 2)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS / 2):
+                await hosted.calls.idle()
         # The loop may have been held up meanwhile; one that gets no time at all is cancelled before its first step.
         await self._stop(hosted, component, max(LEAST_SECONDS, ends - loop.time()))
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from openclaw_kernel.api import OutboundMessage, PluginState, SendFailed, Target
 from openclaw_kernel.api.config import NotApplied, ReloadOutcome
 from openclaw_kernel.host.inforce import InForce
 from openclaw_kernel.host.replacing import CLOSE_SECONDS
+from openclaw_kernel.host.retiring import MOST_KEPT
 from openclaw_kernel.host.staging import Wanted
 from tests.kernel.host.desks import DESK, section
 from tests.kernel.host.distributions import Distributions
@@ -253,6 +255,22 @@ async def test_a_call_that_is_under_way_ends_on_the_old_instance_and_the_next_is
     desk.may_end.set()
     assert [await first, await second] == ["one", "two"]
     await desk.until_told("one: stop unit")
+
+
+async def test_of_replaced_instances_on_which_calls_hang_the_newest_few_are_kept(desk: Desk) -> None:
+    desk.may_end.clear()
+    calls = []
+    words = ["one", *(f"number-{number}" for number in range(MOST_KEPT + 2))]
+    for word, following in pairwise(words):
+        calls.append(asyncio.ensure_future(desk.answer()))
+        await desk.until_told(f"{word}: tool")
+        await desk.hosting.apply(section(following), desk=UNIT)
+
+    await desk.until_told("number-0: stop unit")
+    ended = [line for line in desk.told() if line.endswith(": stop unit")]
+    assert ended == ["one: stop unit", "number-0: stop unit"]
+    desk.may_end.set()
+    assert (await asyncio.gather(*calls))[2:] == words[2:-1]
 
 
 async def test_who_calls_while_an_instance_is_replaced_waits_for_the_new_one(desk: Desk) -> None:
