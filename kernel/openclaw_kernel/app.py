@@ -77,7 +77,7 @@ from openclaw_kernel.store.keyvalue import StoredKeyValue
 from openclaw_kernel.store.requests import RequestTable
 from openclaw_kernel.surface import LiveSurface
 from openclaw_kernel.tasks import TaskOwner
-from openclaw_kernel.upkeep import end_leftovers, keep_health, keep_time
+from openclaw_kernel.upkeep import end_leftovers, keep_health, keep_time, take_back_changes
 
 logger = logging.getLogger("openclaw.gateway")
 
@@ -157,6 +157,7 @@ class GatewayApp:
         self.generations: Generations
         self._lock = StateLock(home)
         self._keeps_lock = False
+        self._left_changes: list[str] = []
         self.candidate: Callable[[], Awaitable[None]] | None = None
         """Tries the program that a restart would run; raises `GatewayError`. None where this process is not restarted."""
         given = belongings or Belongings()
@@ -236,6 +237,7 @@ class GatewayApp:
     async def _assemble(self) -> None:
         stack = self._stack
         self._take_hold(stack)
+        self._left_changes = await asyncio.to_thread(take_back_changes, self.home)
         await self._port.load_tls()
         parts = self._construct()
         stack.push_async_callback(parts.isolation.close, STOP_SECONDS)
@@ -286,7 +288,7 @@ class GatewayApp:
         self.facts.presence_changed = self._announcements.presence_soon
         self._tasks = TaskOwner("gateway", _task_failed)
         self.restarts = RestartDesk(boot_id=self.facts.boot_id, check=self._check_candidate, spawn=self._tasks.spawn)
-        self.facts.further_problems += [self.restarts.problems, partial(doubts, self.home)]
+        self.facts.further_problems += [self.restarts.problems, partial(doubts, self.home), lambda: self._left_changes]
         store = load_driver("openclaw.stores", "sqlite")(self.home / DATABASE)
         limiter = FailureLimiter()
         self._requests = RequestTable(store, now_ms=now_ms, keep_seconds=self.limits.dedupe_seconds, limit=self.limits.dedupe_entries)

@@ -61,3 +61,16 @@ def _remove_unfinished(home: Path) -> int:
     # Where it is a link, the file lies in a folder with others of its owner's.
     file = config_path(home).resolve()
     return count if file.parent == home else count + remove_unfinished([file.parent], name=file.name)
+
+
+def take_back_changes(home: Path) -> list[str]:
+    """Take back changes of plugins that were cut off; return what could not be, a line each. Only for who holds the state folder."""
+    if not (home / "replaced-plugins").is_dir():
+        return []
+    # Imported here: hardly any start has one to take back.
+    from openclaw_kernel.packages.undoing import take_back_all
+
+    problems = take_back_all(home)
+    for line in problems:
+        logger.error("%s", line)
+    return problems

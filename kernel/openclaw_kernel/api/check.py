@@ -252,6 +252,8 @@ class CheckContext:
     plugins: Sequence[InstalledPlugin]
     plugin_problems: Sequence[str]
     """What is wrong with what is installed, a line each."""
+    cut_off_changes: Sequence[tuple[str, str]] = ()
+    """Installations, upgrades and removals of plugins that a gateway that was killed left half done: what was found, and the cure."""
     state: StateReader
     process: ProcessFacts
     machine: MachineFacts

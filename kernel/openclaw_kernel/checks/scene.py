@@ -32,6 +32,7 @@ from openclaw_kernel.checks.machine import machine_facts, process_facts, variabl
 from openclaw_kernel.checks.plugins import installed_plugins
 from openclaw_kernel.checks.salvage import Salvaged, salvage
 from openclaw_kernel.host.discovery import Discovery
+from openclaw_kernel.packages.journal import cut_off
 
 DATABASE: Final = "state.sqlite3"
 _NOT_ASKED: Final = frozenset({"keyring", "exec"})
@@ -135,6 +136,7 @@ def survey(home: Path, discovery: Discovery, *, running: Running | None, probe: 
         secrets=_slots(loaded, environment),
         plugins=installed_plugins(loaded.config, discovery),
         plugin_problems=discovery.problems,
+        cut_off_changes=[(change.found, change.cure) for change in cut_off(home)],
         state=StateFile(home),
         process=process_facts(None if running is None else running.pid),
         machine=machine_facts(home),

@@ -11,17 +11,16 @@ from typing import Any, Final, Protocol
 
 from openclaw_kernel.api.audit import AuditAction
 from openclaw_kernel.api.config import Change, NotApplied, UnitResult
-from openclaw_kernel.api.errors import GatewayError, InvalidRequest
+from openclaw_kernel.api.errors import GatewayError, InvalidRequest, Unavailable
 from openclaw_kernel.api.plugins import PluginEntry, PluginOutcome, RestartNeeded
 from openclaw_kernel.host.code import loaded_of, top_of
 from openclaw_kernel.host.discovery import Discovery, Found
-from openclaw_kernel.packages.files import Kept, keep, state_of
+from openclaw_kernel.packages.files import settle, state_of
+from openclaw_kernel.packages.journal import Unfinished, begin
 from openclaw_kernel.packages.pip import Pip, checked, key_of, versions
+from openclaw_kernel.packages.undoing import take_back
 
 logger: Final = logging.getLogger("openclaw.plugins")
-
-FOLDER: Final = "replaced-plugins"
-"""Below the state folder: files of the version before, while another takes its place."""
 
 
 class Desk(Protocol):
@@ -57,19 +56,17 @@ class Changing:
     def __init__(self, desk: Desk, home: Path) -> None:
         self._desk = desk
         self._pip = Pip(home)
-        self._folder = home / FOLDER
+        self._home = home
 
     async def install(self, requirement: str, change: Change, *, index: bool) -> PluginOutcome:
         """See `Plugins.install`."""
         wanted = checked(requirement, index=index)
         before = await asyncio.to_thread(versions)
-        say = self._say("install", requirement)
-        came: list[str] = []
+        begun = await asyncio.to_thread(begin, self._home, "install", wanted)
         try:
-            try:
-                await self._pip.install(wanted, say, index=index)
-            finally:
-                came = sorted((await asyncio.to_thread(versions)).keys() - before.keys())
+            await self._pip.install(wanted, self._say("install", requirement), index=index, report=begun.report)
+            came = sorted((await asyncio.to_thread(versions)).keys() - before.keys())
+            await asyncio.to_thread(_settle, came)
             if not came:
                 raise InvalidRequest(f"{requirement} is installed already; to replace it: openclaw-kernel plugins upgrade")
             discovery = await self._desk.discovered()
@@ -80,8 +77,10 @@ class Changing:
             left = [found.id for found in new if top_of(found) and loaded_of(top_of(found))]
             results = await self._desk.take(discovery, fresh=left, unconfigured=[found.id for found in new])
         except BaseException:
-            await self._uninstall_again(requirement, came)
+            if await self._taken_back("install", requirement, begun):
+                await self._load_as_before()
             raise
+        await self._over(begun)
         return self._done(_Done(AuditAction.PLUGIN_INSTALLED, "install", requirement), new, results, change, came=came)
 
     async def upgrade(self, plugin_id: str, requirement: str | None, change: Change, *, index: bool) -> PluginOutcome:
@@ -91,11 +90,11 @@ class Changing:
         old = self._desk.of_distribution(distribution)
         wanted = checked(requirement or distribution, index=index)
         reason = await self._desk.why_restart(old)
-        before = await asyncio.to_thread(versions)
-        kept = await asyncio.to_thread(keep, distribution, self._folder)
-        was = await asyncio.to_thread(state_of, distribution)
+        begun = await asyncio.to_thread(begin, self._home, "upgrade", wanted, plugin=plugin_id, distribution=distribution)
         try:
-            await self._pip.install(wanted, self._say("upgrade", wanted), index=index, upgrades=distribution)
+            was = await asyncio.to_thread(state_of, distribution)
+            await self._pip.install(wanted, self._say("upgrade", wanted), index=index, upgrades=distribution, report=begun.report)
+            await asyncio.to_thread(_settle, [distribution])
             if await asyncio.to_thread(state_of, distribution) == was:
                 raise InvalidRequest(f"{distribution} {found.version} is the newest that {wanted} gives; nothing was changed")
             discovery = await self._desk.discovered()
@@ -106,13 +105,12 @@ class Changing:
             if reason is None:
                 self._desk.tell("upgrade", wanted, "load")
                 results = await self._desk.take(discovery, fresh=[one.id for one in new])
-            else:
-                self._desk.needs_restart(distribution, reason)
         except BaseException:
-            await self._restore(wanted, kept, before, was)
+            await self._taken_back("upgrade", wanted, begun)
             raise
-        finally:
-            await asyncio.to_thread(kept.forget)
+        await self._over(begun)
+        if reason is not None:
+            self._desk.needs_restart(distribution, reason)
         return self._done(_Done(AuditAction.PLUGIN_UPGRADED, "upgrade", wanted, reason), new, results, change, was=found.version)
 
     async def remove(self, plugin_id: str, change: Change) -> PluginOutcome:
@@ -123,16 +121,20 @@ class Changing:
         before = await self._desk.discovered()
         ids = {one.id for one in gone}
         left = Discovery(plugins=tuple(one for one in before.plugins if one.id not in ids), problems=before.problems)
+        begun = await asyncio.to_thread(begin, self._home, "remove", found.distribution, plugin=plugin_id, distribution=found.distribution)
         try:
             # Its channels have closed their sockets before the first file is touched.
             results = await self._desk.take(left)
         except NotApplied as error:
+            await self._over(begun)
             raise RestartNeeded(f"plugin {plugin_id!r}: {error.message}", error.message) from error
         try:
             await self._pip.uninstall([found.distribution], self._say("remove", found.distribution))
         except BaseException:
+            await self._taken_back("remove", found.distribution, begun)
             await self._desk.take(before)
             raise
+        await self._over(begun)
         if reason is None:
             self._desk.forget(gone)
         return self._done(_Done(AuditAction.PLUGIN_REMOVED, "remove", found.distribution), gone, results, change, was=found.version)
@@ -158,25 +160,34 @@ class Changing:
     def _say(self, operation: str, requirement: str) -> Callable[[str], None]:
         return lambda line: self._desk.tell(operation, requirement, "pip", line)
 
-    async def _uninstall_again(self, requirement: str, came: Sequence[str]) -> None:
-        self._desk.tell("install", requirement, "failed")
+    async def _load_as_before(self) -> None:
         try:
-            await self._pip.uninstall(came, lambda _line: None)
             await self._desk.take(await self._desk.discovered())
         except GatewayError as error:
-            logger.error("%s could not be taken off again: %s", ", ".join(came), error.message)  # noqa: TRY400 - the words say all
+            logger.error("what runs could not be brought back: %s", error.message)  # noqa: TRY400 - the words say all
 
-    async def _restore(self, wanted: str, kept: Kept, before: Mapping[str, str], was: str | None) -> None:
-        self._desk.tell("upgrade", wanted, "restore")
+    async def _taken_back(self, operation: str, requirement: str, begun: Unfinished) -> bool:
+        """Have the files as they were, or say why they are not; then the next start tries it again."""
+        self._desk.tell(operation, requirement, "restore")
         try:
-            if await asyncio.to_thread(state_of, kept.distribution) == was:
-                # pip did not get as far as that.
-                return
-            after = await asyncio.to_thread(versions)
-            extra = sorted(after.keys() - before.keys())
-            here = [kept.distribution] if key_of(kept.distribution) in after else []
-            await self._pip.uninstall([*here, *extra], lambda _line: None)
-            await asyncio.to_thread(kept.put_back)
-        except (GatewayError, OSError) as error:
-            logger.error("%s %s could not be put back, reinstall it: %s", kept.distribution, kept.version, error)  # noqa: TRY400
-        self._desk.tell("upgrade", wanted, "failed")
+            await asyncio.to_thread(take_back, begun)
+        except OSError as error:
+            logger.error("could not be taken back (%s): %s", error, begun.told())  # noqa: TRY400 - the words say all
+            return False
+        finally:
+            self._desk.tell(operation, requirement, "failed")
+        return True
+
+    async def _over(self, begun: Unfinished) -> None:
+        try:
+            await asyncio.to_thread(begun.over)
+        except OSError as error:
+            logger.error("%s: %s; delete it, else the next start takes the change back", begun.folder, error)  # noqa: TRY400
+
+
+def _settle(distributions: Sequence[str]) -> None:
+    """Have on disk what came, before what there was is forgotten."""
+    try:
+        settle(distributions)
+    except OSError as error:
+        raise Unavailable(f"what was installed cannot be kept ({error.strerror or error})") from error

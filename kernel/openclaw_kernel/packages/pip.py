@@ -72,8 +72,11 @@ class Pip:
     def __init__(self, home: Path) -> None:
         self._home = home
 
-    async def install(self, requirement: str, say: Say, *, index: bool, upgrades: str | None = None) -> None:
-        """Install a requirement, over the distribution `upgrades`; raise `InvalidRequest` with pip's own words."""
+    async def install(self, requirement: str, say: Say, *, index: bool, report: Path, upgrades: str | None = None) -> None:
+        """Install a requirement, over the distribution `upgrades`; raise `InvalidRequest` with pip's own words.
+
+        What it is going to install is in the file `report` before it touches anything.
+        """
         local = as_path(requirement) is not None
         # Without the index nothing is fetched, also not what builds a folder.
         options = [] if index else ["--no-index", "--no-build-isolation"]
@@ -83,7 +86,7 @@ class Pip:
                 # A version that is built again has the same number.
                 options += ["--force-reinstall", "--no-deps"]
         with _constraints(versions(), but=upgrades) as constraints:
-            await self._run(["install", *_OPTIONS, "--constraint", constraints, *options, requirement], say)
+            await self._run(["install", *_OPTIONS, "--report", str(report), "--constraint", constraints, *options, requirement], say)
 
     async def uninstall(self, distributions: Sequence[str], say: Say) -> None:
         """Remove distributions; raise `InvalidRequest` with pip's own words."""

@@ -51,6 +51,12 @@ def entry_points(context: CheckContext) -> Iterator[Finding]:
             yield Finding(severity=Severity.WARN, evidence=problem, cure="reinstall that distribution, or uninstall it")
 
 
+@TABLE.add("plugins.cut-off", "a change of what is installed was cut off", Severity.WARN)
+def cut_off(context: CheckContext) -> Iterator[Finding]:
+    for evidence, cure in context.cut_off_changes:
+        yield Finding(severity=Severity.WARN, evidence=evidence, cure=cure)
+
+
 @TABLE.add("plugins.editable", "a plugin is read from a folder that is gone", Severity.WARN)
 def editable(context: CheckContext) -> Iterator[Finding]:
     for plugin in context.plugins:

@@ -14,6 +14,7 @@ from typing import Any
 
 from openclaw_kernel.api import CheckContext, ProbeAnswer
 from openclaw_kernel.api.doctor import Leftover, Listening, Owner, ServiceUnit
+from openclaw_kernel.packages.journal import begin
 from tests.plugins.doctor.scenes import Context, Scene, Seed, told, tools
 from tests.plugins.doctor.seeds_here import NOW, answers, written
 from tests.support.certificates import Issued
@@ -100,6 +101,11 @@ def plugin(plugin_id: str, **changes: Any) -> Context:
 def problems(*lines: str) -> Context:
     """What is wrong with what is installed."""
     return lambda context: replace(context, plugin_problems=lines)
+
+
+def half_removed(home: Path) -> None:
+    """What a gateway leaves that is killed while it removes a plugin."""
+    begin(home, "remove", "pytest", plugin="acme", distribution="iniconfig")
 
 
 def kept(*, whole: bool) -> Callable[[Path], None]:
@@ -253,6 +259,10 @@ SEEDS: Mapping[str, Seed] = {
     "plugins.several": Seed(
         Scene(context=problems("plugin 'x' comes from a 1 and b 2, none is used; uninstall all but one")),
         Scene(context=problems("a: the plugin id 'X' is not usable")),
+    ),
+    "plugins.cut-off": Seed(
+        Scene(prepare=half_removed),
+        SAFE,
     ),
     "plugins.entry-points": Seed(
         Scene(context=problems("a: the plugin id 'X' is not usable")),

@@ -136,11 +136,12 @@ def list_all(options: argparse.Namespace) -> int:
     discovery = _discover(options)
     live = _live(options)
     rows = [_row(found, live.get(found.id)) for found in discovery.plugins]
+    problems = [*discovery.problems, *_cut_off(options)]
     if options.json:
-        emit_json({"plugins": rows, "problems": list(discovery.problems)})
+        emit_json({"plugins": rows, "problems": problems})
         return OK
     emit(table([(row["id"], row["kind"], row["version"], _state(row)) for row in rows], head=("PLUGIN", "KIND", "VERSION", "STATE")))
-    for problem in discovery.problems:
+    for problem in problems:
         note(f"problem: {problem}", YELLOW)
     return OK
 
@@ -166,6 +167,13 @@ def _discover(options: argparse.Namespace) -> Discovery:
 
     # The programs of a gateway elsewhere are in a folder elsewhere.
     return discover(find_home(options.home) if options.url is None else None)
+
+
+def _cut_off(options: argparse.Namespace) -> list[str]:
+    from openclaw_config.home import find_home
+    from openclaw_kernel.packages.journal import cut_off
+
+    return [change.told() for change in cut_off(find_home(options.home))] if options.url is None else []
 
 
 def _live(options: argparse.Namespace) -> dict[str, Mapping[str, Any]]:
