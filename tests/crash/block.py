@@ -24,10 +24,9 @@ from tests.emulators.telegram_control import TelegramEmulator
 from tests.support.gateway import GatewayFailed, RunningGateway, base_config, merge
 from tests.support.ws_client import ConnectionEnded, RequestFailed, WsClient, connect
 
-START_SECONDS = 30.0
-STOP_SECONDS = 15.0
-QUIET_SECONDS = 45.0
-DIES_WITHIN_SECONDS = 3.0
+START_SECONDS = 90.0
+STOP_SECONDS = 60.0
+QUIET_SECONDS = 120.0
 ANSWER_SECONDS = 8.0
 ASKED_BY_HAND = 1
 POLL_SECONDS = 0.05
@@ -64,6 +63,9 @@ class Outcome:
 
 class Block:
     """Runs the cycles of one block and judges what is left."""
+
+    dies_within = 3.0
+    """Seconds in which it comes to its point, or not at all."""
 
     def __init__(
         self,
@@ -174,7 +176,7 @@ class Block:
 
     async def start(self, kill: Kill | None = None) -> bool:
         """Start the gateway; False where it died at its point before it was ready."""
-        wanted: dict[str, Any] = {"log": str(self._points), "sabotage": self._sabotage}
+        wanted = self._wanted()
         if kill is not None and kill.at is not None:
             wanted |= {"at": kill.at, "hit": kill.hit, "mark": str(self._mark)}
         self._env[VARIABLE] = json.dumps(wanted)
@@ -191,6 +193,10 @@ class Block:
             raise GatewayFailed(f"it started without a part of it: {failed}")
         return True
 
+    def _wanted(self) -> dict[str, Any]:
+        """What the gateway's process is told of what is to happen to it."""
+        return {"log": str(self._points), "sabotage": self._sabotage}
+
     async def _die(self, kill: Kill) -> None:
         """Wait for the death at the point, or for the moment; where nothing is left to die in, the point may be in the stop."""
         if kill.at is None:
@@ -202,7 +208,7 @@ class Block:
             return
         died = asyncio.create_task(self.gateway.process.wait())
         idle = asyncio.create_task(self._quiet())
-        await asyncio.wait({died, idle}, timeout=DIES_WITHIN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({died, idle}, timeout=self.dies_within, return_when=asyncio.FIRST_COMPLETED)
         idle.cancel()
         await asyncio.gather(idle, return_exceptions=True)
         if not died.done():
@@ -226,8 +232,12 @@ class Block:
         except GatewayFailed as failed:
             self.outcome.violations.append(str(failed))
             return
-        if status != 0 and not (kill is not None and await self._died_at(kill)):
+        if not self._ends_well(status) and not (kill is not None and await self._died_at(kill)):
             self.outcome.violations.append(f"after SIGTERM the gateway ended with {status}:\n{self.gateway.tail()}")
+
+    def _ends_well(self, status: int) -> bool:
+        """Whether this is how a gateway may end that was told to."""
+        return status == 0
 
     # --- load ---------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Generator, Iterator
@@ -19,7 +21,7 @@ from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-WAY: Final = {
+WAY: Final[dict[str, str]] = {
     "plugins/openclaw_plugins/conversation/": "conversation/",
     "plugins/openclaw_plugins/agents/": "agents/",
     "channels/openclaw_channels/telegram/": "telegram/",
@@ -29,9 +31,27 @@ WAY: Final = {
     "tests/crash/effects/plugin": "tool",
 }
 """Whose awaits are points, and how they are called."""
+UPHEAVAL: Final = {
+    "kernel/openclaw_kernel/reload/": "reload/",
+    "kernel/openclaw_kernel/live/": "live/",
+    "kernel/openclaw_kernel/configuration/": "configuration/",
+    "kernel/openclaw_kernel/generations/": "generations/",
+    "kernel/openclaw_kernel/handover/": "handover/",
+    "kernel/openclaw_kernel/packages/": "packages/",
+    "kernel/openclaw_kernel/children/": "children/",
+    "kernel/openclaw_kernel/host/replacing": "host/replacing",
+    "kernel/openclaw_kernel/host/staging": "host/staging",
+    "kernel/openclaw_kernel/host/lifecycle": "host/lifecycle",
+    "kernel/openclaw_kernel/app": "app",
+    "kernel/openclaw_kernel/serving": "serving",
+    "kernel/openclaw_kernel/restart": "restart",
+    "kernel/openclaw_kernel/listening": "listening",
+}
+"""Whose awaits are points besides, where the config changes, plugins come and go, and the gateway restarts."""
 PASSAGES: Final = ("store/sqlite", "store/lane", "conversation/durable")
 """Through these goes every write; the point is where it was asked for."""
 _OPAQUE: Final = frozenset({"async_generator_asend", "async_generator_athrow", "coroutine_wrapper", "anext_awaitable"})
+_UNIQUE: Final = re.compile(r"[0-9a-f]{12,}|\d{6,}")
 _SUSPENDED: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 
 Hook = Callable[[str], None]
@@ -197,3 +217,58 @@ def watch_commits(hook: Hook) -> None:
 
     setattr(SqliteStore, "_commit_group", named)  # noqa: B010
     setattr(WriterConnection, "end", ended)  # noqa: B010
+
+
+def watch_renames(hook: Hook) -> None:
+    """Let whatever takes the place of a file as a whole tell the hook before and after."""
+    replace = os.replace
+
+    def replaced(source: Any, target: Any, **options: Any) -> None:
+        # What is called by its content or its time is one point.
+        name = _UNIQUE.sub("*", Path(os.fsdecode(target)).name)
+        hook(f"rename to {name} before")
+        replace(source, target, **options)
+        hook(f"rename to {name} after")
+
+    setattr(os, "replace", replaced)  # noqa: B010
+
+
+def watch_execs(hook: Hook, told: Path) -> None:
+    """Let a restart tell the hook when the program is about to be run anew; `told` gets a line of JSON."""
+    execve = os.execve
+
+    def executed(path: str, arguments: list[str], environment: dict[str, str]) -> None:
+        tell(told, {"exec": "begins"})
+        hook("exec before")
+        execve(path, arguments, environment)
+
+    setattr(os, "execve", executed)  # noqa: B010
+
+
+def note_strays(told: Path) -> None:
+    """In a process that came of a restart, say what it holds open that was not handed over; the first thing that it does."""
+    from openclaw_kernel.handover.belongings import VARIABLE as HANDOVER
+
+    passed_on = os.environ.get(HANDOVER)
+    if passed_on is not None:
+        handed = json.loads(passed_on)
+        tell(told, {"exec": "done", "strays": strays({handed["lock"], *(held["fd"] for held in handed["sockets"])})})
+
+
+def tell(file: Path, line: dict[str, Any]) -> None:
+    """Add a line of JSON to a file."""
+    with file.open("a", encoding="utf-8") as opened:
+        opened.write(json.dumps(line) + "\n")
+
+
+def strays(wanted: set[int]) -> list[str]:
+    """What this process holds open beside the standard descriptors and those that are wanted: what each is."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers are wanted, not paths
+        if int(name) > 2 and int(name) not in wanted:
+            try:
+                found.append(str(Path(f"/proc/self/fd/{name}").readlink()))
+            except FileNotFoundError:
+                # The one that lists them.
+                continue
+    return found

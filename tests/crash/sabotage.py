@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from openclaw_kernel.api import InboundMessage
+from openclaw_kernel.configuration.file import ConfigFile, FileChanged
 from openclaw_plugins.conversation import ledger, outbox_rows, recovery
 from openclaw_plugins.conversation.calls import Call
 from openclaw_plugins.conversation.endings import INTERRUPTED, Endings
@@ -80,6 +81,20 @@ def forget_stops() -> None:
     setattr(ledger, "ask_to_stop", lambda *_: None)  # noqa: B010
 
 
+def write_in_place() -> None:
+    """Write a part of the config over the file before all of it takes its place."""
+    replace = ConfigFile.replace
+
+    def torn(file: ConfigFile, text: str, *, expected: str | None) -> None:
+        if file.text() != expected:
+            raise FileChanged
+        part = text[: len(text) // 2]
+        file.path.write_text(part, encoding="utf-8")
+        replace(file, text, expected=part)
+
+    setattr(ConfigFile, "replace", torn)  # noqa: B010
+
+
 SABOTAGES: dict[str, Callable[[], None]] = {
     "acknowledge early": acknowledge_early,
     "send again": send_again,
@@ -87,4 +102,5 @@ SABOTAGES: dict[str, Callable[[], None]] = {
     "give up": give_up,
     "repeat effects": repeat_effects,
     "forget stops": forget_stops,
+    "write in place": write_in_place,
 }

@@ -8,12 +8,14 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from tests.crash.block import Block, Kill, Outcome
 from tests.crash.launcher import make_site
+from tests.crash.upheaval import Upheaval
 from tests.emulators.model_control import EmulatorProcess
 from tests.emulators.telegram_control import TelegramEmulator
 
@@ -24,6 +26,11 @@ HITS = (1, 1, 1, 1, 2, 3)
 LONGEST_LIFE = 1.2
 MOST_FAULTS = 8
 """After so many blocks with violations there is no use in more."""
+LONGEST_UPHEAVAL = 5.0
+"""A restart takes its trial, its drain and its start."""
+PLAIN = "plain"
+KINDS: dict[str, Callable[..., Block]] = {PLAIN: Block, "changing": Upheaval, "isolated": partial(Upheaval, isolated=True)}
+"""What a block is: people and clients alone; operators besides, who change things; the same with Telegram in a process of its own."""
 RECORDING = (Kill(after=1.0), Kill(after=0.3), Kill(after=1.0, gently=True))
 
 
@@ -51,7 +58,8 @@ class Summary:
         if outcome.violations:
             found = "\n".join(f"  - {line}" for line in outcome.violations)
             planned = "\n".join(f"    {number}. {kill}" for number, kill in enumerate(kills, 1))
-            self.faults.append(f"seed {self.seed}, block {block.number}, kept in {block.folder}\n{found}\n  killed\n{planned}")
+            where = f"block {block.number} ({type(block).__name__.lower()}), kept in {block.folder}"
+            self.faults.append(f"seed {self.seed}, {where}\n{found}\n  killed\n{planned}")
 
     def __str__(self) -> str:
         starts = sorted(self.start_seconds) or [0.0]
@@ -81,25 +89,24 @@ class Grounds:
     telegram: TelegramEmulator
     model: EmulatorProcess
 
-    @property
-    def points_log(self) -> Path:
-        """Where every gateway writes the points it comes to."""
-        return self.folder / "points.log"
+    def points_log(self, kind: str) -> Path:
+        """Where every gateway of such blocks writes the points it comes to."""
+        return self.folder / f"points-{kind}.log"
 
-    def points(self) -> list[str]:
+    def points(self, kind: str) -> list[str]:
         """The points met so far."""
-        return sorted(set(self.points_log.read_text(encoding="utf-8").splitlines()))
+        return sorted(set(self.points_log(kind).read_text(encoding="utf-8").splitlines()))
 
-    def block(self, number: int, **options: Any) -> Block:
+    def block(self, number: int, kind: str = PLAIN, **options: Any) -> Block:
         """A block of its own folder and bot."""
-        return Block(
+        return KINDS[kind](
             self.folder / f"block-{number}",
             number=number,
             seed=self.seed,
             site=self.site,
             telegram_port=self.telegram.port,
             model=self.model,
-            points=self.points_log,
+            points=self.points_log(kind),
             **options,
         )
 
@@ -113,37 +120,48 @@ async def grounds(folder: Path, seed: int) -> AsyncIterator[Grounds]:
 
 
 async def soak(
-    folder: Path, *, seed: int, cycles: int, workers: int = 2, at: str | None = None, tell: Callable[[str], object] = str
+    folder: Path,
+    *,
+    seed: int,
+    cycles: int,
+    workers: int = 2,
+    at: str | None = None,
+    kinds: Sequence[str] = tuple(KINDS),
+    tell: Callable[[str], object] = str,
 ) -> Summary:
     """Meet the points, then kill so many times; folders of blocks with violations stay.
 
-    `at` is the only point to kill at; `tell` is called after each block, with what was found in it and how far it is.
+    `at` is the only point to kill at; `kinds` are those of the blocks, in turn; `tell` is called after each block, with what was found
+    in it and how far it is.
     """
     summary = Summary(seed)
     async with grounds(folder, seed) as shared:
-        tell(await _one(shared, 0, RECORDING, summary))
+        for number, kind in enumerate(kinds):
+            tell(await _one(shared, number, kind, RECORDING, summary))
         if summary.faults:
             return summary
         random = Random(seed)  # noqa: S311 - drawn so that it can be drawn again
-        points = iter(_endless(shared, random))
+        points = {kind: iter(_endless(shared, kind, random)) for kind in kinds}
         left = cycles - summary.cycles
-        numbers = iter(range(1, left + 1))
+        numbers = iter(range(len(kinds), len(kinds) + left + 1))
 
         async def work() -> None:
             nonlocal left
             while left > 0 and len(summary.faults) < MOST_FAULTS:
                 count = min(CYCLES_A_BLOCK, left)
                 left -= count
-                kills = [Kill(at, random.choice(HITS)) if at is not None else _kill(random, points) for _ in range(count)]
-                tell(await _one(shared, next(numbers), kills, summary))
+                number = next(numbers)
+                kind = kinds[number % len(kinds)]
+                kills = [Kill(at, random.choice(HITS)) if at is not None else _kill(random, kind, points[kind]) for _ in range(count)]
+                tell(await _one(shared, number, kind, kills, summary))
 
         await asyncio.gather(*(work() for _ in range(workers)))
-        summary.points = len(shared.points())
+        summary.points = sum(len(shared.points(kind)) for kind in kinds)
     return summary
 
 
-async def _one(shared: Grounds, number: int, kills: Sequence[Kill], summary: Summary) -> str:
-    block = shared.block(number)
+async def _one(shared: Grounds, number: int, kind: str, kills: Sequence[Kill], summary: Summary) -> str:
+    block = shared.block(number, kind)
     async with block:
         try:
             outcome = await block.run(kills)
@@ -159,15 +177,16 @@ async def _one(shared: Grounds, number: int, kills: Sequence[Kill], summary: Sum
     return f"{found}{summary.cycles} cycles, {summary.died_at.total()} died at a point, {len(summary.faults)} blocks with violations"
 
 
-def _kill(random: Random, points: Iterator[str]) -> Kill:
+def _kill(random: Random, kind: str, points: Iterator[str]) -> Kill:
     if random.random() < AT_A_POINT:
         return Kill(next(points), random.choice(HITS))
-    return Kill(after=random.uniform(0.0, LONGEST_LIFE), gently=random.random() < GENTLY)
+    longest = LONGEST_LIFE if kind == PLAIN else LONGEST_UPHEAVAL
+    return Kill(after=random.uniform(0.0, longest), gently=random.random() < GENTLY)
 
 
-def _endless(shared: Grounds, random: Random) -> Iterator[str]:
+def _endless(shared: Grounds, kind: str, random: Random) -> Iterator[str]:
     """Every point in a drawn order, then again with those that were met meanwhile."""
     while True:
-        points = shared.points()
+        points = shared.points(kind)
         random.shuffle(points)
         yield from points
