@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -56,6 +55,8 @@ def scope_faults(config: Config) -> Iterator[Fault]:
 def _faults(where: tuple[str, ...], names: Collection[str], known: Collection[str], place: str) -> Iterator[Fault]:
     for name in names:
         if name not in known:
+            import difflib
+
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
             cure = f"did you mean {near[0]!r}?" if near else f"add it there; there are: {', '.join(sorted(known)) or 'none'}"
             yield where, f"names {name[:60]!r}, which {place} does not have", cure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -228,6 +227,8 @@ def explain(item: Any, model: type[BaseModel], *, is_secret: bool = False) -> tu
     """Say in words what one pydantic error found and how to mend it; the value itself only where it is no secret."""
     kind, key = item["type"], str(item["loc"][-1]) if item["loc"] else ""
     if kind == "extra_forbidden":
+        import difflib
+
         known = _known_keys(model, item["loc"][:-1])
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
         cure = f"did you mean '{near[0]}'?" if near else (f"remove it; known here: {', '.join(sorted(known))}" if known else "remove it")

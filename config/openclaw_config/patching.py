@@ -6,7 +6,6 @@ it are not touched. The result is read again, and is given back only if it says 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
@@ -327,6 +326,8 @@ def _holds_comment(text: str, node: Node) -> bool:
 
 
 def _opcodes(before: list[Any], wanted: list[Any]) -> list[tuple[str, int, int, int, int]]:
+    import difflib
+
     kinds: list[Any] = []
 
     def number(value: Any) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
@@ -90,6 +89,8 @@ def _has_mark(value: Any) -> bool:
 
 
 def _with_comments(text: str, current: str, shown: str | None) -> str:
+    import difflib
+
     hidden, real, lines = (shown or "").splitlines(keepends=True), current.splitlines(keepends=True), text.splitlines(keepends=True)
     if len(hidden) != len(real):
         return text

@@ -8,72 +8,48 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from keyword import iskeyword
 from typing import Final
 
 from openclaw_kernel import __version__
 from openclaw_kernel.cli import exits
-from openclaw_kernel.cli.commands import (
-    audit,
-    auth,
-    backup,
-    call,
-    chat,
-    completion,
-    config,
-    dead,
-    devices,
-    doctor,
-    health,
-    import_,
-    logs,
-    onboard,
-    plugins,
-    qr,
-    restart,
-    run,
-    secrets,
-    security,
-    service,
-    status,
-    version,
-    why,
-)
-from openclaw_kernel.cli.commands import open as open_
 from openclaw_kernel.cli.errors import CommandFailed
 from openclaw_kernel.cli.parsing import DEFAULTS, PROGRAM, Commands, add_gateway, add_place
 from openclaw_kernel.cli.terminal import escaped, printable
 
 COMMANDS: Final = (
-    onboard,
-    run,
-    open_,
-    status,
-    health,
-    restart,
-    chat,
-    call,
-    logs,
-    why,
-    dead,
-    devices,
-    qr,
-    audit,
-    plugins,
-    config,
-    secrets,
-    security,
-    doctor,
-    service,
-    backup,
-    import_,
-    auth,
-    version,
-    completion,
+    "onboard",
+    "run",
+    "open",
+    "status",
+    "health",
+    "restart",
+    "chat",
+    "call",
+    "logs",
+    "why",
+    "dead",
+    "devices",
+    "qr",
+    "audit",
+    "plugins",
+    "config",
+    "secrets",
+    "security",
+    "doctor",
+    "service",
+    "backup",
+    "import",
+    "auth",
+    "version",
+    "completion",
 )
+"""The commands, in the order of the help. Each has a module of its name in `openclaw_kernel.cli.commands`."""
 
 
-def build_parser() -> tuple[argparse.ArgumentParser, Commands]:
-    """The parser, and the tree of its commands."""
+def build_parser(names: Sequence[str] = COMMANDS) -> tuple[argparse.ArgumentParser, Commands]:
+    """The parser, and the tree of its commands, or of some of them."""
     codes = "\n".join(f"  {code:<4} {meaning}" for code, meaning in exits.MEANINGS.items())
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
@@ -87,21 +63,19 @@ def build_parser() -> tuple[argparse.ArgumentParser, Commands]:
     add_gateway(parser)
     parser.set_defaults(**DEFAULTS)
     commands = Commands(parser, required=False)
-    for command in COMMANDS:
-        command.add(commands)
+    for name in names:
+        import_module(f"openclaw_kernel.cli.commands.{name}{'_' * iskeyword(name)}").add(commands)
     return parser, commands
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
-    parser, _ = build_parser()
-    options = parser.parse_args(arguments)
+    options = _parse(sys.argv[1:] if arguments is None else arguments)
+    if options is None:
+        return exits.USAGE
     if options.profile is not None:
         # Whatever reads the config from here on, a reload and a process that is started included, means this profile.
         os.environ["OPENCLAW_PROFILE"] = options.profile
-    if "run" not in options:
-        parser.print_help(sys.stderr)
-        return exits.USAGE
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # What a model writes may be more than the terminal's encoding has.
@@ -119,6 +93,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Nobody reads on (`| head`); Python's own last flush must not complain of it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exits.FAILED
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace | None:
+    """The options, None where no command was given and the help is printed instead."""
+    # The other commands and their parsers would stay in memory for as long as a gateway runs. Completion is made from all of them.
+    alone = bool(arguments) and arguments[0] in COMMANDS and arguments[0] != "completion"
+    parser, _ = build_parser(arguments[:1] if alone else COMMANDS)
+    options = parser.parse_args(arguments)
+    if "run" in options:
+        return options
+    parser.print_help(sys.stderr)
+    return None
 
 
 def _fail(error: dict[str, object], status: int, *, as_json: bool) -> int:

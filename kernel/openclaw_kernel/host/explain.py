@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,6 +47,8 @@ def explain(model: type[BaseModel], section: str, content: Any, error: Validatio
 
 def suggest(wrong: str, known: Iterable[str]) -> str:
     """Return the cure for a name that does not exist."""
+    import difflib
+
     names = sorted(known)
     near = difflib.get_close_matches(wrong, names, n=1)
     if near:

@@ -32,7 +32,10 @@ class _Strict(BaseModel):
 class Need(_Strict):
     """A module without which the plugin is unavailable, and the requirement that brings it."""
 
-    module: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
+    # Python's own engine: pydantic's takes 27 ms and 0.8 MB to build what every letter of Unicode is for \w.
+    model_config = ConfigDict(regex_engine="python-re")
+
+    module: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\Z")]
     install: Annotated[str, Field(min_length=1)]
 
 

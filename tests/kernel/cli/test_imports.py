@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,29 @@ import json, sys
 from openclaw_kernel.cli.main import main
 status = main(sys.argv[1:])
 print(json.dumps({"status": status, "modules": sorted({name.partition(".")[0] for name in sys.modules})}), file=sys.stderr)
+"""
+
+# What only few gateways need, and each would keep in memory for good.
+NEEDED_BY_FEW = {
+    *("difflib", "jsonschema", "jwt", "segno", "sqlite_utils", "httpx", "openai", "anthropic", "telegram", "xllamacpp"),
+    *(f"openclaw_kernel.{name}" for name in ("backup", "importing", "onboarding", "service", "tls", "cli.client", "checks.running")),
+    *(f"openclaw_plugins.{name}" for name in ("doctor.catalogue", "security.catalogue", "jwt_identity.authenticator")),
+    *("openclaw_kernel.children.isolation", "openclaw_plugins.web_tools.runtime"),
+}
+
+# Runs a gateway that prints, on stderr and before it is heard to be ready, every module that is imported by then.
+READY = """\
+import io, json, sys
+from openclaw_kernel.cli.main import main
+
+class Snooped(io.TextIOWrapper):
+    def write(self, text):
+        if '"ready"' in text:
+            print(json.dumps(sorted(sys.modules)), file=sys.stderr, flush=True)
+        return super().write(text)
+
+sys.stdout = Snooped(sys.stdout.detach(), encoding="utf-8", line_buffering=True)
+sys.exit(main(["run", "--json"]))
 """
 
 
@@ -73,3 +97,31 @@ async def test_listing_plugins_imports_no_plugin(tmp_path: Path) -> None:
         "telegram",
         "openai",
     }
+
+
+async def imported_at_ready(home: Path) -> set[str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", READY, env=environment(home), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        assert b'"ready"' in await asyncio.wait_for(process.stdout.readline(), DEADLINE_SECONDS)
+    finally:
+        process.terminate()
+        _, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
+    return set(json.loads(next(line for line in err.decode().splitlines() if line.startswith("["))))
+
+
+@pytest.mark.not_recorded("what the recorder imports is no part of a gateway")
+async def test_a_gateway_at_ready_has_imported_no_other_command_and_nothing_that_few_need(tmp_path: Path) -> None:
+    (tmp_path / "openclaw.yaml").write_text("gateway: {port: 0, auth: {token: token-0123456789abcdef}}\nmodels: {providers: {echo: {}}}")
+    first = await imported_at_ready(tmp_path)
+    assert "sqlite_utils" in first
+    modules = await imported_at_ready(tmp_path)
+    assert {name for name in modules if name.startswith("openclaw_kernel.cli.commands.")} == {"openclaw_kernel.cli.commands.run"}
+    assert not modules & NEEDED_BY_FEW
+
+
+def test_what_few_need_is_there_to_be_imported() -> None:
+    # Else a module that is renamed could be imported again unnoticed.
+    assert [name for name in sorted(NEEDED_BY_FEW) if find_spec(name) is None] == []
