@@ -27,6 +27,7 @@ print(json.dumps({"status": status, "modules": sorted({name.partition(".")[0] fo
 # What only few gateways need, and each would keep in memory for good.
 NEEDED_BY_FEW = {
     *("difflib", "jsonschema", "jwt", "segno", "sqlite_utils", "httpx", "openai", "anthropic", "telegram", "xllamacpp"),
+    "frozenlist._frozenlist",
     *(f"openclaw_kernel.{name}" for name in ("backup", "importing", "onboarding", "service", "tls", "cli.client", "checks.running")),
     *(f"openclaw_plugins.{name}" for name in ("doctor.catalogue", "security.catalogue", "jwt_identity.authenticator")),
     *("openclaw_kernel.children.isolation", "openclaw_plugins.web_tools.runtime"),

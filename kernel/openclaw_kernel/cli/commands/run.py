@@ -55,12 +55,14 @@ def run(options: argparse.Namespace) -> int:
     from openclaw_kernel.boot import at_terminal, is_supervised
     from openclaw_kernel.handover.belongings import receive
     from openclaw_kernel.handover.sockets import BadSocket
+    from openclaw_kernel.lean import import_aiohttp
     from openclaw_kernel.lock import unusable
     from openclaw_kernel.logs import set_up_logging, tear_down_logging
     from openclaw_kernel.notify import Notifier
     from openclaw_kernel.tasks import run_whole
 
     _occupy_standard_descriptors()
+    import_aiohttp()
     home = find_home(options.home)
     try:
         if options.check:
