@@ -8,4 +8,5 @@ pytest_plugins = [
     "tests.support.parallel",
     "tests.support.frames",
     "tests.support.gateway",
+    "tests.support.ended_children",
 ]
