@@ -177,7 +177,12 @@ class LiveConfig:
                 edited=self._edited,
                 unsettled=self._is_unsettled,
             )
-            await self._watch.follow(self._seen)
+            try:
+                await self._watch.follow(self._seen)
+            except Exception:
+                # Whatever it was, as a thread that cannot be started: edits that nobody sees from now on are worse.
+                logger.exception("the files of the config are not followed; tried again in %.0f s", RETRY_SECONDS)
+                await asyncio.sleep(RETRY_SECONDS)
 
     @property
     def _wants_watch(self) -> bool:

@@ -273,6 +273,24 @@ async def test_in_mode_hot_it_waits_visibly_until_it_is_taken_back(live: Live) -
     assert not live.app.restarts.pending
 
 
+async def test_whatever_ends_the_watch_it_goes_on_and_the_edit_is_taken(
+    live: Live, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real, calls = live.live._take_files, 0
+
+    async def take_files(*arguments: Any, **options: Any) -> Applied:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise RuntimeError("can't start new thread")
+        return await real(*arguments, **options)
+
+    monkeypatch.setattr(live.live, "_take_files", take_files)
+    live.save(logging={"level": "debug"})
+    await live.until(lambda: live.live.engine.running.logging.level == "debug")
+    assert "the files of the config are not followed" in caplog.text
+
+
 async def test_in_mode_off_nobody_watches_and_who_asks_is_heard(live: Live) -> None:
     await live.take(gateway={"reload": {"mode": "off"}})
     await live.until(lambda: live.live._watching is not None and live.live._watching.done())
