@@ -26,6 +26,7 @@ _CURES: Final = {
     "string_type": "write it as text, in quotes",
     "is_instance_of": "write it as text, in quotes",
 }
+_HOLDERS: Final = frozenset({"dict_type", "model_type", "list_type"})
 _FIXES: Final = {"extra_forbidden": Fix.UNKNOWN_KEY, "missing": Fix.MISSING_KEY}
 
 __all__ = ["FILE_NAME", "ConfigError", "Issue", "KeyPath", "Loaded", "dotted", "explain", "load", "load_text"]
@@ -188,13 +189,15 @@ def _issue(layers: Layered, where: KeyPath, items: Sequence[Any]) -> Issue:
     # The branch that asks for an instance cannot be met from a file.
     possible = [item for item in items if item["type"] != "is_instance_of"] or items
     # What a variable says may be a secret wherever it is put by mistake.
-    is_secret = is_secret_place(where) or _is_from_variable(layers.document, where)
+    origin = layers.origin(where)
+    is_variable = origin is not None and origin.layer is Layer.ENVIRONMENT
+    is_secret = is_secret_place(where) or is_variable or _names_variable(layers.document, where)
     told = [explain(item, Config, is_secret=is_secret) for item in possible]
     cures = dict.fromkeys(cure for _, cure in told)
     return _placed_issue(layers, where, told[0][0], ", or ".join(cures), _FIXES.get(possible[0]["type"], Fix.BAD_VALUE))
 
 
-def _is_from_variable(node: Any, where: KeyPath) -> bool:
+def _names_variable(node: Any, where: KeyPath) -> bool:
     for part in where:
         if isinstance(node, Mapping):
             node = node.get(part)
@@ -236,12 +239,16 @@ def explain(item: Any, model: type[BaseModel], *, is_secret: bool = False) -> tu
     if kind == "missing":
         return "is missing", "add it"
     context = item.get("ctx") or {}
-    found = f"found {_kind(item.get('input')) if is_secret else _show(item.get('input'))}"
+    # One value where a section belongs may be the section's secret, a level too high.
+    found = f"found {_kind(item.get('input')) if is_secret or kind in _HOLDERS else _show(item.get('input'))}"
     if kind in _CURES:
         return found, _CURES[kind]
     if "expected" in context:
         return found, f"use {context['expected']}"
     message = item["msg"]
+    if is_secret and (value := str(item.get("input"))) in message:
+        # Words of a validator of ours, which show what they refuse.
+        message = message.replace(value, "it")
     return found, f"{message[:1].lower()}{message[1:]}"
 
 

@@ -19,7 +19,7 @@ from pydantic.alias_generators import to_camel
 from openclaw_config.issues import ConfigError, Fix, Issue, KeyPath, dotted
 from openclaw_config.models import Config
 from openclaw_config.names import PREFIX
-from openclaw_config.redaction import is_secret_place, plain
+from openclaw_config.redaction import plain
 from openclaw_config.source import parse_any
 
 _LONGEST_SHOWN: Final = 60
@@ -56,11 +56,10 @@ def read_variables(
             issues.append(Issue(name, 0, dotted(where), f"{found[where].name} sets the same key", "unset one", fix=Fix.BAD_VARIABLE))
         try:
             found[where] = Variable(name, where, _plain(parse_any(name, environment[name])))
-        except ConfigError as error:
-            # The words of the YAML library can have the value in them.
-            told = "not valid YAML" if is_secret_place(where) else error.issues[0].found
+        except ConfigError:
+            # The words of the YAML library can have the value in them, and it may be a secret a level too high.
             cure = "write the value as YAML, odd texts in quotes"
-            issues.append(Issue(name, 0, dotted(where), told, cure, fix=Fix.BAD_VARIABLE, where=where))
+            issues.append(Issue(name, 0, dotted(where), "not valid YAML", cure, fix=Fix.BAD_VARIABLE, where=where))
     return sorted(found.values(), key=lambda variable: len(variable.where))
 
 

@@ -218,9 +218,9 @@ def test_of_two_variables_the_one_for_the_single_key_wins(tmp_path: Path) -> Non
         ("BINDINGS__0__AGENT_ID", "x", "bindings.0: unknown key '0'; unset it; bindings has no keys"),
         ("CHANNELS__a b", "x", "channels.a b: unknown key 'a b'; unset it; channels has no keys"),
         ("GATEWAY__PORT", "many",
-         "gateway.port: found 'many'; input should be a valid integer, unable to parse string as an integer"),
+         "gateway.port: found a text; input should be a valid integer, unable to parse string as an integer"),
         ("GATEWAY__PORT", "{",
-         "gateway.port: not valid YAML: expected the node content, but found '<stream end>'; write the value as YAML, odd texts in quotes"),
+         "gateway.port: not valid YAML; write the value as YAML, odd texts in quotes"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_variable_is_told_by_its_name(tmp_path: Path, variable: str, value: str, problem: str) -> None:
@@ -231,6 +231,36 @@ def test_what_is_wrong_with_a_variable_is_told_by_its_name(tmp_path: Path, varia
 def test_a_secret_that_is_no_yaml_is_not_shown(tmp_path: Path) -> None:
     (found,) = problems(tmp_path, {"openclaw.yaml": ""}, {"OPENCLAW_CONFIG__GATEWAY__AUTH__TOKEN": "*hunter22"})
     assert found.endswith("gateway.auth.token: not valid YAML; write the value as YAML, odd texts in quotes")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("GATEWAY", "hunter2"),
+        ("GATEWAY__AUTH", "hunter2"),
+        ("GATEWAY__AUTH", "[hunter2]"),
+        ("GATEWAY__AUTH", "a: b: hunter2"),
+        ("GATEWAY__AUTH", "{hunter2: 1, hunter2: 2}"),
+        ("GATEWAY__AUTH__MODE", "hunter2"),
+        ("GATEWAY__PORT", "hunter2"),
+        ("GATEWAY__TRUSTED_PROXIES", "[hunter2]"),
+        ("CHANNELS", "hunter2"),
+        ("CHANNELS__TELEGRAM", "hunter2"),
+        ("MODELS__PROVIDERS__OPENAI", "hunter2"),
+        ("PLUGINS__ENTRIES__ANY__CONFIG", "hunter2"),
+        ("SECRETS__ENTRIES", "hunter2"),
+    ],
+)
+def test_what_a_variable_says_at_the_wrong_place_is_shown_by_no_fault(tmp_path: Path, variable: str, value: str) -> None:
+    told = problems(tmp_path, {"openclaw.yaml": ""}, {f"OPENCLAW_CONFIG__{variable}": value})
+    assert told[0].startswith(f"OPENCLAW_CONFIG__{variable}: ")
+    assert "hunter2" not in " ".join(told)
+
+
+def test_one_value_where_a_section_belongs_is_not_shown_either(tmp_path: Path) -> None:
+    assert problems(tmp_path, {"openclaw.yaml": "gateway: {auth: hunter2}\n"}) == [
+        "openclaw.yaml:1:11: gateway.auth: found a text; write it as a mapping of keys"
+    ]
 
 
 def test_two_variables_of_one_key_are_refused(tmp_path: Path) -> None:

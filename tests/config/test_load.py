@@ -61,7 +61,7 @@ def test_an_empty_file_or_section_is_the_default(tmp_path: Path, text: str) -> N
             "openclaw.yaml:2:20: gateway.trustedProxies.0: found '::ffff:0.0.0.0/96'; that is everybody; name the proxy's own",
         ),
         ("channels: []\n", "openclaw.yaml:1:1: channels: found a list; write it as a mapping of keys"),
-        ("gateway: 5\n", "openclaw.yaml:1:1: gateway: found 5; write it as a mapping of keys"),
+        ("gateway: 5\n", "openclaw.yaml:1:1: gateway: found a number; write it as a mapping of keys"),
         ("bindings:\n- match: {channel: x}\n", "openclaw.yaml:2:3: bindings.0.agentId: is missing; add it"),
         ("- a\n", "openclaw.yaml:1:1: holds a list; write it as a mapping of keys such as gateway:"),
         ("a: 1\n---\nb: 2\n", "openclaw.yaml:2:1: not valid YAML: but found another document; mend the indentation or quoting there"),

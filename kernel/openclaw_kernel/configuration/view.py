@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from openclaw_config.issues import ConfigError, Issue
+from openclaw_config.issues import ConfigError, Issue, KeyPath
 from openclaw_config.layers import read_layers
 from openclaw_config.load import Loaded, load_text
-from openclaw_config.redaction import is_secret_place
+from openclaw_config.redaction import REFERENCE, is_secret_place
 from openclaw_config.schema_paths import children_of, node_at, parts_of, variants
-from openclaw_config.secrets import known_secrets
-from openclaw_config.source import read_text
+from openclaw_config.secrets import Secret, known_secrets
+from openclaw_config.source import Resolver, read_text
 from openclaw_kernel.api.config import ReloadOutcome
 from openclaw_kernel.api.errors import InvalidRequest
 from openclaw_kernel.configuration.file import ConfigFile
@@ -30,8 +31,23 @@ _KINDS: Final = {
 _OF_SOURCE: Final = ("parsed", "config", "sourceConfig")
 _OF_ALL: Final = ("resolved", "runtimeConfig")
 
+_ASKING: Final = frozenset({"exec", "keyring"})
+_UNASKED: Final = secrets.token_urlsafe(32)
+"""One for the whole process, which remembers all its secrets."""
+
 OutcomeOf = Callable[[Sequence[str]], ReloadOutcome]
 """What a change of a key does, by its path."""
+
+
+class _UnaskedResolver(Resolver):
+    """Runs no program and unlocks no keyring: who only looks at a file wants neither, and what they would give is not shown anyway.
+
+    What a program gives once the file is taken is known as a secret from then on, wherever else in the file it stands.
+    """
+
+    def _text(self, text: str, where: KeyPath) -> Any:
+        reference = REFERENCE.match(text)
+        return Secret(_UNASKED) if reference is not None and reference[1] in _ASKING else super()._text(text, where)
 
 
 class ConfigView:
@@ -96,7 +112,7 @@ class ConfigView:
         loaded: Loaded | None = accepted if digest == accepted.hash else None
         if loaded is None and text is not None:
             try:
-                loaded = load_text(text, self._path)
+                loaded = load_text(text, self._path, resolve_by=_UnaskedResolver)
             except ConfigError as error:
                 faults = error.issues
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import stat
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from openclaw_config.describe import schema_of
+from openclaw_config.load import load
 from openclaw_config.merging import same
 from openclaw_config.models import Config
 from openclaw_config.patching import patched, tree_of
@@ -310,3 +312,25 @@ async def test_a_link_in_a_circle_is_no_missing_file(desk: Desk) -> None:
     assert (shown["exists"], shown["valid"]) == (True, False)
     with pytest.raises(InvalidRequest, match="cannot be read"):
         await desk.configuration.write(patch(logging={"level": "debug"}), CHANGE, base_hash=None)
+
+
+@pytest.mark.parametrize("fault", ["", "nonsense: 1\n"])
+async def test_to_look_at_a_file_runs_none_of_its_programs(desk: Desk, tmp_path: Path, fault: str) -> None:
+    program, ran = tmp_path / "program", tmp_path / "ran"
+    program.write_text(f"#!/bin/sh\ntouch {ran}\necho of-the-program\n")
+    program.chmod(0o700)
+    text = f"channels: {{irc: {{password: '${{exec:{program}}}', nick: heron-on-the-shore}}}}\n{fault}"
+    desk.path.write_text(text)
+
+    shown = await desk.configuration.snapshot()
+
+    assert not ran.exists()
+    assert shown["valid"] == (not fault)
+    if fault:
+        assert [issue["path"] for issue in shown["issues"]] == ["nonsense"]
+        return
+    assert shown["config"]["channels"]["irc"]["nick"] == "heron-on-the-shore"
+    # Once it was taken its secrets are known, and hidden wherever else they stand.
+    assert "of-the-program" in load(desk.path).secrets
+    desk.path.write_text(text.replace("heron-on-the-shore", "of-the-program"))
+    assert "of-the-program" not in json.dumps(await desk.configuration.snapshot())
