@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -23,6 +24,8 @@ from openclaw_kernel.backup.contents import DATABASE, FORMAT, MANIFEST, BackupEr
 _PAGES: Final = 1000
 _CHUNK: Final = 1 << 20
 _BUSY_SECONDS: Final = 10.0
+_NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL})
+"""What a hard link fails with where the file system has none: FAT and exFAT, many network and FUSE file systems."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +64,7 @@ def create(home: Path, target: Path, *, now_ms: int | None = None) -> Made:
                 _add_manifest(archive, written, made_ms)
             file.flush()
             os.fsync(file.fileno())
-        # It may have been made meanwhile; a rename would take it away.
-        os.link(partial, target)
+        _give_name(partial, target)
     except FileExistsError:
         raise BackupError(f"{target}: is there already; name another file, or remove it") from None
     except OSError as error:
@@ -71,6 +73,29 @@ def create(home: Path, target: Path, *, now_ms: int | None = None) -> Made:
     finally:
         partial.unlink(missing_ok=True)
     return Made(path=target, files=len(written.files), size=target.stat().st_size, left_out=written.left_out)
+
+
+def _give_name(partial: Path, target: Path) -> None:
+    """Have the file at `target`, and none that was made there meanwhile taken away; raise `FileExistsError`, `OSError`."""
+    try:
+        os.link(partial, target)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # A file system without hard links: an empty file of ours holds the name, and only that one is replaced.
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            if not os.path.samestat(os.fstat(descriptor), target.lstat()):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+            try:
+                partial.replace(target)
+            except OSError:
+                target.unlink(missing_ok=True)
+                raise
+        finally:
+            os.close(descriptor)
 
 
 def _add_all(archive: tarfile.TarFile, home: Path, written: _Written) -> None:

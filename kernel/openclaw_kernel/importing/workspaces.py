@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import os
 import shutil
@@ -17,6 +18,7 @@ from openclaw_kernel.importing.source import Installation
 WORKSPACE: Final = "workspace"
 _MOST_FILES: Final = 100_000
 _MOST_BYTES: Final = 4 << 30
+_REFERENCE: Final = Path("~/.openclaw")
 _SKIPPED: Final = frozenset({"node_modules", "__pycache__", ".venv", "venv"})
 """Folders that are made anew from what stands beside them."""
 
@@ -35,6 +37,10 @@ def plan_workspaces(installation: Installation, home: Path, report: Report) -> l
     budget = [_MOST_FILES, _MOST_BYTES]
     for agent_id, folder in workspaces(installation).items():
         if not folder.is_dir():
+            if folder.parent != installation.folder or not folder.name.startswith(WORKSPACE):
+                report.leave(
+                    str(folder), f"the workspace of agent {agent_id!r} is not there; copy it to {home / WORKSPACE / agent_id} by hand"
+                )
             continue
         target = home / WORKSPACE / agent_id
         found = list(_files(folder, folder, report))
@@ -91,7 +97,12 @@ def workspaces(installation: Installation) -> dict[str, Path]:
 
 def _path(installation: Installation, named: str) -> Path:
     # The folder may have been copied from another machine, where it was the home of somebody else.
-    path = Path(named.replace("~/.openclaw", str(installation.folder), 1) if named.startswith("~/.openclaw") else named).expanduser()
+    path = Path(named)
+    if path.is_relative_to(_REFERENCE):
+        path = installation.folder / path.relative_to(_REFERENCE)
+    with contextlib.suppress(RuntimeError):
+        # Else it is the home of a user whom this machine does not know.
+        path = path.expanduser()
     return path if path.is_absolute() else installation.folder / path
 
 

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from openclaw_kernel.lock import is_running, read_owner
 from openclaw_kernel.service.units import (
     LAUNCHD_LABEL,
+    STOP_SECONDS,
     UNIT_NAME,
     ServiceFacts,
     is_same_plist,
@@ -24,6 +25,11 @@ from openclaw_kernel.service.units import (
 )
 
 _COMMAND_SECONDS: Final = 150.0
+_UNLOAD: Final = ("launchctl", "bootout")
+_UNLOADED: Final = frozenset({3, 36, 113})
+"""With what launchctl ends where nothing is loaded (3 and 113), and where the job is still ending (36, the EINPROGRESS of macOS)."""
+_UNLOAD_SECONDS: Final = STOP_SECONDS + 10.0
+_UNLOAD_PAUSE_SECONDS: Final = 0.1
 _SHOWN: Final = ("LoadState", "ActiveState", "SubState", "UnitFileState", "MainPID", "NRestarts", "Result", "ExecMainStatus", "StatusText")
 
 
@@ -147,12 +153,12 @@ class Launchd:
         return is_same_plist(_read(self.file), self.text(facts))
 
     def after_install(self, *, start: bool) -> Sequence[Sequence[str]]:
-        """Load it; RunAtLoad starts it with that."""
-        return [["launchctl", "bootstrap", self._domain, str(self.file)]] if start else []
+        """Unload what an earlier install loaded, which launchd loads no second time; load it. RunAtLoad starts it with that."""
+        return [*self.before_removal(), ["launchctl", "bootstrap", self._domain, str(self.file)]] if start else []
 
     def before_removal(self) -> Sequence[Sequence[str]]:
         """Unload it, which stops it."""
-        return [["launchctl", "bootout", f"{self._domain}/{LAUNCHD_LABEL}"]]
+        return [[*_UNLOAD, f"{self._domain}/{LAUNCHD_LABEL}"]]
 
     def after_removal(self) -> Sequence[Sequence[str]]:
         """Nothing is left to do."""
@@ -197,10 +203,23 @@ def run(command: Sequence[str]) -> str:
         raise ServiceError(f"{shown}: there is no {command[0]} on this machine; install it") from None
     except subprocess.TimeoutExpired:
         raise ServiceError(f"{shown}: did not end in {_COMMAND_SECONDS:.0f} s; see openclaw-kernel service logs") from None
-    if outcome.returncode != 0:
+    is_unload = tuple(command[:2]) == _UNLOAD
+    if outcome.returncode != 0 and not (is_unload and outcome.returncode in _UNLOADED):
         said = " ".join((outcome.stderr or outcome.stdout).split()) or f"exit code {outcome.returncode}"
         raise ServiceError(f"{shown}: {said[:500]}; {_cure(said)}")
+    if is_unload:
+        _wait_unloaded(command[2])
     return outcome.stdout
+
+
+def _wait_unloaded(target: str) -> None:
+    # launchd may answer before the job has ended, and takes no job of the same label until then.
+    deadline = time.monotonic() + _UNLOAD_SECONDS
+    command = ["launchctl", "print", target]
+    while subprocess.run(command, capture_output=True, check=False, timeout=_COMMAND_SECONDS).returncode == 0:
+        if time.monotonic() > deadline:
+            raise ServiceError(f"{target}: is still loaded {_UNLOAD_SECONDS:.0f} s after bootout; see openclaw-kernel service logs")
+        time.sleep(_UNLOAD_PAUSE_SECONDS)
 
 
 def install(manager: ServiceManager, facts: ServiceFacts, *, start: bool) -> Path | None:

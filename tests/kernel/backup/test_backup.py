@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -213,6 +214,31 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     assert (tmp_path / "b.tar.gz").read_text() == "mine"
     with pytest.raises(BackupError, match="outside of it"):
         create(home, home / "b.tar.gz")
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
+def test_where_there_are_no_hard_links_it_is_made_too_and_nothing_is_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    home, target = a_home(tmp_path), tmp_path / "b.tar.gz"
+    comes: list[str] = []
+
+    def refuse(_source: Path, _target: Path) -> None:
+        # Somebody else's file may come in the last moment.
+        for text in comes:
+            target.write_text(text)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    made = create(home, target)
+    assert verify(target).files == made.files
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    target.unlink()
+    comes.append("theirs")
+    with pytest.raises(BackupError, match="is there already"):
+        create(home, target)
+    assert target.read_text() == "theirs"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.tar.gz", "home"]
 
 
 def test_a_file_of_any_name_comes_back_also_one_that_is_called_like_a_list_of_files(tmp_path: Path) -> None:

@@ -136,6 +136,31 @@ async def test_no_secret_is_printed_or_stands_outside_its_file(source: Path, tmp
     assert GATEWAY_TOKEN in (home / "secrets" / "gateway-auth-token").read_text()
 
 
+@pytest.mark.parametrize(
+    ("named", "stands"),
+    [
+        ("~/.openclaw/ours", "reference/ours"),
+        ("~/elsewhere", "person/elsewhere"),
+        ("~/.openclaw-other/ours", "person/.openclaw-other/ours"),
+        ("~of-nobody-here/ours", "reference/~of-nobody-here/ours"),
+    ],
+)
+async def test_a_workspace_whose_name_begins_with_a_tilde_is_found(tmp_path: Path, named: str, stands: str) -> None:
+    source = tmp_path / "reference"
+    source.mkdir()
+    (source / "openclaw.json").write_text(json.dumps({"agents": {"entries": {"main": {"workspace": named}}}}))
+    person = {"HOME": str(tmp_path / "person")}
+    told = await take(source, tmp_path / "home", "--dry-run", env=person)
+    assert told.status == OK, told.err
+    assert left(told.json())["ours" if named.endswith("ours") else "elsewhere"].startswith("the workspace of agent 'main' is not there")
+
+    (tmp_path / stands).mkdir(parents=True)
+    (tmp_path / stands / "NOTES.md").write_text("of the agent")
+    told = await take(source, tmp_path / "home", env=person)
+    assert told.status == OK, told.err
+    assert (tmp_path / "home" / "workspace" / "main" / "NOTES.md").read_text() == "of the agent"
+
+
 async def test_what_openclaw_yaml_says_already_stays(source: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     prepare_home(home)

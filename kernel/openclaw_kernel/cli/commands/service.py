@@ -7,7 +7,7 @@ import os
 import pwd
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,7 +193,11 @@ def _workspaces(home: Path) -> list[Path]:
     agents: Any = source.get("agents") or {}
     entries: Any = [agents.get("defaults"), *(agents.get("entries") or {}).values()] if isinstance(agents, dict) else []
     named = [entry["workspace"] for entry in entries if isinstance(entry, Mapping) and isinstance(entry.get("workspace"), str)]
-    folders = [Path(folder).expanduser() for folder in named]
+    folders = []
+    for folder in map(Path, named):
+        with suppress(RuntimeError):
+            # Else it is the home of a user whom this machine does not know.
+            folders.append(folder.expanduser())
     return sorted({folder for folder in folders if folder.is_absolute() and not folder.is_relative_to(home)})
 
 
