@@ -109,7 +109,7 @@ class LiveConfig:
         self._facts = facts
         self._bus = bus
         self._changed = changed
-        self._tasks = TaskOwner("config", _task_failed)
+        self._tasks = TaskOwner("config", self._task_failed)
         self._watch: ConfigWatch | None = None
         self._watching: asyncio.Task[None] | None = None
         self._seen = seen
@@ -177,12 +177,17 @@ class LiveConfig:
                 edited=self._edited,
                 unsettled=self._is_unsettled,
             )
-            try:
-                await self._watch.follow(self._seen)
-            except Exception:
-                # Whatever it was, as a thread that cannot be started: edits that nobody sees from now on are worse.
-                logger.exception("the files of the config are not followed; tried again in %.0f s", RETRY_SECONDS)
-                await asyncio.sleep(RETRY_SECONDS)
+            await self._watch.follow(self._seen)
+
+    async def _follow_again(self) -> None:
+        await asyncio.sleep(RETRY_SECONDS)
+        await self._follow()
+
+    def _task_failed(self, name: str, error: BaseException) -> None:
+        logger.error("task %s failed", name, exc_info=error)
+        if name == "config/watch" and self._wants_watch:
+            # Whatever it was, as a thread that could not be started: an edit that nobody sees is worse.
+            self._watching = self._tasks.spawn("watch", self._follow_again())
 
     @property
     def _wants_watch(self) -> bool:
@@ -331,7 +336,3 @@ def seen_of(loaded: Loaded) -> Seen:
 
 def _wire(issue: Any) -> Mapping[str, Any]:
     return {"path": issue.key, "message": f"{issue.found}; {issue.cure}"}
-
-
-def _task_failed(name: str, error: BaseException) -> None:
-    logger.error("task %s failed", name, exc_info=error)

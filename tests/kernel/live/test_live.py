@@ -288,7 +288,7 @@ async def test_whatever_ends_the_watch_it_goes_on_and_the_edit_is_taken(
     monkeypatch.setattr(live.live, "_take_files", take_files)
     live.save(logging={"level": "debug"})
     await live.until(lambda: live.live.engine.running.logging.level == "debug")
-    assert "the files of the config are not followed" in caplog.text
+    assert "task config/watch failed" in caplog.text
 
 
 async def test_in_mode_off_nobody_watches_and_who_asks_is_heard(live: Live) -> None:
