@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import BeforeValidator, Field, model_validator
 
-from openclaw_kernel.api import Secret
+from openclaw_kernel.api import PluginSettings, Secret
 
 SECTION: Final = "channels.telegram"
 DEFAULT_ACCOUNT: Final = "default"
@@ -41,26 +40,14 @@ PersonId = Annotated[str, BeforeValidator(_person)]
 ChatId = Annotated[str, BeforeValidator(_chat)]
 
 
-class Model(BaseModel):
-    """camelCase keys, unknown keys refused."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        alias_generator=to_camel,
-        validate_by_alias=True,
-        validate_by_name=False,
-    )
-
-
-class GroupSettings(Model):
+class GroupSettings(PluginSettings):
     require_mention: bool | None = None
     """Answer only when the bot is mentioned or replied to; unset means as under `*`, else yes."""
     allow_from: list[PersonId] | None = None
     """Numeric ids of the people heard in this group; unset means as under `*`, else `groupAllowFrom`."""
 
 
-class AccountSettings(Model):
+class AccountSettings(PluginSettings):
     enabled: bool = True
     """Whether this bot runs."""
     name: str | None = None

@@ -8,6 +8,7 @@ from typing import Any, Final
 from openclaw_kernel.api import PluginContext, Restarts, RestartSentinel, Target
 from openclaw_kernel.api.config import Written
 from openclaw_plugins.control.config_wire import ConfigDeliveryContext, ToldParams
+from openclaw_plugins.control.places import target_of
 
 COOLDOWN_MS: Final = 30_000
 """Between two restarts that written configs ask for."""
@@ -86,13 +87,4 @@ def _reason(written: Written) -> str:
 def _target(context: ConfigDeliveryContext | None) -> Target | None:
     if context is None or not (context.channel and context.to):
         return None
-    kind, colon, rest = context.to.partition(":")
-    named = colon and kind in {"direct", "group", "channel"}
-    thread = context.thread_id
-    return Target(
-        channel=context.channel.strip().lower(),
-        account_id=context.account_id or "default",
-        peer_kind=kind if named else "direct",  # type: ignore[arg-type]  # seen to be one of the three
-        peer_id=rest if named else context.to,
-        thread_id=None if thread is None else str(thread),
-    )
+    return target_of(context.channel, context.to, account_id=context.account_id, thread_id=context.thread_id)

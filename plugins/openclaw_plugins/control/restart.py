@@ -28,6 +28,7 @@ from openclaw_kernel.api import (
     rpc,
 )
 from openclaw_plugins.control import wire
+from openclaw_plugins.control.places import target_of
 
 DEFAULT_REASON: Final = "asked for by a client"
 
@@ -126,12 +127,4 @@ def _target(context: wire.DeliveryContext | None) -> Target | None:
         return None
     if not context.channel or not context.to:
         raise InvalidRequest("deliveryContext: names a place by channel and to; give both, or neither")
-    kind, colon, rest = context.to.partition(":")
-    named = colon and kind in {"direct", "group", "channel"}
-    return Target(
-        channel=context.channel.strip().lower(),
-        account_id=context.account_id or "default",
-        peer_kind=kind if named else "direct",  # type: ignore[arg-type]  # seen to be one of the three
-        peer_id=rest if named else context.to,
-        thread_id=None if context.thread_id is None else str(context.thread_id),
-    )
+    return target_of(context.channel, context.to, account_id=context.account_id, thread_id=context.thread_id)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
+
+from openclaw_kernel.api import PluginSettings
 
 
-class ControlUiSettings(BaseModel):
+class ControlUiSettings(PluginSettings):
     """Nothing is served until `root` is set."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, validate_by_alias=True, validate_by_name=False)
 
     root: Annotated[str, Field(min_length=1)] | None = None
     """Folder with a built Control UI, the one that holds `index.html`; `~` is the home folder."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
+
+from openclaw_kernel.api import PluginSettings
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 """Signatures with a key pair alone: who can check a token cannot make one."""
@@ -47,11 +48,7 @@ HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
 Claim = Annotated[str, Field(min_length=1, max_length=128)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, validate_by_alias=True, validate_by_name=False)
-
-
-class IssuerSettings(_Model):
+class IssuerSettings(PluginSettings):
     preset: Literal["cloudflare-access", "google-iap", "oidc"] = "oidc"
     """Where the token and its keys are found: `cloudflare-access` (Cf-Access-Jwt-Assertion), `google-iap` (X-Goog-IAP-JWT-Assertion) or
     `oidc` (Authorization: Bearer, and what the issuer publishes of itself)."""
@@ -81,7 +78,7 @@ class IssuerSettings(_Model):
         return self
 
 
-class JwtIdentitySettings(_Model):
+class JwtIdentitySettings(PluginSettings):
     issuers: list[IssuerSettings] = []
     """Whose tokens are believed; none means that the plugin does nothing."""
     leeway_seconds: Annotated[int, Field(ge=0, le=300)] = 30

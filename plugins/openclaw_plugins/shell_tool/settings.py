@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
+
+from openclaw_kernel.api import PluginSettings
 
 DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
 
-class ShellToolSettings(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        alias_generator=to_camel,
-        validate_by_alias=True,
-        validate_by_name=False,
-    )
-
+class ShellToolSettings(PluginSettings):
     allow_shell_line: bool = False
     """Take a `command` line for /bin/sh as well as a list of arguments."""
     timeout_seconds: Annotated[int, Field(ge=1, le=3_600)] = 60

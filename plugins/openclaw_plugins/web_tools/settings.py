@@ -5,18 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+
+from openclaw_kernel.api import PluginSettings
 
 
-class WebToolsSettings(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        alias_generator=to_camel,
-        validate_by_alias=True,
-        validate_by_name=False,
-    )
-
+class WebToolsSettings(PluginSettings):
     allow_private: list[Annotated[str, Field(pattern=r"^[^\s/@]+:[0-9]{1,5}$")]] = []
     """Places in the own network that may be fetched, each as exact `host:port`, e.g. `nas.home.arpa:8080`."""
     max_bytes: Annotated[int, Field(ge=1_024, le=64 << 20)] = 2 << 20

@@ -4,23 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
-from openclaw_kernel.api import ModelInfo, RetryClass, Secret
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        alias_generator=to_camel,
-        validate_by_alias=True,
-        validate_by_name=False,
-    )
+from openclaw_kernel.api import ModelInfo, PluginSettings, RetryClass, Secret
 
 
-class ClaudeCliModel(_Model):
+class ClaudeCliModel(PluginSettings):
     id: str
     """An alias of the program (`sonnet`, `opus`, `haiku`) or a model's full name."""
     name: str | None = None
@@ -29,7 +18,7 @@ class ClaudeCliModel(_Model):
     """Tokens of prompt and answer together; the program shortens its conversation by itself."""
 
 
-class ClaudeCliSettings(_Model):
+class ClaudeCliSettings(PluginSettings):
     api: Literal["claude-cli"] = "claude-cli"
     """Names the provider plugin where the id does not."""
     command: str = "claude"

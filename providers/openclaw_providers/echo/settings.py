@@ -4,30 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
-from openclaw_kernel.api import ProviderErrorKind
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        alias_generator=to_camel,
-        validate_by_alias=True,
-        validate_by_name=False,
-    )
+from openclaw_kernel.api import PluginSettings, ProviderErrorKind
 
 
-class EchoTool(_Model):
+class EchoTool(PluginSettings):
     name: str
     """The tool to call."""
     arguments: dict[str, Any] = {}
     """Its arguments."""
 
 
-class EchoSettings(_Model):
+class EchoSettings(PluginSettings):
     api: Literal["echo"] = "echo"
     """Names the provider plugin where the id does not."""
     delay_ms: Annotated[int, Field(ge=0, le=60_000)] = 0
