@@ -63,7 +63,7 @@ def ended(evidence: Evidence) -> Iterator[str]:
         elif row["state"] != "answered" and not row["reason"]:
             yield f"P1: {_name(row)} is {row['state']} without a reason"
     for row in evidence.outbox:
-        if row["state"] not in DELIVERED and row["outbox_id"] not in evidence.given_up:
+        if row["state"] not in DELIVERED:
             yield f"P5: the delivery {row['text']!r} to {row['peer_id']} ended as {row['state']}: {row['error']}"
 
 

@@ -37,8 +37,6 @@ class Evidence:
     effects: list[Row]
     errors: list[str]
     """Lines of the log that are errors."""
-    given_up: frozenset[str] = frozenset()
-    """Deliveries that may end as failed, by id."""
     inbound: list[Row] = field(default_factory=list)
     outbox: list[Row] = field(default_factory=list)
     runs: list[Row] = field(default_factory=list)

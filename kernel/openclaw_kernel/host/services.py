@@ -89,7 +89,8 @@ class HostedChannels:
         owned = await in_force(lambda: self._registry.channels.get(channel))
         if owned is None:
             cure = suggest(channel, self._registry.channels)
-            raise SendFailed(f"there is no channel {channel!r}; {cure}", permanent=True)
+            # Not for ever: who switched it off may switch it on again.
+            raise SendFailed(f"there is no channel {channel!r}; {cure}")
         if self._running(channel) is None:
             component = self._component(channel)
             reason = (component.reason if component is not None else None) or "it is not started"

@@ -166,7 +166,7 @@ class Outbox:
             if due == "stopping":
                 return
             if due == "expired":
-                await self._end(item, "dead_lettered", "failed", error="not delivered in time")
+                await self._end(item, "dead_lettered", "failed", error=self._late(item.target.channel))
                 return
             self._begin(item)
             try:
@@ -193,9 +193,11 @@ class Outbox:
         return "stopping"
 
     def _is_down(self, channel: str) -> bool:
-        # An unknown channel is not down: sending says so, and that is the end of the message.
-        channels = self._channels()
-        return channel in channels.ids() and channels.capabilities(channel) is None
+        # One that is not there is down as well: it was there when the message was written, and who switched it off may switch it on again.
+        return self._channels().capabilities(channel) is None
+
+    def _late(self, channel: str) -> str:
+        return f"not delivered in time; channel {channel!r} does not run" if self._is_down(channel) else "not delivered in time"
 
     def _look(self) -> int:
         """Return the time, on the loop's thread; a clock that was set back takes with it what was to wait until a time of its own."""

@@ -149,8 +149,37 @@ async def test_what_cannot_be_sent_for_a_day_is_given_up(harness: Harness) -> No
     assert (await ended(harness, one))[0] == "dead_lettered"
 
 
-async def test_an_unknown_channel_is_the_end(harness: Harness) -> None:
-    assert (await ended(harness, await deliver(harness, "one", channel="pigeon")))[0] == "failed"
+async def test_what_goes_to_a_channel_that_was_switched_off_waits_for_it(harness: Harness) -> None:
+    harness.channels.known.remove("telegram")
+    harness.channels.up.remove("telegram")
+    one = await deliver(harness, "one")
+    await deliver(harness, "elsewhere", channel="irc")
+    await until(lambda: harness.channels.texts() == ["elsewhere"])
+    assert await state_of(harness, one) == ("prepared", 0, None)
+    harness.channels.known.append("telegram")
+    harness.channels.up.add("telegram")
+    await until(lambda: harness.channels.texts() == ["elsewhere", "one"])
+
+
+async def test_a_channel_that_goes_between_the_look_and_the_sending_costs_no_message(harness: Harness) -> None:
+    gone = iter([True])
+
+    async def switched_off(message: OutboundMessage) -> None:
+        for _ in gone:
+            harness.channels.up.remove("telegram")
+            raise SendFailed("there is no channel 'telegram'")
+
+    harness.channels.script = switched_off
+    one = await deliver(harness, "one")
+    await until(lambda: "telegram" not in harness.channels.up)
+    harness.channels.up.add("telegram")
+    assert (await ended(harness, one))[0] == "sent"
+
+
+async def test_who_gives_up_says_that_its_channel_is_not_there(harness: Harness) -> None:
+    one = await deliver(harness, "one", channel="pigeon")
+    harness.offset_ms = 25 * 3_600_000
+    assert await ended(harness, one) == ("dead_lettered", 0, "not delivered in time; channel 'pigeon' does not run")
 
 
 async def test_a_channel_that_breaks_the_contract_stops_no_other_message(harness: Harness) -> None:
