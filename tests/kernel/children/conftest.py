@@ -13,6 +13,7 @@ import pytest
 from openclaw_kernel.api import GatewayError, InboundMessage, Ingress, ToolContext, ToolResult
 from openclaw_kernel.children.isolation import Children
 from openclaw_kernel.children.supervisor import ChildTiming
+from tests.kernel.children.support import leave_out_others, strangers_in
 from tests.kernel.host.distributions import GOOD, Distributions
 from tests.kernel.host.hosting import Hosting, make_hosting
 
@@ -59,6 +60,11 @@ class Family:
         return await self.hosting.host.tools.run(name, context, arguments)
 
 
+@pytest.fixture(autouse=True)
+def _without_others() -> None:
+    leave_out_others()
+
+
 Start = Callable[..., Awaitable[Family]]
 
 
@@ -95,8 +101,6 @@ async def start(home: Path, distributions: Distributions) -> AsyncIterator[Start
         more_services: dict[type, object] | None = None,
         **plugins: Any,
     ) -> Family:
-        from tests.kernel.children.support import strangers_in
-
         children, door = Children(version="0", timing=timing), Door()
         config = {"plugins": {"callTimeoutSeconds": 10, "entries": entries, **plugins}, "channels": {"good": {}, **(channels or {})}}
         services: dict[type, object] = {Ingress: door, **(more_services or {})}

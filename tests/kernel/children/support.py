@@ -22,6 +22,20 @@ def processes_below(pid: int) -> list[int]:
     return [found for child in children(pid) for found in (child, *processes_below(child))]
 
 
+_others: frozenset[int] = frozenset()
+
+
+def leave_out_others() -> None:
+    """What runs below this process by now belongs to fixtures that outlive their tests."""
+    global _others  # noqa: PLW0603 - one process, one test at a time
+    _others = frozenset(children(os.getpid()))
+
+
+def processes_here() -> list[int]:
+    """Every process under this one that came since."""
+    return [found for child in children(os.getpid()) if child not in _others for found in (child, *processes_below(child))]
+
+
 def environment_of(pid: int) -> dict[str, str]:
     """The environment a process was started with, without the leash's mark."""
     entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")

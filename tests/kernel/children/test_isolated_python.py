@@ -13,7 +13,7 @@ from openclaw_config.models import Config
 from openclaw_kernel.api import OutboundMessage, PluginState, SendFailed, Target, Unavailable
 from openclaw_kernel.api.config import NotApplied, ReloadOutcome
 from tests.kernel.children.conftest import Start
-from tests.kernel.children.support import environment_of, processes_below, the_program
+from tests.kernel.children.support import environment_of, processes_here, the_program
 from tests.kernel.host.distributions import Distributions
 
 TALKER = """
@@ -183,7 +183,7 @@ async def test_its_tool_command_and_channel_work_from_its_own_process(talker: Di
     host = family.hosting.host
     assert family.hosting.state("talker") is PluginState.STARTED, family.hosting.reason("talker")
     (keeper,) = family.children.pids("talker")
-    assert keeper in processes_below(os.getpid())
+    assert keeper in processes_here()
     result = await family.tool("talk", text="hi")
     assert result.text == "hi 1 s3cret-s3cret main /"
     assert (await family.tool("talk", text="fail")).text == "it cannot"
@@ -361,7 +361,7 @@ async def test_one_that_dies_at_its_import_fails_alone(distributions: Distributi
     family = await start({"dier": {"isolation": "process"}})
     assert family.hosting.state("dier") is PluginState.FAILED
     assert told in family.hosting.reason("dier")
-    assert processes_below(os.getpid()) == []
+    assert processes_here() == []
     await family.hosting.check_good()
 
 
@@ -399,10 +399,10 @@ class ThePlugin:
 
 async def test_nothing_is_left_of_it_after_the_stop(talker: Distributions, start: Start) -> None:
     family = await start(ISOLATED, {"talker": {}})
-    assert processes_below(os.getpid())
+    assert processes_here()
     assert await family.hosting.stop(10.0) == []
     await family.children.close(5)
-    assert processes_below(os.getpid()) == []
+    assert processes_here() == []
 
 
 async def test_another_config_is_taken_by_a_process_beside_the_one_that_runs_which_ends_when_it_is_replaced(
@@ -425,7 +425,7 @@ async def test_another_config_is_taken_by_a_process_beside_the_one_that_runs_whi
     await (await host.prepare(config_with("new"), UNIT)).commit()
     assert host.channels.status("talker")[0].detail == "new"
     async with asyncio.timeout(10):
-        while before in processes_below(os.getpid()):
+        while before in processes_here():
             # Each of its calls waits for something.
             await family.tool("talk", text="x")
     (after,) = family.children.pids("talker")
@@ -441,7 +441,7 @@ async def test_a_config_that_another_plugin_makes_impossible_leaves_no_process_b
         with pytest.raises(NotApplied, match="'open' has no scope"):
             await family.hosting.host.prepare(config, {})
         assert family.children.pids("talker") == []
-    assert processes_below(os.getpid()) == []
+    assert processes_here() == []
 
 
 async def test_a_plugin_moves_out_of_the_gateway_and_back_in_while_it_runs(talker: Distributions, start: Start) -> None:
@@ -474,7 +474,7 @@ async def test_one_whose_name_is_taken_is_failed_and_its_process_ends(talker: Di
     assert "'talk'" in family.hosting.reason(failed)
     (keeper,) = family.children.pids(next(name for name in states if name != failed))
     async with asyncio.timeout(10):
-        while {keeper, the_program(keeper)} != set(processes_below(os.getpid())):
+        while {keeper, the_program(keeper)} != set(processes_here()):
             await family.hosting.check_good()
 
 

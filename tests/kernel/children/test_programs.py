@@ -19,7 +19,7 @@ from openclaw_kernel.api.audit import AuditEntry, AuditLog
 from openclaw_kernel.children.errors import Code, NotAsked
 from openclaw_kernel.host.discovery import discover
 from tests.kernel.children.conftest import DEADLINE, Start
-from tests.kernel.children.support import PRELUDE, add_program, processes_below
+from tests.kernel.children.support import PRELUDE, add_program, processes_here
 
 CHANNEL = (
     PRELUDE
@@ -107,7 +107,7 @@ async def test_only_the_config_makes_a_program_run_and_no_key_of_it_names_one(ho
     family = await start({})
     assert family.hosting.state("idle") is PluginState.DISABLED
     assert family.hosting.reason("idle") == "there is no section plugins.entries.idle"
-    assert processes_below(os.getpid()) == []
+    assert processes_here() == []
 
 
 async def test_it_runs_once_its_entry_is_there(home: Path, start: Start) -> None:
@@ -262,7 +262,7 @@ async def test_one_that_cannot_speak_this_version_says_so(home: Path, start: Sta
     family = await start({"wild": {}})
     assert family.hosting.state("wild") is PluginState.FAILED
     assert "speaks version 2 of the contract, this gateway speaks 1" in family.hosting.reason("wild")
-    assert processes_below(os.getpid()) == []
+    assert processes_here() == []
 
 
 async def test_one_that_registers_nonsense_is_told_where(home: Path, start: Start) -> None:
@@ -289,9 +289,9 @@ serve(on_start=go)
 """
     add_program(home, "wild", PRELUDE + forker)
     family = await start({"wild": {}})
-    assert len(processes_below(os.getpid())) == 3
+    assert len(processes_here()) == 3
     await family.hosting.stop(10.0)
-    assert processes_below(os.getpid()) == []
+    assert processes_here() == []
 
 
 async def command(*arguments: str) -> tuple[int, str]:
@@ -354,7 +354,7 @@ serve(**{"channel.stop": lambda params: time.sleep(600)})
     assert await family.hosting.host.channels.stop("stuck")
     await family.hosting.wait_until(lambda: "did not stop channel stuck in time" in family.hosting.reason("stuck"), DEADLINE)
     await family.hosting.wait_until(lambda: "did not stop" not in family.hosting.reason("stuck"), DEADLINE)
-    assert before not in processes_below(os.getpid())
+    assert before not in processes_here()
     assert family.hosting.host.channels.capabilities("stuck") is None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
 from pathlib import Path
 
@@ -15,11 +14,10 @@ from openclaw_kernel.children.process import Launch
 from openclaw_kernel.children.stderr import ChildLog
 from openclaw_kernel.children.supervisor import ChildTiming, Supervisor
 from openclaw_kernel.host.isolation import LateHold
-from tests.kernel.children.support import PRELUDE, processes_below
+from tests.kernel.children.support import PRELUDE, processes_here
 
 
 async def test_one_that_is_closed_while_it_is_started_leaves_no_process(tmp_path: Path) -> None:
-    before = set(processes_below(os.getpid()))
     program = tmp_path / "main.py"
     program.write_text(PRELUDE + "serve()")
     asked, goes_on = asyncio.Event(), asyncio.Event()
@@ -45,4 +43,4 @@ async def test_one_that_is_closed_while_it_is_started_leaves_no_process(tmp_path
     with pytest.raises(NotReady, match="was ended with the plugin"):
         await starting
     assert supervisor.pid is None
-    assert set(processes_below(os.getpid())) <= before
+    assert processes_here() == []
