@@ -13,6 +13,7 @@ from typing import Any, Final
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.scanner import RoundTripScanner
 
 from openclaw_config.issues import ConfigError, Fix, Issue, KeyPath, dotted
 from openclaw_config.redaction import KINDS, REFERENCE, is_secret_place, plain
@@ -48,6 +49,15 @@ _KINDS: Final = {"TimeStamp": "a date", "date": "a date", "datetime": "a date", 
 _SHOWN_KINDS: Final = "${env:NAME}, ${file:PATH}, ${keyring:SERVICE/NAME}, ${exec:/PATH ARGUMENTS}"
 
 
+class _Scanner(RoundTripScanner):
+    """Goes no deeper than is allowed: with each bracket that is open the library looks longer for the end of a key."""
+
+    def fetch_flow_collection_start(self, TokenClass: Any, to_push: str) -> None:  # noqa: N803 - the library's name
+        if len(self.flow_context) > DEPTH_LIMIT:
+            raise RecursionError
+        super().fetch_flow_collection_start(TokenClass, to_push)
+
+
 def read_text(path: Path) -> str:
     """The file's text; raise `ConfigError` where there is none."""
     shown, fix = str(path), Fix.UNREADABLE_FILE
@@ -79,7 +89,7 @@ def parse_any(name: str, text: str) -> Any:
     """The document of a file that may hold a mapping, a list or one value; None where it is empty. Raise `ConfigError`."""
     unreadable = Fix.UNREADABLE_FILE
     try:
-        document = YAML(typ="rt").load(text)
+        document = _yaml().load(text)
     except DuplicateKeyError as error:
         line, column = _marked(error)
         # The library's words show both values, and they may be secrets.
@@ -102,6 +112,12 @@ def parse_any(name: str, text: str) -> Any:
     if issues:
         raise ConfigError(issues)
     return document
+
+
+def _yaml() -> YAML:
+    yaml = YAML(typ="rt")
+    yaml.Scanner = _Scanner
+    return yaml
 
 
 def _marked(error: MarkedYAMLError) -> tuple[int, int]:
