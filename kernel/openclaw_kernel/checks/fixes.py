@@ -25,6 +25,8 @@ from openclaw_kernel.checks import FIXES_FOLDER
 from openclaw_kernel.checks.changes import CannotFix, ModeStep, Plan, as_json, digest_of, read_whole
 
 FILE: Final = "fix.json"
+KEPT: Final = 100
+"""So many of the newest can be taken back."""
 ID: Final = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z0-9-]{1,120}")
 
 _STEP_KEYS: Final[Mapping[Any, set[str]]] = {
@@ -75,6 +77,7 @@ class FixBook:
                 self._write(fix_id, {**record, "state": "done"})
             except (OSError, CannotFix) as error:
                 raise self._taken_back(folder, taken, error) from error
+            self._forget_old()
             return fix_id
 
     def undo(self, fix_id: str) -> dict[str, Any]:
@@ -118,6 +121,14 @@ class FixBook:
         """Remember that the audit log has it; raise `OSError`, `CannotFix`."""
         record = self.read(fix_id)
         self._write(fix_id, {**record, "recorded": [*record.get("recorded", ()), state]})
+
+    def _forget_old(self) -> None:
+        """Remove what is over, in the audit log, and older than so many others; its backups hold the secrets of its time."""
+        unrecorded = {fix_id for fix_id, _, _ in self.unrecorded()}
+        for fix_id in self.ids()[:-KEPT]:
+            with suppress(CannotFix):
+                if fix_id not in unrecorded and self.read(fix_id).get("state") in {"done", "undone"}:
+                    shutil.rmtree(self._folder / fix_id, ignore_errors=True)
 
     def _back_up(self, plan: Plan, check_id: str, folder: Path) -> dict[str, Any]:
         folder.mkdir(mode=0o700)

@@ -145,6 +145,16 @@ def test_a_fix_that_was_cut_off_can_be_taken_back(home: Path, monkeypatch: pytes
     assert after == before
 
 
+def test_only_so_many_are_kept_and_none_that_nobody_has_written_down(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fixes_module, "KEPT", 2)
+    book, made = FixBook(home), []
+    for mode in (0o400, 0o600, 0o400, 0o600):
+        made.append(book.make(planned(home, SetMode(path=home / "gateway.token", mode=mode)), CHECK))
+        if len(made) != 2:
+            book.recorded(made[-1], "done")
+    assert book.ids() == sorted(made[1:])
+
+
 def test_what_was_changed_since_is_not_undone(home: Path) -> None:
     book = FixBook(home)
     fix_id = book.make(planned(home, SetKey(key=("logging", "level"), value="info")), CHECK)
