@@ -12,7 +12,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
@@ -430,7 +430,12 @@ async def test_what_a_library_leaves_open_does_not_outlive_a_restart(start_gatew
 
 
 def _opened(gateway: RunningGateway) -> list[str]:
-    return [str(found.readlink()) for found in Path(f"/proc/{gateway.process.pid}/fd").iterdir()]
+    found = []
+    for descriptor in Path(f"/proc/{gateway.process.pid}/fd").iterdir():
+        # What is closed meanwhile is none that stays.
+        with suppress(FileNotFoundError):
+            found.append(str(descriptor.readlink()))
+    return found
 
 
 def _closes_on_exec(described: Path) -> bool:

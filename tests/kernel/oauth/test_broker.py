@@ -136,11 +136,14 @@ async def test_a_refused_token_is_refreshed_once_for_all_who_were_refused(bench:
 async def test_whoever_waits_may_be_cancelled_and_the_new_token_is_not_lost(bench: Bench, server: AuthorizationProcess) -> None:
     await bench.log_in()
     bench.clock.ahead_ms = 3_700_000
+    before = len(await server.requests())
+    await server.script("wait")
     waiting = asyncio.ensure_future(bench.token())
-    await server.requests(count=3)
+    await server.requests(count=before + 1)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+    await server.release()
     assert [await bench.token()] == await server.access_tokens()
     assert await refreshes(server) == 1
 
