@@ -10,8 +10,14 @@ from openclaw_kernel.api import ModelRequest, ProviderError, ProviderErrorKind, 
 from openclaw_kernel.testing import RunningGateway, StartGateway
 
 
-async def speak(request: web.Request) -> web.Response:
+async def speak(request: web.Request) -> web.StreamResponse:
     asked = await request.text()
+    if asked == "pieces":
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        for byte in "γνῶθι".encode():
+            await answer.write(bytes([byte]))
+        return answer
     if asked == "too much":
         return web.Response(status=429, text=f"no more, {request.headers['Authorization']}", headers={"Retry-After": "2"})
     return web.Response(text="" if asked == "silence" else f"know thyself, not {asked}")
@@ -47,6 +53,11 @@ async def ask(gateway: RunningGateway, text: str) -> str:
 async def test_it_says_what_the_server_says(openclaw_gateway: StartGateway, url: str) -> None:
     async with openclaw_gateway(config(url)) as gateway:
         assert await gateway.ask("others") == "know thyself, not others"
+
+
+async def test_a_character_that_comes_in_pieces_is_whole(openclaw_gateway: StartGateway, url: str) -> None:
+    async with openclaw_gateway(config(url)) as gateway:
+        assert await ask(gateway, "pieces") == "γνῶθι"
 
 
 async def test_a_limit_says_when_it_ends_and_repeats_no_key(openclaw_gateway: StartGateway, url: str) -> None:

@@ -33,7 +33,8 @@ class Retiring:
         kept = self._kept.setdefault(hosted.id, [])
         try:
             async with asyncio.timeout(self._timing.retire) as patience:
-                kept.append(patience)
+                if hosted.calls.count:
+                    kept.append(patience)
                 try:
                     if len(kept) > MOST_KEPT and not (oldest := kept.pop(0)).expired():
                         oldest.reschedule(asyncio.get_running_loop().time())

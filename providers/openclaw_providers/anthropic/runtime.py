@@ -15,7 +15,7 @@ from openclaw_kernel.api import (
     ProviderError,
     ProviderErrorKind,
 )
-from openclaw_kernel.api.remote import OpenedOnce, ServerFaults, one_line, retry_after
+from openclaw_kernel.api.remote import OpenedOnce, ServerFaults, retry_after
 from openclaw_providers.anthropic.failures import error_fields, kind_of, reset_of
 from openclaw_providers.anthropic.settings import KNOWN_MODELS, AnthropicModel, AnthropicSettings
 from openclaw_providers.anthropic.wire import Reader, ThinkingStyle, parameters, style_of
@@ -123,7 +123,7 @@ class AnthropicProvider:
         if isinstance(error, APIStatusError) and error.response.is_redirect:
             return self._faults.odd(f"redirects to {error.response.headers.get('location')}, where no key is sent", model)
         kind = kind_of(status, error_type, told)
-        message = f"{self.label} answered {error_type or status}: {one_line(told or error.message)}"
+        message = f"{self.label} answered {error_type or status}: {self._faults.told(told or error.message)}"
         if kind is ProviderErrorKind.AUTH:
             message += f"; check models.providers.{self.id}.apiKey and the account"
         after = retry_after(error.response.headers, otherwise=reset_of) if isinstance(error, APIStatusError) else None

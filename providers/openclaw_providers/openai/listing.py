@@ -6,13 +6,13 @@ Without the SDK: this happens when the gateway starts, and importing the SDK cos
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import aiohttp
 
 from openclaw_kernel.api import ProviderErrorKind
-from openclaw_kernel.api.remote import cause_of, one_line, without_password
+from openclaw_kernel.api.remote import cause_of, without_password
 from openclaw_providers.openai.failures import error_fields, kind_of
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=30, connect=10)
@@ -29,8 +29,8 @@ class ListingFailed(Exception):
         self.message = message
 
 
-async def list_models(url: str, key: str | None, headers: Mapping[str, str]) -> list[str]:
-    """Return the ids that `GET {url}/models` lists; raise `ListingFailed`."""
+async def list_models(url: str, key: str | None, headers: Mapping[str, str], shown: Callable[[str], str]) -> list[str]:
+    """Return the ids that `GET {url}/models` lists; raise `ListingFailed`, what the server said in it as `shown` returns it."""
     place = without_password(url)
     sent = {**({"Authorization": f"Bearer {key}"} if key is not None else {}), **headers}
     try:
@@ -42,11 +42,11 @@ async def list_models(url: str, key: str | None, headers: Mapping[str, str]) -> 
             status = response.status
             body: Any = json.loads(await _read(response))
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        raise ListingFailed(ProviderErrorKind.NETWORK, f"no list of models from {place} ({one_line(cause_of(error))})") from error
+        raise ListingFailed(ProviderErrorKind.NETWORK, f"no list of models from {place} ({shown(cause_of(error))})") from error
     listed = body.get("data") if isinstance(body, dict) else None
     if status != _OK or not isinstance(listed, list):
         code, told = error_fields(body)
-        raise ListingFailed(kind_of(status, code, told), f"{place}/models answered {status}: {one_line(told) or 'no list'}")
+        raise ListingFailed(kind_of(status, code, told), f"{place}/models answered {status}: {shown(told) or 'no list'}")
     return [str(item["id"]) for item in listed if isinstance(item, dict) and item.get("id")]
 
 

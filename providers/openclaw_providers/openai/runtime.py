@@ -19,7 +19,7 @@ from openclaw_kernel.api import (
     ProviderErrorKind,
     Secret,
 )
-from openclaw_kernel.api.remote import OpenedOnce, ServedModel, ServerFaults, one_line, retry_after
+from openclaw_kernel.api.remote import OpenedOnce, ServedModel, ServerFaults, retry_after
 from openclaw_providers.openai.failures import error_fields, kind_of, reset_of
 from openclaw_providers.openai.settings import SERVERS, OpenAISettings, server_of
 from openclaw_providers.openai.wire import Reader, parameters
@@ -158,7 +158,11 @@ class OpenAIProvider:
         while True:
             try:
                 key = await self._access_token() or self._settings.api_key
-                self._take_models(await list_models(self._url, key.unwrap() if key is not None else None, self._settings.sent_headers()))
+                self._take_models(
+                    await list_models(
+                        self._url, key.unwrap() if key is not None else None, self._settings.sent_headers(), self._faults.told
+                    )
+                )
                 if self._models:
                     return
                 kind, message = None, f"{self._faults.place} has no model; load one there"
@@ -206,7 +210,7 @@ class OpenAIProvider:
         if isinstance(error, APIStatusError) and error.response.is_redirect:
             return self._faults.odd(f"redirects to {error.response.headers.get('location')}, where no key is sent", model)
         kind = kind_of(status, code, told)
-        message = f"{self.label} answered {status or 'in the stream'}: {one_line(told or error.message)}"
+        message = f"{self.label} answered {status or 'in the stream'}: {self._faults.told(told or error.message)}"
         if kind is ProviderErrorKind.AUTH:
             message += f"; check {'the login' if self._settings.oauth else f'models.providers.{self.id}.apiKey'} and the account"
         after = retry_after(error.response.headers, otherwise=reset_of) if isinstance(error, APIStatusError) else None

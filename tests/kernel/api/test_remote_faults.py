@@ -70,6 +70,11 @@ def test_no_secret_of_the_settings_is_passed_on(faults: ServerFaults) -> None:
     assert faults.error(ProviderErrorKind.AUTH, said, None, 1.5).retry_after == 1.5
 
 
+def test_no_part_of_a_secret_is_left_where_what_a_server_said_is_cut(faults: ServerFaults) -> None:
+    for before in range(385, 401):
+        assert "sk-p" not in faults.told("x" * before + " sk-precious, it said")
+
+
 def test_an_answer_that_broke_off_is_no_answer(faults: ServerFaults) -> None:
     end = Completed(stop_reason="stop")
     assert faults.whole(end, "m", has_begun=True) is end

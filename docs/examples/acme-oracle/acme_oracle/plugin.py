@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import AsyncIterator, Sequence
 from http import HTTPStatus
 from typing import Annotated, ClassVar
@@ -22,7 +23,7 @@ from openclaw_kernel.api import (
     UserMessage,
     hookimpl,
 )
-from openclaw_kernel.api.remote import ServedModel, ServerFaults, ServerSettings, kind_of_status, one_line, retry_after
+from openclaw_kernel.api.remote import ServedModel, ServerFaults, ServerSettings, kind_of_status, retry_after
 
 
 class OracleSettings(ServerSettings):
@@ -56,7 +57,9 @@ class OracleProvider:
         begun = False
         # What aiohttp raises becomes a ProviderError that names the place and the cure, and no secret.
         with self._faults.reported(request.model, silent=TimeoutError, unconnected=aiohttp.ClientError):
-            timeout = aiohttp.ClientTimeout(total=None, sock_read=self._settings.timeout_seconds)
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=self._settings.timeout_seconds)
+            # A piece may end amid a character.
+            decoder = codecs.getincrementaldecoder("utf-8")("replace")
             async with (
                 aiohttp.ClientSession(timeout=timeout, headers=self._headers()) as session,
                 session.post(self._settings.base_url, data=_question(request), allow_redirects=False) as response,
@@ -64,7 +67,10 @@ class OracleProvider:
                 await self._refuse(response, request.model)
                 async for piece in response.content.iter_any():
                     begun = True
-                    yield TextDelta(piece.decode())
+                    if text := decoder.decode(piece):
+                        yield TextDelta(text)
+            if rest := decoder.decode(b"", final=True):
+                yield TextDelta(rest)
         yield self._faults.whole(Completed(stop_reason="stop"), request.model, has_begun=begun)
 
     def _headers(self) -> dict[str, str]:
@@ -75,7 +81,7 @@ class OracleProvider:
         # A redirect is not followed, for the key would go with it: no answer either.
         if response.status != HTTPStatus.OK:
             kind = kind_of_status(response.status) or ProviderErrorKind.BAD_REQUEST
-            message = f"the oracle answered {response.status}: {one_line(await response.text())}"
+            message = f"the oracle answered {response.status}: {self._faults.told(await response.text(errors='replace'))}"
             raise self._faults.error(kind, message, model, retry_after(response.headers))
 
 

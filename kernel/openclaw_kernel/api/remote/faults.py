@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from openclaw_config.secrets import Secret
 from openclaw_kernel.api.errors import ProviderError, ProviderErrorKind
 from openclaw_kernel.api.provider import Completed
-from openclaw_kernel.api.remote.failures import cause_of, without_password, without_secrets
+from openclaw_kernel.api.remote.failures import cause_of, one_line, without_password, without_secrets
 from openclaw_kernel.api.remote.settings import ServerSettings
 
 #: What is raised where a stream has another form than its reader expects.
@@ -77,6 +77,10 @@ class ServerFaults:
     def error(self, kind: ProviderErrorKind, message: str, model: str | None, retry_after: float | None = None) -> ProviderError:
         """Return the error without any secret of the settings; `retry_after` is in seconds."""
         return ProviderError(kind, self.clean(message), provider=self._provider, model=model, retry_after=retry_after)
+
+    def told(self, text: str) -> str:
+        """Return what a server said, fit to be shown: without secrets, then cut: a cut through one would leave most of it."""
+        return one_line(self.clean(text))
 
     def clean(self, message: str) -> str:
         """Return the message without key, token, password and values of headers."""

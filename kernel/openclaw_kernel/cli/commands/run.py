@@ -173,9 +173,11 @@ def _run_again(standing: _Standing) -> NoReturn:
         if stream is not None:
             with contextlib.suppress(OSError):
                 stream.flush()
-    for number in (signal.SIGUSR1, signal.SIGHUP):
-        # It would end the next process before that has a say in it; what it asks for that one does anyway: it reads all anew.
-        signal.signal(number, signal.SIG_IGN)
+    # It would end the next process before that has a say in it.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if sys.stdin is None or not sys.stdin.isatty():
+        # What it asks for the next process does anyway: it reads all anew. At a terminal it says that this is closed, and ends it.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     environment = {**os.environ, **standing.notifier.to_environment(), **standing.belongings.to_environment()}
     try:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606 - the program that runs already
