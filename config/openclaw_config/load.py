@@ -26,6 +26,8 @@ _CURES: Final = {
     "string_type": "write it as text, in quotes",
     "is_instance_of": "write it as text, in quotes",
 }
+_OWN_WORDS: Final = frozenset({"value_error", "assertion_error"})
+_SHORTEST_SECRET: Final = 4
 _HOLDERS: Final = frozenset({"dict_type", "model_type", "list_type"})
 _FIXES: Final = {"extra_forbidden": Fix.UNKNOWN_KEY, "missing": Fix.MISSING_KEY}
 
@@ -246,9 +248,9 @@ def explain(item: Any, model: type[BaseModel], *, is_secret: bool = False) -> tu
     if "expected" in context:
         return found, f"use {context['expected']}"
     message = item["msg"]
-    if is_secret and (value := str(item.get("input"))) in message:
-        # Words of a validator of ours, which show what they refuse.
-        message = message.replace(value, "it")
+    if is_secret and kind in _OWN_WORDS and len(value := str(item.get("input"))) >= _SHORTEST_SECRET and value in message:
+        # A validator of ours shows what it refuses; the library's words do not.
+        message = "it is refused"
     return found, f"{message[:1].lower()}{message[1:]}"
 
 

@@ -257,6 +257,12 @@ def test_what_a_variable_says_at_the_wrong_place_is_shown_by_no_fault(tmp_path: 
     assert "hunter2" not in " ".join(told)
 
 
+def test_the_words_about_a_short_value_stay_whole(tmp_path: Path) -> None:
+    (told,) = problems(tmp_path, {"openclaw.yaml": ""}, {"OPENCLAW_CONFIG__GATEWAY__PORT": "e"})
+    assert told.endswith("gateway.port: found a text; input should be a valid integer, unable to parse string as an integer")
+    assert "itS" not in " ".join(problems(tmp_path, {"openclaw.yaml": 'gateway: {auth: {token: ""}}\n'}))
+
+
 def test_one_value_where_a_section_belongs_is_not_shown_either(tmp_path: Path) -> None:
     assert problems(tmp_path, {"openclaw.yaml": "gateway: {auth: hunter2}\n"}) == [
         "openclaw.yaml:1:11: gateway.auth: found a text; write it as a mapping of keys"

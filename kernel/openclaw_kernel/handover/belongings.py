@@ -9,7 +9,7 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ VARIABLE: Final = "OPENCLAW_KERNEL_HANDOVER"
 _STANDARD_ERROR: Final = 2
 # A folder of the process's own descriptors, on Linux and on macOS.
 _DESCRIPTORS: Final = "/dev/fd"
+_MOST_DESCRIPTORS: Final = 4096
 
 
 @dataclass(slots=True, kw_only=True)
@@ -82,11 +83,19 @@ def close_others_on_exec() -> None:
 
     Libraries open some that would: watchdog's inotify instance is one, and the machine has few of those.
     """
-    for name in os.listdir(_DESCRIPTORS):  # noqa: PTH208 - numbers are wanted, not paths
-        if int(name) > _STANDARD_ERROR:
-            # The one that lists them is closed by now.
+    for descriptor in _open_descriptors():
+        if descriptor > _STANDARD_ERROR:
+            # It may be closed by now, as the one that listed them is.
             with contextlib.suppress(OSError):
-                os.set_inheritable(int(name), False)  # noqa: FBT003 - the standard library's signature
+                os.set_inheritable(descriptor, False)  # noqa: FBT003 - the standard library's signature
+
+
+def _open_descriptors() -> Iterable[int]:
+    try:
+        return [int(name) for name in os.listdir(_DESCRIPTORS)]  # noqa: PTH208 - numbers are wanted, not paths
+    except OSError:
+        # No such folder here, or no descriptor left to read it.
+        return range(_MOST_DESCRIPTORS)
 
 
 def receive(environment: MutableMapping[str, str]) -> Belongings:

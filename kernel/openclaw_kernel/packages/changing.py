@@ -18,7 +18,7 @@ from openclaw_kernel.host.discovery import Discovery, Found
 from openclaw_kernel.packages.files import settle, state_of
 from openclaw_kernel.packages.journal import Unfinished, begin
 from openclaw_kernel.packages.pip import Pip, checked, key_of, versions
-from openclaw_kernel.packages.undoing import take_back
+from openclaw_kernel.packages.undoing import UNREADABLE, take_back
 
 logger: Final = logging.getLogger("openclaw.plugins")
 
@@ -125,9 +125,12 @@ class Changing:
         try:
             # Its channels have closed their sockets before the first file is touched.
             results = await self._desk.take(left)
-        except NotApplied as error:
+        except BaseException as error:
+            # All is as it was, and pip has not begun.
             await self._over(begun)
-            raise RestartNeeded(f"plugin {plugin_id!r}: {error.message}", error.message) from error
+            if isinstance(error, NotApplied):
+                raise RestartNeeded(f"plugin {plugin_id!r}: {error.message}", error.message) from error
+            raise
         try:
             await self._pip.uninstall([found.distribution], self._say("remove", found.distribution))
         except BaseException:
@@ -171,7 +174,7 @@ class Changing:
         self._desk.tell(operation, requirement, "restore")
         try:
             await asyncio.to_thread(take_back, begun)
-        except OSError as error:
+        except UNREADABLE as error:
             logger.error("could not be taken back (%s): %s", error, begun.told())  # noqa: TRY400 - the words say all
             return False
         finally:

@@ -6,6 +6,7 @@ A folder whose name begins with a dot is no change: it is being written, or is o
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import re
@@ -28,6 +29,9 @@ FOLDER: Final = "replaced-plugins"
 """Below the state folder."""
 
 _FILE: Final = "change.json"
+_TAKING_BACK: Final = "taking-back"
+_PIP_ENDED_NS: Final = 15 * 60 * 1_000_000_000
+"""Longer than pip is given."""
 _REPORT: Final = "pip-report.json"
 _CREDENTIALS: Final = re.compile(r"://[^/@\s]*@")
 
@@ -87,6 +91,28 @@ class Unfinished:
     def report(self) -> Path:
         """Where pip says what it is going to install, before it touches anything."""
         return self.folder / _REPORT
+
+    @property
+    def _mark(self) -> Path:
+        return self.folder / _TAKING_BACK
+
+    def begin_taking_back(self) -> None:
+        """Write down that it is being taken back: what is changed from now on is our own. Raise `OSError`."""
+        if not self._mark.exists():
+            write_new(self._mark, b"")
+            sync_folder(self.folder)
+
+    @property
+    def is_being_taken_back(self) -> bool:
+        """Whether that was begun once."""
+        return self._mark.exists()
+
+    def until_ns(self) -> int:
+        """When pip had surely ended: what was changed later was changed by somebody else."""
+        began = 0 if self.record is None else self.record.began_ns
+        with contextlib.suppress(OSError):
+            began = self.report.stat().st_mtime_ns
+        return began + _PIP_ENDED_NS
 
     def planned(self) -> dict[str, str] | None:
         """What pip was about to install, versions by name; None where it did not get that far."""

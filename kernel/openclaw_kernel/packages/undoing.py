@@ -23,19 +23,33 @@ from openclaw_kernel.packages.pip import key_of
 
 logger: Final = logging.getLogger("openclaw.plugins")
 
+_OF_OTHER_INSTALLERS: Final = (".egg-info", ".egg-link")
 _INFO: Final = ".dist-info"
 _STASH: Final = "~"
 """With it begins the name of what pip has moved aside, and of nothing that can be installed."""
 
 
+UNREADABLE: Final = (OSError, TypeError, ValueError, KeyError, IndexError, AttributeError)
+"""What `take_back` raises: files that cannot be changed, and lists of files, of whatever distribution, that are in no order."""
+
+
 def take_back(change: Unfinished) -> None:
-    """Have installed what was before the change, and forget it; on a thread. Raise `OSError`, after which it can be tried again."""
+    """Have installed what was before the change, and forget it; on a thread.
+
+    Raise one of `UNREADABLE`, after which it can be tried again.
+    """
     record = change.record
     if record is None:
         raise OSError(f"{change.folder}: what was changed cannot be read")
     planned = change.planned()
+    removal = _Removal(record, {key_of(name) for name in planned or ()}, change.until_ns())
+    if not change.is_being_taken_back and removal.was_settled():
+        logger.warning("%s was cut off, and somebody has changed it since: it is left as it is", record.what)
+        change.over()
+        return
+    change.begin_taking_back()
     if record.operation == "remove" or planned is not None:
-        _Removal(record, {key_of(name) for name in planned or ()}).carry_out()
+        removal.carry_out()
     put_back(change.folder, record.files)
     importlib.invalidate_caches()
     change.over()
@@ -65,7 +79,7 @@ def _taken_back(change: Unfinished) -> str | None:
     command = record.by_hand(change.planned() or {})
     try:
         take_back(change)
-    except OSError as error:
+    except UNREADABLE as error:
         return f"{record.what} was cut off and could not be taken back ({error}); run {command} and delete {change.folder}"
     done = "it was taken off again" if record.distribution is None else f"{record.version} was put back"
     logger.warning("%s was cut off by the end of the gateway: %s; to do it again: %s", record.what, done, record.again)
@@ -79,6 +93,14 @@ class _Removal:
     record: Record
     planned: set[str]
     """Comparable names of what pip was to install; empty where it was to remove."""
+    until_ns: int
+    """What was changed later is not pip's."""
+
+    def was_settled(self) -> bool:
+        """Whether somebody has installed anew, long after pip, what was being changed."""
+        changed = self.planned | ({key_of(self.record.distribution)} if self.record.distribution is not None else set())
+        infos = [info for root in self._roots() for info in root.glob(f"*{_INFO}") if _key_of(info) in changed]
+        return any(info.lstat().st_ctime_ns > self.until_ns for info in infos)
 
     def carry_out(self) -> None:
         """Do it; raise `OSError`."""
@@ -115,9 +137,10 @@ class _Removal:
 
     def _remove_new_names(self, others: set[Path]) -> None:
         for root in self._roots():
-            owned = {file.relative_to(root).parts[0] for file in others if file.is_relative_to(root)}
+            owned = {file.relative_to(root).parts[0] for file in others if file.is_relative_to(root) and file != root}
             for name in {path.name for path in root.iterdir()} - self.record.names[str(root)] - owned:
-                if name.startswith(_STASH) or self.planned:
+                is_pips = name.startswith(_STASH) or (self.planned and not name.endswith(_OF_OTHER_INSTALLERS))
+                if is_pips and (root / name).lstat().st_ctime_ns <= self.until_ns:
                     _remove(root / name)
 
     def _clean_own_folders(self, others: set[Path]) -> None:
@@ -132,7 +155,8 @@ class _Removal:
                     _remove(folder)
                     continue
                 for file in folder.iterdir():
-                    if not file.is_dir() and file not in places and file not in others and file.lstat().st_ctime_ns >= self.record.began_ns:
+                    is_known = file.is_dir() or file in places or file in others
+                    if not is_known and self.record.began_ns <= file.lstat().st_ctime_ns <= self.until_ns:
                         file.unlink()
                 _remove_empty(folder, top.parent)
 

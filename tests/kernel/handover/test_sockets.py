@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from openclaw_kernel.handover import belongings
 from openclaw_kernel.handover.belongings import VARIABLE, Belongings, receive
 from openclaw_kernel.handover.sockets import BadSocket, HeldSocket, Opener, from_manager, listening_socket
 from tests.support.frames import recorded
@@ -258,3 +259,12 @@ def test_a_descriptor_that_is_refused_stays_its_owners(listener: socket.socket) 
         os.fstat(datagrams.fileno())
     again = listening_socket(os.dup(listener.fileno()), "here")
     again.close()
+
+
+@pytest.mark.parametrize("folder", ["/dev/fd", "/no/such/folder"])
+def test_no_other_descriptor_outlives_an_exec_also_where_they_are_not_listed(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(belongings, "_DESCRIPTORS", folder)
+    with Path(os.devnull).open() as left:
+        os.set_inheritable(left.fileno(), True)  # noqa: FBT003 - the standard library's signature
+        belongings.close_others_on_exec()
+        assert not os.get_inheritable(left.fileno())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 
 from openclaw_kernel.api.errors import InvalidRequest, Unavailable
 from openclaw_kernel.packages.files import copy_into
-from openclaw_kernel.packages.journal import FOLDER, Record, Unfinished, begin, cut_off, unfinished
+from openclaw_kernel.packages.journal import FOLDER, Record, Unfinished, _as_json, begin, cut_off, unfinished
 from openclaw_kernel.packages.undoing import take_back, take_back_all
 from tests.support.gateway import RunningGateway
 
@@ -85,6 +86,83 @@ def test_what_was_half_written_goes_and_what_others_installed_stays(tmp_path: Pa
     assert not (site / "acme_more").exists()
     assert not (site / "acme" / "far").exists()
     assert unfinished(tmp_path) == []
+
+
+def ended_before_now(change: Unfinished, site: Path) -> None:
+    """Have it as where pip ended after all that lies there, and before all that comes."""
+    latest = max(path.lstat().st_ctime_ns for path in [site, *site.rglob("*")])
+    pip_is_given = change.until_ns() - change.report.stat().st_mtime_ns
+    os.utime(change.report, ns=(latest - pip_is_given, latest - pip_is_given))
+    probe = change.folder / "probe"
+    probe.touch()
+    while probe.lstat().st_ctime_ns <= latest:
+        # The clock of files goes in steps.
+        probe.touch()
+
+
+def test_what_came_long_after_pip_is_not_taken_away(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    places = lay(site, "acme-one", "1.0", {"acme/one.py": "1"})
+    before = tree(site)
+    change = upgrading(tmp_path, site, places, {"acme_one": "2.0"})
+    lay(site, "acme-one", "2.0", {"acme/new.py": "new", "acme_more/__init__.py": ""}, whole=False)
+    ended_before_now(change, site)
+    (site / "by_hand.py").write_text("x = 1")
+    (site / "acme" / "kept.json").write_text("{}")
+
+    take_back(change)
+
+    assert tree(site) == before | {"by_hand.py": "x = 1", "acme/kept.json": "{}"}
+
+
+def test_what_somebody_has_installed_anew_since_is_left_alone(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    places = lay(site, "acme-one", "1.0", {"acme/one.py": "1"})
+    change = upgrading(tmp_path, site, places, {"acme_one": "2.0"})
+    ended_before_now(change, site)
+    for path in places:
+        path.unlink()
+    lay(site, "acme-one", "2.0", {"acme/one.py": "new"})
+    after = tree(site)
+
+    take_back(change)
+
+    assert tree(site) == after
+    assert unfinished(tmp_path) == []
+
+
+def test_what_the_taking_back_itself_has_written_is_not_taken_for_somebody_elses(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    places = lay(site, "acme-one", "1.0", {"acme/one.py": "1", "acme/two.py": "2"})
+    before = tree(site)
+    change = upgrading(tmp_path, site, places, {"acme_one": "2.0"})
+    ended_before_now(change, site)
+    change.begin_taking_back()
+    # It was killed when it had put back all but one.
+    places[1].unlink()
+    for path in places[2:]:
+        path.write_text(path.read_text())
+        path.rename(path.with_suffix(".moved")).rename(path)
+
+    take_back(change)
+
+    assert tree(site) == before
+
+
+def test_a_list_of_files_in_no_order_keeps_no_gateway_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = tmp_path / "site"
+    places = lay(site, "acme-one", "1.0", {"acme/one.py": "1"})
+    change = upgrading(tmp_path, site, places, {"acme_one": "2.0"})
+    assert change.record is not None
+    lay(site, "odd", "1.0", {"odd.py": ""})
+    (site / "odd-1.0.dist-info" / "RECORD").write_bytes(b"\n,,\n\xff,,\n")
+    monkeypatch.setattr(sys, "prefix", str(site))
+    (change.folder / "change.json").write_text(json.dumps(_as_json(change.record)))
+
+    (told,) = take_back_all(tmp_path)
+
+    assert told.startswith("the upgrade of acme-one 1.0 was cut off and could not be taken back (")
+    assert [left.folder for left in unfinished(tmp_path)] == [change.folder]
 
 
 def test_pip_that_touched_nothing_yet_has_nothing_taken_back(tmp_path: Path) -> None:
