@@ -217,6 +217,14 @@ def test_a_person_in_doubt_who_is_told_is_no_violation() -> None:
     assert checks.everything(found) == []
 
 
+@pytest.mark.parametrize(("attempts", "seen", "faults"), [(2, 2, 0), (2, 1, 0), (1, 2, 1), (2, 3, 1)])
+def test_the_word_about_doubt_may_be_seen_as_often_as_it_was_said(attempts: int, seen: int, faults: int) -> None:
+    found = evidence()
+    found.outbox.append(delivery(4, 1, IN_DOUBT, attempts=attempts))
+    found.visible[CHAT] += [{"text": IN_DOUBT}] * seen
+    assert len([line for line in checks.one_copy(found) if line.startswith("P5")]) == faults
+
+
 def test_a_turn_that_was_begun_again_after_a_stop_in_order_may_ask_again() -> None:
     found = evidence()
     found.runs[0]["resumes"] = 1
