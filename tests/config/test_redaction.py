@@ -71,7 +71,7 @@ def test_names_of_other_things(key: str) -> None:
         f"channels:\n  x:\n    ? token\n    : {CANARY}\n",
         f"channels:\n  x: &a\n    token: &t {CANARY}\n  y: *a\n  z: {{label: *t}}\n",
         f"channels:\n  x:\n    apiKey: {CANARY}\n    note: uses {CANARY} twice\n",
-        f"channels:\n  x:\n    password: ab{CANARY},cd # {CANARY}\n",
+        f"channels:\n  x:\n    password: ab{CANARY},cd # ab{CANARY},cd\n",
     ],
 )  # fmt: skip
 def test_a_secret_is_not_shown_however_it_is_written(tmp_path: Path, text: str) -> None:
