@@ -16,24 +16,12 @@ from openclaw_kernel.api import (
     ToolStep,
     Usage,
 )
+from openclaw_kernel.api.remote import kind_of_status
 
 _STOP_REASONS: Final[dict[str, Literal["stop", "length", "refusal"]]] = {
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
     "refusal": "refusal",
-}
-_BY_STATUS: Final[dict[int, ProviderErrorKind]] = {
-    401: ProviderErrorKind.AUTH,
-    402: ProviderErrorKind.AUTH,
-    403: ProviderErrorKind.AUTH,
-    404: ProviderErrorKind.NOT_FOUND,
-    408: ProviderErrorKind.TIMEOUT,
-    413: ProviderErrorKind.CONTEXT_LENGTH,
-    429: ProviderErrorKind.RATE_LIMIT,
-    500: ProviderErrorKind.UNAVAILABLE,
-    503: ProviderErrorKind.OVERLOADED,
-    504: ProviderErrorKind.TIMEOUT,
-    529: ProviderErrorKind.OVERLOADED,
 }
 #: What the program says where no status came, in the order in which it is judged.
 _BY_WORDS: Final[tuple[tuple[re.Pattern[str], ProviderErrorKind], ...]] = tuple(
@@ -161,8 +149,8 @@ def failure_of(status: object, told: str) -> Failure:
     message = told or "said no more than that it failed"
     if not isinstance(status, int):
         return Failure(by_words or ProviderErrorKind.UNAVAILABLE, message)
-    if status in _BY_STATUS:
-        return Failure(_BY_STATUS[status], message)
+    if (kind := kind_of_status(status)) is not None:
+        return Failure(kind, message)
     is_length = by_words is ProviderErrorKind.CONTEXT_LENGTH
     return Failure(ProviderErrorKind.CONTEXT_LENGTH if is_length else ProviderErrorKind.BAD_REQUEST, message)
 

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import ConfigDict, Field
+
+from openclaw_kernel.api import PluginSettings
 
 
-class LocalSettings(BaseModel):
+class LocalSettings(PluginSettings):
     """`models.providers.local`; every key has a default that suits the bundled model on two cores."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        alias_generator=to_camel,
-        validate_by_alias=True,
-        validate_by_name=True,
-        protected_namespaces=(),
-    )
+    model_config = ConfigDict(validate_by_name=True, protected_namespaces=())
 
     api: Literal["local"] = "local"
     """Names this provider plugin; needed where the entry's id is not `local`."""

@@ -197,6 +197,7 @@ async def test_a_tool_that_is_not_allowed_is_a_step_that_failed(
         ({"error": {"status": 401}}, ProviderErrorKind.AUTH),
         ({"error": {"status": 429}}, ProviderErrorKind.RATE_LIMIT),
         ({"error": {"status": 500}}, ProviderErrorKind.UNAVAILABLE),
+        ({"error": {"status": 502}}, ProviderErrorKind.UNAVAILABLE),
         ({"error": {"status": 529}}, ProviderErrorKind.OVERLOADED),
         (
             {"error": {"status": 400, "message": "prompt is too long: 250000 tokens > 200000 maximum"}},
